@@ -1,0 +1,1 @@
+"""Pallas kernels for TPUs (and, through interpret mode, the host)."""

@@ -1,0 +1,41 @@
+"""Find and read chip files."""
+
+import functools
+import tomllib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from moe_codesign.chips import host
+from moe_codesign.chips.schema import Chip
+from moe_codesign.errors import UserError
+
+_FOLDER = Path(__file__).parent
+
+
+def chip_names() -> list[str]:
+    """Names of all chips, ``cpu`` (this host) last."""
+    return [*sorted(p.stem for p in _FOLDER.glob("*.toml")), "cpu"]
+
+
+@functools.cache
+def load_chip(name: str) -> Chip:
+    """The chip of that name, or the one in that TOML file.
+
+    Raises:
+        UserError: no such chip, or the file is wrong (says where).
+    """
+    if name == "cpu":
+        return host.detect()
+    path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise UserError("chip", value=name, mend="use one of " + ", ".join(chip_names()) + ", or a path to a .toml")
+    try:
+        return Chip.model_validate(tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        detail = (
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            if isinstance(error, ValidationError)
+            else str(error)
+        )
+        raise UserError(f"chip file {path}: {detail}") from None

@@ -1,0 +1,159 @@
+"""What a compiler made of one (kernel, op, tile, dtype, target), success or not."""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from moe_kernels.kernel import Kernel, Op
+from moe_kernels.tile import TileConfig
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+Status = Literal["ok", "refused", "failed", "timeout", "crashed"]
+"""``refused``: the compiler or the kernel said no, with a limit. ``failed``: it raised something else."""
+
+_COMPILERS = {"triton": ("triton",), "pallas": ("jax", "libtpu")}
+
+
+@checked_dataclass(frozen=True, kw_only=True)
+class GpuFacts:
+    """From the binary: per-thread registers, spilled bytes, shared memory per block, and SASS or amdgcn.
+
+    ``loop_instructions`` and ``loop_matrix`` count the main loop's instructions, for one warp and iteration.
+    ``waves_per_simd`` is AMD's own occupancy figure.
+    """
+
+    registers: int
+    spill_bytes: int
+    stack_bytes: int
+    shared_bytes: int
+    code_bytes: int
+    instructions: dict[str, int]
+    loop_instructions: int
+    loop_matrix: int
+    waves_per_simd: int | None = None
+
+    def count(self, *words: str) -> int:
+        """Instructions whose opcode holds any of these words."""
+        return sum(n for opcode, n in self.instructions.items() if any(w in opcode for w in words))
+
+
+@checked_dataclass(frozen=True, kw_only=True)
+class TpuFacts:
+    """From the VLIW program and the compiler's static profile.
+
+    ``cycles`` maps "visits x depth tiles" of each probe to its static cycle count. ``visit_cycles`` is what one
+    more visit of one depth tile adds; of d > 1 depth tiles it adds ``edge_cycles + d * step_cycles``.
+    """
+
+    bundles: int
+    matrix_instructions: int
+    instructions: dict[str, int]
+    cycles: dict[str, int]
+    prologue_cycles: float
+    visit_cycles: float
+    edge_cycles: float
+    step_cycles: float
+
+
+@checked_dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A compile that happened: facts if it succeeded, the reason if it did not."""
+
+    key: str
+    kernel: str
+    op: Op
+    tile: dict[str, int]
+    dtype: str
+    target: str
+    compiler: str
+    status: Status
+    reason: str = ""
+    compile_s: float = 0.0
+    gpu: GpuFacts | None = None
+    tpu: TpuFacts | None = None
+
+    def to_json(self) -> str:
+        return _ADAPTER.dump_json(self, indent=1, exclude_defaults=True).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Artifact":
+        """Raises pydantic.ValidationError on anything that is not a whole artifact."""
+        return _ADAPTER.validate_json(text)
+
+
+_ADAPTER: TypeAdapter[Artifact] = TypeAdapter(Artifact)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One compile to make: everything that the binary depends on."""
+
+    kernel: str
+    op: Op
+    tile: TileConfig
+    dtype: str
+    target: str
+    compiler: str
+    source_hash: str
+
+    @property
+    def key(self) -> str:
+        """Hash of the request; the artifact's name in the cache."""
+        fields = {**self.__dict__, "tile": self.tile.as_dict()}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
+
+    def outcome(self, status: Status, reason: str = "", **facts: object) -> Artifact:
+        return Artifact(
+            key=self.key,
+            kernel=self.kernel,
+            op=self.op,
+            tile=self.tile.as_dict(),
+            dtype=self.dtype,
+            target=self.target,
+            compiler=self.compiler,
+            status=status,
+            reason=reason,
+            **facts,  # type: ignore[arg-type]
+        )
+
+
+@functools.cache
+def compiler_version(backend: str) -> str:
+    """``triton 3.7.1`` or ``jax 0.10.2, libtpu 0.0.52``; read from the packages' metadata, nothing imported."""
+    parts = []
+    for package in _COMPILERS[backend]:
+        try:
+            parts.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            parts.append(f"{package} absent")
+    return ", ".join(parts)
+
+
+@functools.cache
+def source_hash(sources: tuple[Path, ...], backend: str) -> str:
+    """Hash of the kernel's files and of the analysis that reads its binary."""
+    here = Path(__file__).parent
+    analysis = {"triton": ("gpu.py", "sass.py"), "pallas": ("tpu.py", "llo.py")}[backend]
+    digest = hashlib.sha256()
+    for path in (*sources, *(here / name for name in analysis)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def request(kernel: Kernel, op: Op, tile: TileConfig, dtype: str, target: str) -> Request:
+    """The compile of one tile; fields that only matter at launch are set to 1."""
+    neutral = kernel.tile_type.from_dict({**tile.as_dict(), **dict.fromkeys(kernel.launch_fields, 1)})
+    return Request(
+        kernel=kernel.name,
+        op=op,
+        tile=neutral,
+        dtype=dtype,
+        target=target,
+        compiler=compiler_version(kernel.backend),
+        source_hash=source_hash(kernel.sources, kernel.backend),
+    )

@@ -1,0 +1,102 @@
+"""Compile many requests in child processes with a time limit; every one ends as an artifact."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import TimeoutError as FutureTimeout
+
+from moe_kernels.kernel import Kernel, Op
+from moe_kernels.tile import TileConfig
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from moe_codesign.chips import Chip
+from moe_codesign.compiler.artifact import Artifact, Request, request
+from moe_codesign.compiler.cache import ArtifactCache
+from moe_codesign.compiler.worker import compile_one
+from moe_codesign.errors import UserError
+
+TIME_LIMIT_S = 180.0
+"""One tile's compiles. The slowest honest one seen took 15 s; a hang takes for ever."""
+
+Progress = Callable[[int, int], None]
+
+
+def requests_for(
+    kernel: Kernel,
+    chip: Chip,
+    ops: Iterable[Op],
+    dtype: str,
+    tiles: Iterable[TileConfig],
+) -> dict[tuple[Op, TileConfig], Request]:
+    """The compile behind each (op, tile). Tiles that differ only at launch share one.
+
+    Raises:
+        UserError: no compiler for this chip runs here.
+    """
+    if not chip.compiles or chip.target is None:
+        raise UserError(f"chip {chip.name} has no compiler here", mend="its times are graded datasheet or measured")
+    if chip.backend != kernel.backend:
+        raise UserError(f"kernel {kernel.name} does not run on {chip.name}", mend=f"use a {chip.backend} kernel")
+    tiles = list(tiles)
+    return {(op, tile): request(kernel, op, tile, dtype, chip.target) for op in ops for tile in tiles}
+
+
+def compile_all(
+    requests: Mapping[Request, Chip],
+    cache: ArtifactCache,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> dict[Request, Artifact]:
+    """An artifact for every request: from the cache, else compiled in one of ``jobs`` child processes.
+
+    A compile that hangs is killed and stored as ``timeout``; one that takes its process down (libtpu aborts on
+    some inputs) is stored as ``crashed``. Each is in the cache as soon as it is known, so an interrupted run
+    loses at most what was being compiled.
+    """
+    found: dict[Request, Artifact] = {}
+    missing: list[Request] = []
+    for one in dict.fromkeys(requests):
+        artifact = cache.get(one)
+        if artifact is None:
+            missing.append(one)
+        else:
+            found[one] = artifact
+    if not missing:
+        return found
+    done = 0
+    if progress:
+        progress(0, len(missing))
+    # spawn: a forked child would inherit jax's threads and locks, and libtpu's flags.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPool(max_workers=max(1, min(jobs, len(missing))), context=context) as pool:
+        try:
+            futures: dict[ProcessFuture, Request] = {
+                pool.schedule(
+                    compile_one, args=[one, requests[one].core.shared_bytes_per_block], timeout=time_limit_s
+                ): one
+                for one in missing
+            }
+            for future, one in futures.items():
+                artifact = _outcome(future, one, time_limit_s)
+                cache.put(one, artifact)
+                found[one] = artifact
+                done += 1
+                if progress:
+                    progress(done, len(missing))
+        except BaseException:
+            pool.stop()
+            raise
+    return found
+
+
+def _outcome(future: ProcessFuture, one: Request, time_limit_s: float) -> Artifact:
+    try:
+        result: Artifact = future.result()
+    except FutureTimeout:
+        return one.outcome("timeout", f"no result within {time_limit_s:g} s", compile_s=time_limit_s)
+    except ProcessExpired as error:
+        return one.outcome("crashed", f"the compiler took its process down (exit code {error.exitcode})")
+    except Exception as error:
+        return one.outcome("failed", f"{type(error).__name__}: {error}"[:300])
+    return result

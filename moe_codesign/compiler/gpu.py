@@ -1,0 +1,108 @@
+"""Compile a Triton kernel for a GPU that is not here, and read the binary. Runs in a child process."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from moe_kernels.kernel import kernels
+
+from moe_codesign.compiler.artifact import Artifact, GpuFacts, Request
+from moe_codesign.compiler.sass import read_amdgcn, read_sass
+
+
+def compile_gpu(request: Request, shared_bytes_per_block: int) -> Artifact:
+    """Compile one request with Triton.
+
+    Args:
+        request: target is ``cuda:SM`` or ``hip:GFX``.
+        shared_bytes_per_block: most shared memory a block may use on the chip; over it the tile is refused.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    kernel = kernels()[0][request.kernel]
+    if reason := kernel.refuses(request.op, request.tile, request.dtype):
+        return request.outcome("refused", reason)
+    backend, arch = request.target.split(":")
+    target = GPUTarget(backend, int(arch) if backend == "cuda" else arch, 32 if backend == "cuda" else 64)
+    source, options = kernel.build(request.op, request.tile)
+    scratch = tempfile.mkdtemp(prefix="moe-codesign-")
+    start = time.perf_counter()
+    try:
+        # Triton's own cache would make compile times and failures depend on earlier runs.
+        with triton.knobs.cache.scope():
+            triton.knobs.cache.dir = scratch
+            compiled = triton.compile(source, target=target, options=options)
+        facts = _nvidia(compiled, Path(scratch)) if backend == "cuda" else _amd(compiled)
+    except Exception as error:  # whatever a compiler raises is a result
+        return request.outcome("failed", _first_line(error), compile_s=time.perf_counter() - start)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    seconds = time.perf_counter() - start
+    if facts.shared_bytes > shared_bytes_per_block:
+        reason = (
+            f"shared memory: needs {facts.shared_bytes} bytes per block, the chip allows {shared_bytes_per_block}; "
+            "use smaller blocks or fewer stages"
+        )
+        return request.outcome("refused", reason, compile_s=seconds, gpu=facts)
+    return request.outcome("ok", compile_s=seconds, gpu=facts)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or repr(error)
+    return f"{type(error).__name__}: {text.splitlines()[0][:300]}"
+
+
+def _tool(name: str) -> str:
+    import triton
+
+    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
+
+
+def _nvidia(compiled: Any, scratch: Path) -> GpuFacts:
+    cubin = scratch / "kernel.cubin"
+    cubin.write_bytes(compiled.asm["cubin"])
+    usage = subprocess.run([_tool("cuobjdump"), "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
+    listing = read_sass(
+        subprocess.run([_tool("nvdisasm"), "-c", cubin], capture_output=True, text=True, check=True).stdout
+    )
+    found = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
+    if "REG" not in found or not listing.instructions:
+        raise RuntimeError("cuobjdump or nvdisasm printed nothing that could be read")
+    local = sum(n for op, n in listing.instructions.items() if op.startswith(("STL", "LDL")))
+    return GpuFacts(
+        registers=found["REG"],
+        # A stack that is read and written is a spill; one that is not is an ABI leftover.
+        spill_bytes=found["STACK"] + found["LOCAL"] if local else 0,
+        stack_bytes=found["STACK"],
+        shared_bytes=compiled.metadata.shared,
+        code_bytes=sum(listing.instructions.values()) * 16,
+        instructions=listing.instructions,
+        loop_instructions=listing.loop_instructions,
+        loop_matrix=listing.loop_matrix,
+    )
+
+
+def _amd(compiled: Any) -> GpuFacts:
+    text = compiled.asm["amdgcn"]
+
+    def number(pattern: str) -> int:
+        match = re.search(pattern, text)
+        return int(match[1]) if match else 0
+
+    listing = read_amdgcn(text)
+    return GpuFacts(
+        registers=number(r"\.vgpr_count:\s+(\d+)") + number(r"\.agpr_count:\s+(\d+)"),
+        spill_bytes=4 * number(r"\.vgpr_spill_count:\s+(\d+)"),
+        stack_bytes=number(r"\.private_segment_fixed_size:\s+(\d+)"),
+        shared_bytes=compiled.metadata.shared,
+        code_bytes=number(r"; codeLenInByte = (\d+)"),
+        instructions=listing.instructions,
+        loop_instructions=listing.loop_instructions,
+        loop_matrix=listing.loop_matrix,
+        waves_per_simd=number(r"; Occupancy: (\d+)") or None,
+    )

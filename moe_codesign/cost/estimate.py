@@ -1,0 +1,218 @@
+"""The estimate of a layer or a grouped GEMM on a chip: best tiles, time, grade, interval, losses."""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+
+import numpy as np
+from moe_kernels.kernel import Kernel
+from moe_kernels.tile import TileConfig
+
+from moe_codesign.chips import Chip
+from moe_codesign.cost import gpu, tpu
+from moe_codesign.cost.gpu import TileTimes
+from moe_codesign.cost.problem import Bound, GroupedGemm, gemm_bound, layer_bound, layer_gemms
+from moe_codesign.cost.table import F64, Tables, TileSpace, TileTable, kernel_for
+from moe_codesign.errors import UserError
+from moe_codesign.timing import Grade, Timing
+from moe_codesign.workload import RankWork
+
+DATASHEET_SLOWDOWN = 2.25
+"""Measured time over roofline, median of 508,684 fused-MoE rows on nine GPUs (aiconfigurator-core 0.12.0)."""
+DATASHEET_INTERVAL = (1.0 / DATASHEET_SLOWDOWN, 3.0)
+"""From the roofline itself to three times the estimate: a roofline knows no kernel."""
+_UNALIGNED_WIDENING = 5.0
+"""GPU rows whose stride is no multiple of 16 bytes measured 1.1 to 5 times slower (aiconfigurator-core 0.12.0)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A time, the kernel and the tiles (GEMM 1, GEMM 2) it is for; no tiles at grade ``datasheet``."""
+
+    timing: Timing
+    kernel: str | None
+    tiles: tuple[TileConfig, ...]
+    notes: tuple[str, ...] = ()
+    losses_us: dict[str, float] = field(default_factory=dict)
+
+
+class NoTile(Exception):
+    """Nothing of the tile space can run this problem; the message says why."""
+
+
+def rank_tiles(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
+    """Time of the GEMM with every compiled tile.
+
+    Raises:
+        NoTile: not one tile compiled.
+    """
+    if not len(table):
+        reasons = sorted(set(table.refused.values()))
+        raise NoTile(f"no tile of {table.kernel.name} {table.op} compiles for {table.chip.name}: {reasons[0]}")
+    model = gpu if table.chip.backend == "triton" else tpu
+    return model.tile_times(table, gemm, ideal)
+
+
+def estimate_layer(
+    tables: Tables,
+    chip: Chip,
+    work: RankWork,
+    *,
+    tiles: Sequence[TileConfig] | None = None,
+    kernel_name: str | None = None,
+    space: TileSpace | None = None,
+    with_losses: bool = False,
+) -> Estimate:
+    """One layer on the chip.
+
+    Args:
+        tables: compiled tiles.
+        chip: where.
+        work: the rank's share.
+        tiles: (GEMM 1, GEMM 2), or None for the fastest of the space.
+        kernel_name: default the backend's own.
+        space: tile values to choose from; default the kernel's.
+        with_losses: also say what padding, waves, launches and memory cost.
+
+    Raises:
+        UserError: the chip lacks the dtype, the kernel is for another backend.
+        NoTile: the tile (or every tile) was refused; says why.
+    """
+    bound = layer_bound(chip, work)
+    if kernel_name is not None:
+        kernel_for(chip, kernel_name)
+    if not chip.compiles:
+        return _datasheet(bound, f"no compiler for {chip.name} here")
+    kernel = kernel_for(chip, kernel_name)
+    if work.dtype not in kernel.dtypes:
+        return _datasheet(bound, f"{kernel.name} has no {work.dtype}")
+    gemms = layer_gemms(work)
+    chosen = []
+    for position, gemm in enumerate(gemms):
+        wanted = tiles[position] if tiles else None
+        table = tables.get(chip, kernel, gemm.op, work.dtype, space, () if wanted is None else (wanted,))
+        chosen.append((gemm, table, _choose(table, gemm, wanted)))
+    return _compose(chip, bound, chosen, _layer_overhead(chip, work), with_losses)
+
+
+def estimate_gemm(
+    tables: Tables, chip: Chip, gemm: GroupedGemm, *, tile: TileConfig | None = None, kernel_name: str | None = None
+) -> Estimate:
+    """One grouped GEMM alone; arguments and errors as :func:`estimate_layer`."""
+    bound = gemm_bound(chip, gemm)
+    if not chip.compiles:
+        return _datasheet(bound, f"no compiler for {chip.name} here")
+    kernel = kernel_for(chip, kernel_name)
+    if gemm.dtype not in kernel.dtypes:
+        return _datasheet(bound, f"{kernel.name} has no {gemm.dtype}")
+    table = tables.get(chip, kernel, gemm.op, gemm.dtype, None, () if tile is None else (tile,))
+    launch = gpu.LAUNCH_US if chip.backend == "triton" else tpu.LAUNCH_US
+    return _compose(chip, bound, [(gemm, table, _choose(table, gemm, tile))], {"launch": launch}, False)
+
+
+def default_tiles(kernel: Kernel, work: RankWork) -> tuple[TileConfig, TileConfig]:
+    """What an untuned user of the kernel gets for this work."""
+    per_group = work.total_rows / max(int((work.rows > 0).sum()), 1)
+    first, second = (kernel.default_tile(per_group, g.k, g.n) for g in layer_gemms(work))
+    return first, second
+
+
+def _choose(table: TileTable, gemm: GroupedGemm, wanted: TileConfig | None) -> int:
+    if wanted is not None:
+        row = table.index(wanted)
+        if row is None:
+            reason = table.refused.get(wanted, "it was not compiled")
+            raise NoTile(f"tile {wanted.label()} of {table.op} on {table.chip.name}: {reason}")
+        return row
+    return int(np.argmin(rank_tiles(table, gemm).total_us))
+
+
+def _layer_overhead(chip: Chip, work: RankWork) -> dict[str, float]:
+    if chip.backend == "triton":
+        return {"launch": gpu.LAYER_LAUNCHES * gpu.LAUNCH_US}
+    # Rows are put in expert order before, and summed per token after: both read and write every row.
+    moved = work.hidden_size * (4.0 * work.total_rows + 4.0 * work.total_rows + 4.0 * work.tokens)
+    return {"launch": tpu.LAUNCH_US, "permute": 1e6 * moved / chip.memory.hbm_bytes_per_s}
+
+
+def _compose(
+    chip: Chip,
+    bound: Bound,
+    chosen: list[tuple[GroupedGemm, TileTable, int]],
+    overhead: dict[str, float],
+    with_losses: bool,
+) -> Estimate:
+    total, parts = sum(overhead.values()), dict(overhead)
+    for gemm, table, row in chosen:
+        times = rank_tiles(_row(table, row), gemm)
+        total += float(times.total_us[0])
+        for name, values in times.parts_us.items():
+            parts[name] = parts.get(name, 0.0) + float(values[0])
+    latency = max(total, bound.us)
+    low, high = (gpu if chip.backend == "triton" else tpu).INTERVAL
+    notes = []
+    for gemm, table, row in chosen:
+        if chip.backend == "triton" and (gemm.k % 8 or gemm.n % 8):
+            high *= _UNALIGNED_WIDENING
+            notes.append(f"rows of {gemm.k} or {gemm.n} elements are not 16-byte aligned")
+            break
+        if chip.backend == "pallas" and gemm.k > table.columns["tile_k"][row] and gemm.k % table.columns["tile_k"][row]:
+            high *= tpu.RAGGED_DEPTH
+            notes.append(f"K = {gemm.k} is no multiple of tile_k = {table.columns['tile_k'][row]:g}")
+            break
+    grade: Grade = "modelled" if chip.backend == "triton" else "simulated"
+    timing = Timing(
+        grade=grade,
+        latency_us=latency,
+        low_us=max(latency * low, bound.us),
+        high_us=latency * high,
+        bound_us=bound.us,
+        limiter=max(parts, key=lambda name: parts[name]),
+        parts_us=parts,
+    )
+    losses = _losses(bound, chosen, overhead, latency) if with_losses else {}
+    tiles = tuple(table.tiles[row] for _, table, row in chosen)
+    return Estimate(timing, chosen[0][1].kernel.name, tiles, tuple(notes), losses)
+
+
+def _losses(
+    bound: Bound, chosen: list[tuple[GroupedGemm, TileTable, int]], overhead: dict[str, float], latency: float
+) -> dict[str, float]:
+    """What each inefficiency costs: the time with it less the time without it, one after the other.
+
+    What remains over the physical bound is the memory system's where the bound is memory, else the pipeline's.
+    """
+    losses = {"launch": overhead["launch"]}
+    if "permute" in overhead:
+        losses["permute"] = overhead["permute"]
+    left = latency - sum(losses.values())
+    ideal: frozenset[str] = frozenset()
+    for name in ("padding", "waves"):
+        ideal |= {name}
+        without = sum(float(rank_tiles(_row(t, r), g, ideal).total_us[0]) for g, t, r in chosen)
+        losses[name] = max(left - without, 0.0)
+        left = min(left, without)
+    losses["memory" if bound.kind == "memory" else "pipeline"] = max(left - bound.us, 0.0)
+    return losses
+
+
+def _row(table: TileTable, row: int) -> TileTable:
+    columns: dict[str, F64] = {name: values[row : row + 1] for name, values in table.columns.items()}
+    return TileTable(
+        table.kernel, table.chip, table.op, (table.tiles[row],), (table.artifacts[row],), columns, table.refused
+    )
+
+
+def _datasheet(bound: Bound, note: str) -> Estimate:
+    if bound.us <= 0:
+        raise UserError("the problem fits in cache and moves no bytes", mend="give more tokens")
+    latency = bound.us * DATASHEET_SLOWDOWN
+    timing = Timing(
+        grade="datasheet",
+        latency_us=latency,
+        low_us=latency * DATASHEET_INTERVAL[0] * (1 + 1e-12),
+        high_us=latency * DATASHEET_INTERVAL[1],
+        bound_us=bound.us,
+        limiter=bound.kind,
+        parts_us={"compute": bound.compute_us, "memory": bound.memory_us},
+    )
+    return Estimate(timing, None, (), (note,))

@@ -1,0 +1,157 @@
+"""One chip's compiled tiles of one kernel and op, as columns ready for arithmetic."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from moe_kernels.kernel import Kernel, Op, kernels
+from moe_kernels.tile import TileConfig
+
+from moe_codesign.chips import Chip
+from moe_codesign.compiler import Artifact, ArtifactCache, Request, compile_all, requests_for
+from moe_codesign.compiler.build import Progress
+from moe_codesign.errors import UserError
+
+F64 = npt.NDArray[np.float64]
+TileSpace = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class TileTable:
+    """Tiles that compiled, one row each, and why the others did not."""
+
+    kernel: Kernel
+    chip: Chip
+    op: Op
+    tiles: tuple[TileConfig, ...]
+    artifacts: tuple[Artifact, ...]
+    columns: dict[str, F64]
+    refused: dict[TileConfig, str]
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def index(self, tile: TileConfig) -> int | None:
+        """Row of a tile, or None if it did not compile or was not compiled."""
+        return self._rows.get(tile)
+
+    @property
+    def _rows(self) -> dict[TileConfig, int]:
+        rows = self.__dict__.get("_row_index")
+        if rows is None:
+            rows = {tile: i for i, tile in enumerate(self.tiles)}
+            self.__dict__["_row_index"] = rows
+        return rows
+
+
+def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
+    """The kernel of that name, or the chip's backend's first.
+
+    Raises:
+        UserError: unknown kernel, one for another backend, or a backend that is not installed.
+    """
+    found, missing = kernels()
+    if name is not None and name in found:
+        kernel = found[name]
+        if kernel.backend != chip.backend:
+            raise UserError(f"kernel {name} does not run on {chip.name}", mend=f"use a {chip.backend} kernel")
+        return kernel
+    if name is not None:
+        raise UserError("kernel", value=name, mend=missing.get(name) or "use one of " + ", ".join(found))
+    for kernel in found.values():
+        if kernel.backend == chip.backend:
+            return kernel
+    raise UserError(
+        f"no kernel for backend {chip.backend!r} of {chip.name} can be loaded", mend="; ".join(missing.values())
+    )
+
+
+class Tables:
+    """Tile tables by (chip, kernel, op, dtype), compiled where the cache lacks them."""
+
+    def __init__(self, cache: ArtifactCache | None = None, *, jobs: int = 1, progress: Progress | None = None) -> None:
+        self.cache = cache or ArtifactCache()
+        self.jobs = jobs
+        self.progress = progress
+        self._tables: dict[tuple[str, str, Op, str, str], TileTable] = {}
+
+    def prepare(
+        self, chips: Iterable[Chip], ops: Iterable[Op], dtype: str = "bfloat16", space: TileSpace | None = None
+    ) -> None:
+        """Compile every tile of the chips that have a compiler, all in one pool."""
+        ops = tuple(ops)
+        wanted: dict[Request, Chip] = {}
+        for chip in chips:
+            if chip.compiles:
+                kernel = kernel_for(chip)
+                if dtype in kernel.dtypes:
+                    tiles = kernel.tiles(_own(kernel, space))
+                    wanted |= dict.fromkeys(requests_for(kernel, chip, ops, dtype, tiles).values(), chip)
+        compile_all(wanted, self.cache, jobs=self.jobs, progress=self.progress)
+
+    def get(
+        self,
+        chip: Chip,
+        kernel: Kernel,
+        op: Op,
+        dtype: str = "bfloat16",
+        space: TileSpace | None = None,
+        extra: Iterable[TileConfig] = (),
+    ) -> TileTable:
+        """The table of the kernel's tile space on the chip, plus its default tiles and ``extra`` ones."""
+        extra = tuple(extra)
+        space = _own(kernel, space)
+        key = (chip.name, kernel.name, op, dtype, repr(sorted(space.items())) + repr(extra))
+        if key not in self._tables:
+            tiles = dict.fromkeys((*kernel.tiles(space), *_defaults(kernel), *extra))
+            requests = requests_for(kernel, chip, (op,), dtype, tiles)
+            artifacts = compile_all(
+                dict.fromkeys(requests.values(), chip), self.cache, jobs=self.jobs, progress=self.progress
+            )
+            rows = {tile: artifacts[r] for (_, tile), r in requests.items()}
+            self._tables[key] = _table(kernel, chip, op, rows)
+        return self._tables[key]
+
+
+def _own(kernel: Kernel, space: TileSpace | None) -> dict[str, tuple[int, ...]]:
+    """The part of a tile space that speaks of this kernel's fields."""
+    return {k: tuple(v) for k, v in (space or {}).items() if k in kernel.tile_space}
+
+
+def _defaults(kernel: Kernel) -> list[TileConfig]:
+    return [kernel.default_tile(rows, 4096, 4096) for rows in (1, 17, 33, 65)]
+
+
+def _table(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artifact]) -> TileTable:
+    good = {t: a for t, a in rows.items() if a.status == "ok" and not _unlaunchable(a, t, chip)}
+    refused = {t: _unlaunchable(a, t, chip) or a.reason for t, a in rows.items() if t not in good}
+    columns: dict[str, F64] = {}
+    for field in kernel.tile_type.fields():
+        columns[field] = np.array([getattr(t, field) for t in good], dtype=float)
+    first = next(iter(good.values()), None)
+    if first is not None and first.gpu is not None:
+        facts = [a.gpu for a in good.values() if a.gpu is not None]
+        columns["registers"] = np.array([f.registers for f in facts], dtype=float)
+        columns["shared_bytes"] = np.array([f.shared_bytes for f in facts], dtype=float)
+        columns["spill_bytes"] = np.array([f.spill_bytes for f in facts], dtype=float)
+        columns["loop_instructions"] = np.array([f.loop_instructions for f in facts], dtype=float)
+        columns["waves_per_simd"] = np.array([f.waves_per_simd or 0 for f in facts], dtype=float)
+        columns["wide_mma"] = np.array([f.count("GMMA", "UTC") > 0 for f in facts], dtype=float)
+    elif first is not None:
+        tpu = [a.tpu for a in good.values() if a.tpu is not None]
+        for name in ("prologue_cycles", "visit_cycles", "edge_cycles", "step_cycles", "bundles"):
+            columns[name] = np.array([getattr(f, name) for f in tpu], dtype=float)
+    return TileTable(kernel, chip, op, tuple(good), tuple(good.values()), columns, refused)
+
+
+def _unlaunchable(artifact: Artifact, tile: TileConfig, chip: Chip) -> str | None:
+    """A binary that compiled but that the chip cannot start."""
+    core, gpu = chip.core, artifact.gpu
+    if artifact.status != "ok" or gpu is None or core.registers is None:
+        return None
+    threads = getattr(tile, "num_warps", 4) * (core.warp_size or 32)
+    needed = gpu.registers * threads
+    if needed > core.registers:
+        return f"registers: {gpu.registers} x {threads} threads exceed the {core.registers} of a core"
+    return None
