@@ -77,6 +77,7 @@ class Routing:
 
 @functools.lru_cache(maxsize=4096)
 def _counts(routing: Routing, num_tokens: int, num_experts: int, top_k: int, seed: int) -> Counts:
+    counts: Counts
     total = num_tokens * top_k
     rng = np.random.default_rng(seed)
     if routing.kind == "balanced":
@@ -117,9 +118,7 @@ def _draw(log_weight: npt.NDArray[np.float64], num_tokens: int, top_k: int, rng:
     return counts
 
 
-def _power_law(
-    alpha: float, low: float, high: float, size: int, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+def _power_law(alpha: float, low: float, high: float, size: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Inverse-transform draws with density x**-alpha on [low, high]."""
     u = rng.random(size)
     if abs(alpha - 1.0) < 1e-9:
@@ -130,7 +129,7 @@ def _power_law(
 
 def _settle(weight: npt.NDArray[np.float64], total: int, most: int) -> Counts:
     """Whole counts in proportion to ``weight`` that sum to ``total``, none above ``most``."""
-    counts = np.minimum(np.rint(weight / weight.sum() * total), most).astype(np.int64)
+    counts: Counts = np.minimum(np.rint(weight / weight.sum() * total), most).astype(np.int64)
     missing = total - int(counts.sum())
     order = np.argsort(-weight, kind="stable")
     while missing != 0:

@@ -32,9 +32,7 @@ class TileConfig:
         """
         if unknown := sorted(set(values) - set(cls.fields())):
             raise ValueError(f"unknown tile field {unknown[0]!r}; the fields are {', '.join(cls.fields())}")
-        missing = [
-            f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in values
-        ]
+        missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in values]
         if missing:
             raise ValueError(f"tile field {missing[0]!r} is missing; the fields are {', '.join(cls.fields())}")
         return cls(**values)

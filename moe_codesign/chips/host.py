@@ -51,7 +51,7 @@ def detect() -> Chip:
         ),
         core=Core(count=cores, clock_hz=clock_hz),
         sources={
-            "peak_flops_per_s": f"upper bound: cores x {_TURBO_MARGIN} x reported clock x {per_cycle:g} FLOP/cycle ({isa})",
+            "peak_flops_per_s": f"upper bound: cores x {_TURBO_MARGIN} x clock x {per_cycle:g} FLOP/cycle ({isa})",
             "memory.hbm_bytes_per_s": f"probed on this host: best streaming read x {_BANDWIDTH_MARGIN}",
             "memory": "read from the operating system",
             "core": "read from the operating system",

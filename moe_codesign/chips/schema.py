@@ -41,6 +41,8 @@ class Core(_Table):
 
 
 class Power(_Table):
+    """Of the chip alone, and with its share of server and cooling."""
+
     tdp_w: PositiveFloat | None = None
     all_in_kw: PositiveFloat | None = None
 

@@ -1,7 +1,7 @@
 """Compile many requests in child processes with a time limit; every one ends as an artifact."""
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from moe_kernels.kernel import Kernel, Op
@@ -41,7 +41,7 @@ def requests_for(
 
 
 def compile_all(
-    requests: Mapping[Request, Chip],
+    requests: Iterable[Request],
     cache: ArtifactCache,
     *,
     jobs: int = 1,
@@ -72,10 +72,7 @@ def compile_all(
     with ProcessPool(max_workers=max(1, min(jobs, len(missing))), context=context) as pool:
         try:
             futures: dict[ProcessFuture, Request] = {
-                pool.schedule(
-                    compile_one, args=[one, requests[one].core.shared_bytes_per_block], timeout=time_limit_s
-                ): one
-                for one in missing
+                pool.schedule(compile_one, args=[one], timeout=time_limit_s): one for one in missing
             }
             for future, one in futures.items():
                 artifact = _outcome(future, one, time_limit_s)
@@ -88,6 +85,27 @@ def compile_all(
             pool.stop()
             raise
     return found
+
+
+def unlaunchable(artifact: Artifact, tile: TileConfig, chip: Chip) -> str | None:
+    """Why this chip cannot run the tile: the compiler's reason, or the limit of the chip that it breaks."""
+    core, gpu = chip.core, artifact.gpu
+    if artifact.status != "ok":
+        return artifact.reason
+    if gpu is None:
+        return None
+    if core.shared_bytes_per_block is not None and gpu.shared_bytes > core.shared_bytes_per_block:
+        return (
+            f"shared memory: needs {gpu.shared_bytes} bytes per block, {chip.name} allows "
+            f"{core.shared_bytes_per_block}; use smaller blocks or fewer stages"
+        )
+    threads = tile.as_dict()["num_warps"] * (core.warp_size or 32)
+    if core.registers is not None and gpu.registers * threads > core.registers:
+        return (
+            f"registers: needs {gpu.registers} x {threads} threads, {chip.name} has {core.registers} in a core; "
+            "use smaller blocks"
+        )
+    return None
 
 
 def _outcome(future: ProcessFuture, one: Request, time_limit_s: float) -> Artifact:

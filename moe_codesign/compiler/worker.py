@@ -9,12 +9,12 @@ from moe_codesign.compiler.artifact import Artifact, Request
 _dump_folder: Path | None = None
 
 
-def compile_one(request: Request, shared_bytes_per_block: int | None) -> Artifact:
+def compile_one(request: Request) -> Artifact:
     """Compile in this process, by the target's own compiler."""
     if request.kernel.startswith("triton."):
         from moe_codesign.compiler.gpu import compile_gpu
 
-        return compile_gpu(request, shared_bytes_per_block or 0)
+        return compile_gpu(request)
     global _dump_folder
     if _dump_folder is None:
         from moe_codesign.compiler.tpu import prepare_process

@@ -35,7 +35,7 @@ class Estimate:
     losses_us: dict[str, float] = field(default_factory=dict)
 
 
-class NoTile(Exception):
+class NoTileError(Exception):
     """Nothing of the tile space can run this problem; the message says why."""
 
 
@@ -43,13 +43,14 @@ def rank_tiles(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
     """Time of the GEMM with every compiled tile.
 
     Raises:
-        NoTile: not one tile compiled.
+        NoTileError: not one tile compiled.
     """
     if not len(table):
         reasons = sorted(set(table.refused.values()))
-        raise NoTile(f"no tile of {table.kernel.name} {table.op} compiles for {table.chip.name}: {reasons[0]}")
-    model = gpu if table.chip.backend == "triton" else tpu
-    return model.tile_times(table, gemm, ideal)
+        raise NoTileError(f"no tile of {table.kernel.name} {table.op} compiles for {table.chip.name}: {reasons[0]}")
+    if table.chip.backend == "triton":
+        return gpu.tile_times(table, gemm, ideal)
+    return tpu.tile_times(table, gemm, ideal)
 
 
 def estimate_layer(
@@ -75,7 +76,7 @@ def estimate_layer(
 
     Raises:
         UserError: the chip lacks the dtype, the kernel is for another backend.
-        NoTile: the tile (or every tile) was refused; says why.
+        NoTileError: the tile (or every tile) was refused; says why.
     """
     bound = layer_bound(chip, work)
     if kernel_name is not None:
@@ -121,7 +122,7 @@ def _choose(table: TileTable, gemm: GroupedGemm, wanted: TileConfig | None) -> i
         row = table.index(wanted)
         if row is None:
             reason = table.refused.get(wanted, "it was not compiled")
-            raise NoTile(f"tile {wanted.label()} of {table.op} on {table.chip.name}: {reason}")
+            raise NoTileError(f"tile {wanted.label()} of {table.op} on {table.chip.name}: {reason}")
         return row
     return int(np.argmin(rank_tiles(table, gemm).total_us))
 

@@ -32,7 +32,10 @@ LAYER_LAUNCHES = 6
 LAUNCH_US = 3.0
 """Per kernel inside a CUDA graph, drain and fill included: a whole fused layer at one token has a measured floor
 of 16 to 30 us over six kernels (aiconfigurator-core 0.12.0, H100)."""
-INTERVAL = (0.5, 2.0)
+_SUSTAINED = 1.35
+"""Measured over modelled throughput time, the middle of six (chip, stack) sets; see results/interval_coverage.md.
+One number for all chips: a calibration per chip and stack replaces it."""
+INTERVAL = (0.6, 2.4)
 """Low and high over the estimate: see results/interval_coverage.md."""
 
 
@@ -83,20 +86,15 @@ def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
 
     resident = resident_blocks(table)
     fill = blocks / (cores * resident)
-    if "waves" in ideal:
-        waves = fill
-    else:
-        # The last wave is rarely in step with the others: halfway between whole waves and none.
-        waves = np.where(fill <= 1.0, 1.0, (np.ceil(fill) + fill) / 2)
+    # The last wave is rarely in step with the others: halfway between whole waves and none.
+    waves = fill if "waves" in ideal else np.where(fill <= 1.0, 1.0, (np.ceil(fill) + fill) / 2)
     busy = np.clip(blocks / cores, 1.0, resident)
 
     clock = chip.core.clock_hz or 1e9
     latency_us = (chip.memory.hbm_latency_ns or 500.0) / 1e3
     share = np.where(c["wide_mma"] > 0, 1.0, _LEGACY_MMA_SHARE) if _has_wide_mma(chip) else 1.0
     matrix_us = (
-        1e6
-        * (2.0 * bm * bn * bk * gemm.matrices)
-        / (_peak(chip, gemm.dtype) / cores * _MATRIX_EFFICIENCY * share)
+        1e6 * (2.0 * bm * bn * bk * gemm.matrices) / (_peak(chip, gemm.dtype) / cores * _MATRIX_EFFICIENCY * share)
     )
     issue_us = 1e6 * c["loop_instructions"] * c["num_warps"] / (chip.core.schedulers or 4) / clock
     load_us = latency_us / np.maximum(c["num_stages"] - 1, 1)
@@ -120,6 +118,7 @@ def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
         traffic = traffic + 2 * gemm.total_rows * gemm.n * 4.0
     l2_us = 1e6 * traffic / (chip.memory.l2_bytes_per_s or chip.memory.hbm_bytes_per_s)
 
+    core_us, hbm_us, l2_us = (_SUSTAINED * part for part in (core_us, hbm_us, l2_us))
     total = (core_us**_OVERLAP + hbm_us**_OVERLAP + l2_us**_OVERLAP) ** (1 / _OVERLAP)
     waiting = busy * np.maximum(matrix_us, issue_us) < load_us
     return TileTimes(

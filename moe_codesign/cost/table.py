@@ -9,7 +9,7 @@ from moe_kernels.kernel import Kernel, Op, kernels
 from moe_kernels.tile import TileConfig
 
 from moe_codesign.chips import Chip
-from moe_codesign.compiler import Artifact, ArtifactCache, Request, compile_all, requests_for
+from moe_codesign.compiler import Artifact, ArtifactCache, Request, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
 from moe_codesign.errors import UserError
 
@@ -76,19 +76,16 @@ class Tables:
         self.progress = progress
         self._tables: dict[tuple[str, str, Op, str, str], TileTable] = {}
 
-    def prepare(
-        self, chips: Iterable[Chip], ops: Iterable[Op], dtype: str = "bfloat16", space: TileSpace | None = None
-    ) -> None:
-        """Compile every tile of the chips that have a compiler, all in one pool."""
-        ops = tuple(ops)
-        wanted: dict[Request, Chip] = {}
-        for chip in chips:
+    def prepare(self, wanted: Iterable[tuple[Chip, TileSpace | None, Iterable[Op]]], dtype: str = "bfloat16") -> None:
+        """Compile every tile of those (chip, space, ops) that have a compiler, all in one pool."""
+        requests: list[Request] = []
+        for chip, space, ops in wanted:
             if chip.compiles:
                 kernel = kernel_for(chip)
                 if dtype in kernel.dtypes:
-                    tiles = kernel.tiles(_own(kernel, space))
-                    wanted |= dict.fromkeys(requests_for(kernel, chip, ops, dtype, tiles).values(), chip)
-        compile_all(wanted, self.cache, jobs=self.jobs, progress=self.progress)
+                    tiles = (*kernel.tiles(_own(kernel, space)), *_defaults(kernel))
+                    requests += requests_for(kernel, chip, ops, dtype, tiles).values()
+        compile_all(requests, self.cache, jobs=self.jobs, progress=self.progress)
 
     def get(
         self,
@@ -106,9 +103,7 @@ class Tables:
         if key not in self._tables:
             tiles = dict.fromkeys((*kernel.tiles(space), *_defaults(kernel), *extra))
             requests = requests_for(kernel, chip, (op,), dtype, tiles)
-            artifacts = compile_all(
-                dict.fromkeys(requests.values(), chip), self.cache, jobs=self.jobs, progress=self.progress
-            )
+            artifacts = compile_all(requests.values(), self.cache, jobs=self.jobs, progress=self.progress)
             rows = {tile: artifacts[r] for (_, tile), r in requests.items()}
             self._tables[key] = _table(kernel, chip, op, rows)
         return self._tables[key]
@@ -124,8 +119,8 @@ def _defaults(kernel: Kernel) -> list[TileConfig]:
 
 
 def _table(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artifact]) -> TileTable:
-    good = {t: a for t, a in rows.items() if a.status == "ok" and not _unlaunchable(a, t, chip)}
-    refused = {t: _unlaunchable(a, t, chip) or a.reason for t, a in rows.items() if t not in good}
+    refused = {t: reason for t, a in rows.items() if (reason := unlaunchable(a, t, chip)) is not None}
+    good = {t: a for t, a in rows.items() if t not in refused}
     columns: dict[str, F64] = {}
     for field in kernel.tile_type.fields():
         columns[field] = np.array([getattr(t, field) for t in good], dtype=float)
@@ -143,15 +138,3 @@ def _table(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artifac
         for name in ("prologue_cycles", "visit_cycles", "edge_cycles", "step_cycles", "bundles"):
             columns[name] = np.array([getattr(f, name) for f in tpu], dtype=float)
     return TileTable(kernel, chip, op, tuple(good), tuple(good.values()), columns, refused)
-
-
-def _unlaunchable(artifact: Artifact, tile: TileConfig, chip: Chip) -> str | None:
-    """A binary that compiled but that the chip cannot start."""
-    core, gpu = chip.core, artifact.gpu
-    if artifact.status != "ok" or gpu is None or core.registers is None:
-        return None
-    threads = getattr(tile, "num_warps", 4) * (core.warp_size or 32)
-    needed = gpu.registers * threads
-    if needed > core.registers:
-        return f"registers: {gpu.registers} x {threads} threads exceed the {core.registers} of a core"
-    return None

@@ -1,8 +1,8 @@
 """Grouped GEMM over expert-sorted rows: both halves of a mixture-of-experts layer, in Triton.
 
-GEMM 1 (``gate_up``) gathers token rows, multiplies them by their expert's gate and up matrices and
-applies SwiGLU before anything is written (``up``: one matrix and squared ReLU). GEMM 2 (``down``) multiplies by the expert's down matrix,
-scales by the router weight and adds into the token's row. bfloat16 in, float32 accumulation.
+GEMM 1 (``gate_up``) gathers token rows, multiplies them by their expert's gate and up matrices and applies
+SwiGLU before anything is written (``up``: one matrix and squared ReLU). GEMM 2 (``down``) multiplies by the
+expert's down matrix, scales by the router weight and adds into the token's row. bfloat16 in, float32 accumulation.
 
 Layouts (the ones vLLM and Hugging Face store, so no weight is transposed at load time):
 
@@ -63,12 +63,13 @@ def gate_up_kernel(
     num_row_tiles,
     group_m,
     H,
-    I,  # noqa: E741
+    I,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GATED: tl.constexpr,
 ):
+    """GEMM 1: hidden rows of one [BLOCK_M, BLOCK_N] tile."""
     expert, rows, end, col_tile = _locate(
         tile_expert_ptr, tile_row_ptr, offsets_ptr, num_row_tiles, tl.cdiv(I, BLOCK_N), group_m, BLOCK_M
     )
@@ -87,7 +88,7 @@ def gate_up_kernel(
     up_ptrs = gate_ptrs + I.to(tl.int64) * H
     gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for k in range(0, tl.cdiv(H, BLOCK_K)):
+    for k in range(tl.cdiv(H, BLOCK_K)):
         k_ok = ks < H - k * BLOCK_K
         a = tl.load(a_ptrs, mask=row_ok[:, None] & k_ok[None, :], other=0.0)
         b_ok = k_ok[:, None] & col_ok[None, :]
@@ -97,10 +98,7 @@ def gate_up_kernel(
         a_ptrs += BLOCK_K
         gate_ptrs += BLOCK_K
         up_ptrs += BLOCK_K
-    if GATED:
-        hidden = gate * tl.sigmoid(gate) * up
-    else:
-        hidden = tl.maximum(gate, 0.0) * tl.maximum(gate, 0.0)
+    hidden = gate * tl.sigmoid(gate) * up if GATED else tl.maximum(gate, 0.0) * tl.maximum(gate, 0.0)
     out_ptrs = hidden_ptr + rows.to(tl.int64)[:, None] * I + cols[None, :]
     tl.store(out_ptrs, hidden.to(hidden_ptr.dtype.element_ty), mask=row_ok[:, None] & col_ok[None, :])
 
@@ -118,11 +116,12 @@ def down_kernel(
     num_row_tiles,
     group_m,
     H,
-    I,  # noqa: E741
+    I,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    """GEMM 2: adds one [BLOCK_M, BLOCK_N] tile into the token rows."""
     expert, rows, end, col_tile = _locate(
         tile_expert_ptr, tile_row_ptr, offsets_ptr, num_row_tiles, tl.cdiv(H, BLOCK_N), group_m, BLOCK_M
     )
@@ -136,7 +135,7 @@ def down_kernel(
     a_ptrs = hidden_ptr + rows.to(tl.int64)[:, None] * I + ks[None, :]
     b_ptrs = w_ptr + expert.to(tl.int64) * H * I + cols[None, :].to(tl.int64) * I + ks[:, None]
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for k in range(0, tl.cdiv(I, BLOCK_K)):
+    for k in range(tl.cdiv(I, BLOCK_K)):
         k_ok = ks < I - k * BLOCK_K
         a = tl.load(a_ptrs, mask=row_ok[:, None] & k_ok[None, :], other=0.0)
         b = tl.load(b_ptrs, mask=k_ok[:, None] & col_ok[None, :], other=0.0)

@@ -1,0 +1,325 @@
+"""What the command line does, from Python: ``import moe_codesign as mc; mc.search("quickstart")``."""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moe_kernels.kernel import Kernel, Op, kernels
+from moe_kernels.tile import TileConfig
+
+from moe_codesign.audit import AuditRow, audit_shape
+from moe_codesign.chips import Chip, load_chip
+from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
+from moe_codesign.compiler.build import Progress
+from moe_codesign.cost.estimate import default_tiles
+from moe_codesign.cost.problem import Bound, layer_bound
+from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.errors import UserError
+from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, device_for
+from moe_codesign.models import find_model
+from moe_codesign.predict import Row, check_output, predict_rows, read_table, write_table
+from moe_codesign.report.html import write_html
+from moe_codesign.report.rows import ReportRow, report_rows
+from moe_codesign.routing import Routing
+from moe_codesign.search.space import Space, load_space, parse_space
+from moe_codesign.search.study import Report, SearchResult, read_search, run_search
+from moe_codesign.shape import MoEShape
+from moe_codesign.store import Store
+from moe_codesign.timing import Timing
+from moe_codesign.workload import RankWork, Workload, rank_work
+
+DEFAULT_STORAGE = "sqlite:///results/runs/moe-codesign.db"
+
+
+def provenance() -> dict[str, str]:
+    """Versions that a result depends on."""
+    found = {"python": platform.python_version(), "platform": platform.machine()}
+    for package in ("moe-codesign", "triton", "torch", "jax", "libtpu", "optuna", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def search(
+    space: str | Path | Space,
+    *,
+    chips: Sequence[str] | None = None,
+    trials: int | None = None,
+    jobs: int = 1,
+    storage: str = DEFAULT_STORAGE,
+    study: str | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    compiling: Progress | None = None,
+    running: Report | None = None,
+) -> SearchResult:
+    """Search the pair of shape and tiles; the same study goes on where it stopped.
+
+    Args:
+        space: a space file, the name of one that comes with the project, or a Space.
+        chips: instead of the space's.
+        trials: instead of the space's budget; over all chips and modes.
+        jobs: compiler processes.
+        storage: database URL.
+        study: name; default the space's.
+        seed: instead of the space's.
+        out: folder for report.html and pairs.json; none written if None.
+        compiling, running: progress callbacks.
+
+    Raises:
+        UserError: wrong space, chip, storage or study.
+    """
+    loaded = space if isinstance(space, Space) else load_space(space, chips=list(chips) if chips else None)
+    updates: dict[str, Any] = {}
+    if isinstance(space, Space) and chips:
+        updates["chips"] = list(chips)
+    if seed is not None:
+        updates["seed"] = seed
+    if updates:
+        loaded = Space.model_validate({**loaded.model_dump(), **updates})
+    asked = trials if trials is not None else loaded.budget.trials
+    if asked < 1:
+        raise UserError("trials", value=asked, mend="give at least 1")
+    name = study or loaded.name
+    store = Store(storage)
+    # The number of trials may grow from run to run; everything else makes another study.
+    identity = loaded.model_dump(mode="json")
+    identity["budget"].pop("trials")
+    store.open_study(name, json.dumps(identity, sort_keys=True), provenance())
+    tables = Tables(jobs=jobs, progress=compiling)
+    result = run_search(loaded, store, tables, study=name, trials=asked, report=running)
+    if out is not None:
+        write_report(result, Path(out), store.study(name)["provenance"])
+    return result
+
+
+def write_report(result: SearchResult, folder: Path, versions: dict[str, str]) -> Path:
+    """Write report.html and pairs.json; returns the report's path."""
+    path = folder / "report.html"
+    write_html(path, result, versions)
+    (folder / "pairs.json").write_text(json.dumps([row.to_dict() for row in report_rows(result)], indent=1))
+    return path
+
+
+def load_study(name: str, *, storage: str = DEFAULT_STORAGE) -> tuple[SearchResult, dict[str, str]]:
+    """A stored study and the versions it was made with.
+
+    Raises:
+        UserError: no such study.
+    """
+    if storage.startswith("sqlite:///") and not Path(storage.removeprefix("sqlite:///")).exists():
+        raise UserError("storage", value=storage, mend="there is no such file; run `moe-codesign search` first")
+    store = Store(storage)
+    stored = store.study(name)
+    space = Space.model_validate(json.loads(stored["space"]))
+    return read_search(space, store, name), stored["provenance"]
+
+
+def report(study: str, *, storage: str = DEFAULT_STORAGE, out: str | Path = "report.html") -> Path:
+    """Write the HTML report of a stored study; returns its path. Raises UserError if there is none."""
+    result, versions = load_study(study, storage=storage)
+    write_html(Path(out), result, versions)
+    return Path(out)
+
+
+def audit(
+    model: str | MoEShape,
+    chips: Sequence[str],
+    *,
+    tokens: Sequence[int] = (1, 64, 4096),
+    dtype: str = "bfloat16",
+    routing: str = "uniform",
+    tp: int = 1,
+    ep: int = 1,
+    jobs: int = 1,
+    compiling: Progress | None = None,
+) -> list[AuditRow]:
+    """Where a model (catalogue name, config.json or shape) loses time on each chip."""
+    shape = model if isinstance(model, MoEShape) else find_model(model)
+    return audit_shape(
+        shape,
+        [load_chip(name) for name in chips],
+        tokens,
+        Tables(jobs=jobs, progress=compiling),
+        dtype=dtype,
+        routing=routing,
+        tp=tp,
+        ep=ep,
+    )
+
+
+def predict(
+    problems: str | Path | Sequence[Row],
+    *,
+    out: str | Path | None = None,
+    jobs: int = 1,
+    compiling: Progress | None = None,
+    running: Progress | None = None,
+) -> list[Row]:
+    """Answer a table of problems (a file, or rows); writes ``out`` if given. A bad row is told in its row."""
+    if out is not None:
+        check_output(Path(out))
+    rows = read_table(Path(problems)) if isinstance(problems, str | Path) else list(problems)
+    answered = predict_rows(rows, Tables(jobs=jobs, progress=compiling), progress=running)
+    if out is not None:
+        write_table(Path(out), answered)
+    return answered
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One tile's artifact on a chip, and why the chip cannot run it if so."""
+
+    artifact: Artifact
+    refused: str | None
+
+
+def compile_kernel(
+    kernel: str, chip: str, *, tile: dict[str, int] | None = None, jobs: int = 1, compiling: Progress | None = None
+) -> list[Compiled]:
+    """What the chip's compiler makes of a kernel's ops with one tile (default: the kernel's own).
+
+    Raises:
+        UserError: unknown kernel or chip, a kernel for another backend, a tile field unknown or missing.
+    """
+    found = load_chip(chip)
+    one = _named_kernel(kernel)
+    config: TileConfig = one.default_tile(128.0, 4096, 4096)
+    if tile:
+        try:
+            config = one.tile_type.from_dict({**config.as_dict(), **tile})
+        except ValueError as error:
+            raise UserError(f"tile: {error}") from None
+    ops: tuple[Op, ...] = ("gate_up", "down")
+    requests = requests_for(one, found, ops, one.dtypes[0], [config])
+    artifacts = compile_all(requests.values(), ArtifactCache(), jobs=jobs, progress=compiling)
+    return [
+        Compiled(artifacts[request], unlaunchable(artifacts[request], config, found)) for request in requests.values()
+    ]
+
+
+def _named_kernel(name: str) -> Kernel:
+    found, missing = kernels()
+    if name not in found:
+        raise UserError("kernel", value=name, mend=missing.get(name) or "use one of " + ", ".join(found))
+    return found[name]
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One measured tile pair, or why there is no time."""
+
+    num_tokens: int
+    tiles: tuple[TileConfig, TileConfig]
+    timing: Timing | None
+    error: float | None
+    checks: int
+    device: str
+    software: str
+    reason: str = ""
+
+
+def bench(
+    model: str | MoEShape,
+    *,
+    chip: str = "cpu",
+    tokens: Sequence[int] = (8, 64),
+    tiles: Sequence[dict[str, int]] | None = None,
+    routing: str = "uniform",
+    tp: int = 1,
+    ep: int = 1,
+    seed: int = 0,
+    seconds: float = 1.0,
+) -> list[BenchRow]:
+    """Launch, verify and time a layer on a device that is here.
+
+    Args:
+        model: catalogue name, config.json or shape.
+        chip: ``cpu``, or a catalogue chip that this machine holds.
+        tokens: batch sizes.
+        tiles: tiles to race, each for both GEMMs; default the kernel's.
+        routing, tp, ep: as in a workload; one rank is timed.
+        seconds: of timing per tile.
+
+    Raises:
+        UserError: the device is not here, the model does not fit the host.
+    """
+    found = load_chip(chip)
+    platform_name = device_for(found)
+    if platform_name is None:
+        raise UserError(f"no {found.product} in this machine", mend="use --device cpu, or audit and predict")
+    shape = model if isinstance(model, MoEShape) else find_model(model)
+    kernel = kernel_for(found)
+    rows: list[BenchRow] = []
+    with Bench(platform_name) as device:
+        for num_tokens in tokens:
+            workload = Workload(
+                name="bench", num_tokens=num_tokens, routing=Routing.parse(routing), tp=tp, ep=ep, seed=seed
+            )
+            work = rank_work(shape, workload)
+            rows += _bench_one(device, found, kernel, work, num_tokens, tiles, seed, seconds)
+    return rows
+
+
+def _bench_one(
+    device: Bench,
+    chip: Chip,
+    kernel: Kernel,
+    work: RankWork,
+    num_tokens: int,
+    tiles: Sequence[dict[str, int]] | None,
+    seed: int,
+    seconds: float,
+) -> Iterator[BenchRow]:
+    default = default_tiles(kernel, work)
+    candidates = [default]
+    if tiles:
+        try:
+            one = [kernel.tile_type.from_dict({**default[0].as_dict(), **tile}) for tile in tiles]
+        except ValueError as error:
+            raise UserError(f"tile: {error}") from None
+        candidates = [(tile, tile) for tile in one]
+    needed = 12.0 * len(work.rows) * work.hidden_size * work.intermediate_size * (3 if work.gated else 2)
+    if chip.is_host and needed > 0.6 * chip.memory.hbm_bytes:
+        raise UserError(
+            f"this layer needs about {needed / 1e9:.0f} GB on the host, float64 reference included",
+            mend="use --ep or --tp to time one rank's share",
+        )
+    job = LayerJob.of(work, tuple((a.as_dict(), b.as_dict()) for a, b in candidates), seed=seed, budget_s=seconds)
+    bound: Bound = layer_bound(chip, work)
+    for pair, outcome in zip(candidates, device.measure(job), strict=True):
+        if isinstance(outcome, Failure):
+            yield BenchRow(num_tokens, pair, None, None, 0, chip.product, "", outcome.reason)
+        elif isinstance(outcome, Measurement):
+            timing = outcome.timing(bound.us, bound.kind)
+            reason = "implausible: faster than the physical bound" if timing.implausible else ""
+            yield BenchRow(
+                num_tokens, pair, timing, outcome.error, outcome.checks, outcome.device, outcome.software, reason
+            )
+
+
+__all__ = [
+    "BenchRow",
+    "Compiled",
+    "ReportRow",
+    "SearchResult",
+    "Space",
+    "audit",
+    "bench",
+    "compile_kernel",
+    "find_model",
+    "load_space",
+    "load_study",
+    "parse_space",
+    "predict",
+    "provenance",
+    "report",
+    "report_rows",
+    "search",
+    "write_report",
+]

@@ -1,0 +1,123 @@
+"""The measuring protocol, the same on every device: verify, interleave and time, verify again."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from moe_kernels import reference
+
+from moe_codesign.measure.job import Failure, Inputs, LayerJob, Measurement, Outcome, Tiles, make_inputs
+
+F64 = npt.NDArray[np.float64]
+
+
+class Device(Protocol):
+    """What a device must be able to do."""
+
+    name: str
+    software: str
+
+    def load(self, inputs: Inputs) -> None:
+        """Put weights and activations on the device, in bfloat16."""
+
+    def run(self, tiles: Tiles, routing: int) -> F64:
+        """The layer's output [T, H] under one of the inputs' routings; fresh or poisoned memory each time."""
+
+    def timer(self, tiles: Tiles) -> Callable[[], float]:
+        """A function that runs the layer once under the job's own routing and returns us."""
+
+    def weights(self) -> tuple[F64, F64, F64 | None, F64]:
+        """(x, gate, up, down) as the device holds them, after rounding to bfloat16."""
+
+
+@dataclass
+class _Candidate:
+    tiles: Tiles
+    error: float
+    checks: int
+    timer: Callable[[], float]
+    samples: list[float]
+
+
+def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
+    """Verify and time every candidate of a job; a candidate that fails does not stop the others."""
+    inputs = make_inputs(job)
+    device.load(inputs)
+    expected = _References(device, inputs)
+    alive: list[_Candidate] = []
+    outcomes: dict[int, Outcome] = {}
+    for position, tiles in enumerate(job.candidates):
+        try:
+            error, checks = _verify(device, tiles, expected, range(len(inputs.routings)))
+            if not error <= reference.BF16_TOLERANCE:
+                outcomes[position] = Failure(tiles=tiles, reason=f"wrong result: row error {error:.3g}")
+                continue
+            alive.append(_Candidate(tiles, error, checks, device.timer(tiles), []))
+        except Exception as problem:
+            outcomes[position] = Failure(tiles=tiles, reason=_reason(problem))
+    _time(job, alive)
+    for candidate in alive:
+        position = job.candidates.index(candidate.tiles)
+        error, checks = _verify(device, candidate.tiles, expected, (0,))
+        if not error <= reference.BF16_TOLERANCE:
+            reason = f"wrong result after timing: row error {error:.3g}"
+            outcomes[position] = Failure(tiles=candidate.tiles, reason=reason)
+            continue
+        outcomes[position] = Measurement(
+            tiles=candidate.tiles,
+            samples_us=tuple(candidate.samples),
+            error=max(error, candidate.error),
+            checks=checks + candidate.checks,
+            device=device.name,
+            software=device.software,
+        )
+    return [outcomes[i] for i in range(len(job.candidates))]
+
+
+class _References:
+    """Float64 results per routing, computed once."""
+
+    def __init__(self, device: Device, inputs: Inputs) -> None:
+        self._weights = device.weights()
+        self._inputs = inputs
+        self._known: dict[int, F64] = {}
+
+    def __getitem__(self, routing: int) -> F64:
+        if routing not in self._known:
+            x, gate, up, down = self._weights
+            sizes, token = self._inputs.routings[routing]
+            self._known[routing] = reference.moe_experts(
+                x, gate, up, down, token, self._inputs.pair_weight.astype(np.float64), sizes
+            )
+        return self._known[routing]
+
+
+def _verify(device: Device, tiles: Tiles, expected: _References, routings: Sequence[int]) -> tuple[float, int]:
+    worst = 0.0
+    for routing in routings:
+        error = reference.row_error(device.run(tiles, routing), expected[routing])
+        if not error <= reference.BF16_TOLERANCE:
+            return error, len(routings)
+        worst = max(worst, error)
+    return worst, len(routings)
+
+
+def _time(job: LayerJob, candidates: list[_Candidate]) -> None:
+    """Rounds over all candidates in turn: what drifts (clock, temperature, neighbours) hits each alike."""
+    for candidate in candidates:
+        candidate.timer()
+    start = time.perf_counter()
+    budget = job.budget_s * len(candidates)
+    for round_number in range(job.max_samples):
+        if round_number >= job.min_samples and time.perf_counter() - start > budget:
+            break
+        for candidate in candidates:
+            candidate.samples.append(candidate.timer())
+
+
+def _reason(problem: Any) -> str:
+    text = str(problem).strip() or repr(problem)
+    return f"{type(problem).__name__}: {text.splitlines()[0][:300]}"

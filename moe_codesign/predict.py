@@ -1,0 +1,268 @@
+"""Times for a table of problems: each row answered, or told in its own row why not."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from moe_kernels.kernel import Op
+from moe_kernels.tile import TileConfig
+
+from moe_codesign.chips import Chip, load_chip
+from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_gemm, estimate_layer
+from moe_codesign.cost.problem import GroupedGemm
+from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.errors import UserError
+from moe_codesign.routing import Routing
+from moe_codesign.shape import DTYPE_BYTES, MoEShape
+from moe_codesign.workload import Workload, rank_work
+
+Row = dict[str, Any]
+OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "error")
+_INPUT = frozenset(
+    {"chip", "hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "n_shared_experts"}
+    | {"gated", "num_tokens", "dtype", "routing", "seed", "tp", "ep", "stack", "kernel", "tile"}
+    | {"op", "m", "k", "n", "groups"}
+)
+_OPS = ("fused_moe", "grouped_gemm")
+
+
+def predict_rows(
+    rows: Sequence[Row], tables: Tables, *, progress: Callable[[int, int], None] | None = None
+) -> list[Row]:
+    """Answer every problem, in order.
+
+    Args:
+        rows: one problem each, with the columns of README "predict". Values may be text, as in CSV.
+        tables: compiled tiles; what the rows need and the cache lacks is compiled first, in one go.
+        progress: called with (rows done, rows).
+
+    Returns:
+        The rows with OUTPUT columns added; ``error`` is empty where there is an answer.
+    """
+    _prepare(rows, tables)
+    known: dict[str, Row] = {}
+    answered = []
+    for number, row in enumerate(rows, 1):
+        key = json.dumps({k: str(v) for k, v in row.items() if k in _INPUT}, sort_keys=True)
+        if key not in known:
+            known[key] = _answer(row, tables)
+        answered.append({**row, **known[key]})
+        if progress and (number % 200 == 0 or number == len(rows)):
+            progress(number, len(rows))
+    return answered
+
+
+def _prepare(rows: Iterable[Row], tables: Tables) -> None:
+    wanted: dict[str, set[Op]] = {}
+    for row in rows:
+        try:
+            chip = load_chip(_text(row, "chip"))
+            up: Op = "gate_up" if _flag(row, "gated", True) else "up"
+            if chip.compiles and _text(row, "dtype", "bfloat16") in kernel_for(chip).dtypes:
+                ops: set[Op] = {"down"} if _text(row, "op", "fused_moe") == "grouped_gemm" else {up, "down"}
+                wanted.setdefault(chip.name, set()).update(ops)
+        except UserError:
+            continue  # told in the row itself
+    tables.prepare((load_chip(name), None, sorted(ops)) for name, ops in wanted.items())
+
+
+def _answer(row: Row, tables: Tables) -> Row:
+    try:
+        problem = _Problem.parse(row)
+        estimate = problem.estimate(tables)
+    except (UserError, NoTileError) as error:
+        return {**dict.fromkeys(OUTPUT), "error": str(error)}
+    timing = estimate.timing
+    tiles = [tile.as_dict() for tile in estimate.tiles]
+    named = dict(zip(("up", "down"), tiles, strict=True)) if len(tiles) == 2 else (tiles[0] if tiles else None)
+    return {
+        "latency_us": round(timing.latency_us, 4),
+        "low_us": round(timing.low_us, 4),
+        "high_us": round(timing.high_us, 4),
+        "grade": timing.grade,
+        "bound_us": round(timing.bound_us, 4),
+        "limiter": timing.limiter,
+        "tile": json.dumps(named) if named else "",
+        "error": "",
+    }
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A validated row."""
+
+    chip: Chip
+    kernel: str | None
+    tiles: tuple[TileConfig, TileConfig] | None
+    layer: tuple[MoEShape, Workload] | None
+    gemm: GroupedGemm | None
+
+    @classmethod
+    def parse(cls, row: Row) -> "_Problem":
+        chip = load_chip(_text(row, "chip"))
+        op, stack = _text(row, "op", "fused_moe"), _text(row, "stack", "native")
+        if op not in _OPS:
+            raise UserError("op", value=op, mend="use fused_moe or grouped_gemm")
+        if stack != "native":
+            raise UserError("stack", value=stack, mend="no calibration of that stack is there; leave it out (native)")
+        kernel = _text(row, "kernel", "") or None
+        tiles = _tiles(row, chip, kernel)
+        dtype = _text(row, "dtype", "bfloat16")
+        routing = Routing.parse(_text(row, "routing", "balanced"))
+        seed = _whole(row, "seed", 0)
+        if op == "grouped_gemm":
+            if dtype not in DTYPE_BYTES:
+                raise UserError("dtype", value=dtype, mend="use one of " + ", ".join(DTYPE_BYTES))
+            m, k, n, groups = (_whole(row, name) for name in ("m", "k", "n", "groups"))
+            if min(m, k, n, groups) < 1:
+                raise UserError("m, k, n, groups", value=(m, k, n, groups), mend="give whole numbers of at least 1")
+            rows = routing.counts(m, groups, 1, seed)
+            return cls(chip, kernel, tiles, None, GroupedGemm("down", rows, k, n, m, dtype, accumulates=False))
+        shape = MoEShape(
+            hidden_size=_whole(row, "hidden_size"),
+            moe_intermediate_size=_whole(row, "moe_intermediate_size"),
+            num_experts=_whole(row, "num_experts"),
+            num_experts_per_tok=_whole(row, "num_experts_per_tok"),
+            n_shared_experts=_whole(row, "n_shared_experts", 0),
+            gated=_flag(row, "gated", True),
+        )
+        workload = Workload(
+            name="row",
+            num_tokens=_whole(row, "num_tokens"),
+            dtype=dtype,
+            routing=routing,
+            tp=_whole(row, "tp", 1),
+            ep=_whole(row, "ep", 1),
+            seed=seed,
+        )
+        return cls(chip, kernel, tiles, (shape, workload), None)
+
+    def estimate(self, tables: Tables) -> Estimate:
+        if self.gemm is not None:
+            tile = self.tiles[1] if self.tiles else None
+            return estimate_gemm(tables, self.chip, self.gemm, tile=tile, kernel_name=self.kernel)
+        assert self.layer is not None
+        return estimate_layer(tables, self.chip, rank_work(*self.layer), tiles=self.tiles, kernel_name=self.kernel)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and bool(np.isnan(value)))
+
+
+def _text(row: Row, name: str, default: str | None = None) -> str:
+    value = row.get(name)
+    if _missing(value):
+        if default is None:
+            raise UserError(f"column {name} is empty", mend=f"give {name}")
+        return default
+    return str(value).strip()
+
+
+def _whole(row: Row, name: str, default: int | None = None) -> int:
+    value = row.get(name)
+    if _missing(value):
+        if default is None:
+            raise UserError(f"column {name} is empty", mend=f"give {name}")
+        return default
+    try:
+        number = float(str(value))
+        if number != int(number):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise UserError(name, value=value, mend="give a whole number") from None
+    return int(number)
+
+
+def _flag(row: Row, name: str, default: bool) -> bool:
+    text = _text(row, name, str(default)).lower()
+    if text in ("true", "1", "1.0", "yes"):
+        return True
+    if text in ("false", "0", "0.0", "no"):
+        return False
+    raise UserError(name, value=row[name], mend="give true or false")
+
+
+def _tiles(row: Row, chip: Chip, kernel: str | None) -> tuple[TileConfig, TileConfig] | None:
+    value = row.get("tile")
+    if _missing(value):
+        return None
+    try:
+        data = json.loads(value) if isinstance(value, str) else dict(value or {})
+        tile_type = kernel_for(chip, kernel).tile_type
+        if {"up", "down"} == set(data):
+            return tile_type.from_dict(data["up"]), tile_type.from_dict(data["down"])
+        tile = tile_type.from_dict(data)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"tile {value!r}: {error}", mend='give JSON such as {"block_m": 64, ...}') from None
+    return tile, tile
+
+
+def read_table(path: Path) -> list[Row]:
+    """Rows of a .csv, .jsonl or .parquet file.
+
+    Raises:
+        UserError: missing, of another kind, or unreadable.
+    """
+    try:
+        match path.suffix.lower():
+            case ".csv":
+                with path.open(newline="") as file:
+                    return list(csv.DictReader(file))
+            case ".jsonl":
+                return [_object(line, n) for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+            case ".parquet":
+                return list(_parquet().read_table(path).to_pylist())
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+    raise UserError("input file", value=str(path), mend="use .csv, .jsonl or .parquet")
+
+
+def check_output(path: Path) -> None:
+    """Raise UserError before any work if :func:`write_table` could not write there."""
+    if path.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
+        raise UserError("output file", value=str(path), mend="use .csv, .jsonl or .parquet")
+    if path.suffix.lower() == ".parquet":
+        _parquet()
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows to a .csv, .jsonl or .parquet file; every row gets every column."""
+    columns = list(dict.fromkeys(name for row in rows for name in row if isinstance(name, str)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match path.suffix.lower():
+        case ".csv":
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns, extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(rows)
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        case ".parquet":
+            import pyarrow
+
+            table = pyarrow.table({c: _column([row.get(c) for row in rows]) for c in columns})
+            _parquet().write_table(table, path)
+
+
+def _column(values: list[Any]) -> list[Any]:
+    kinds = {type(v) for v in values if v is not None}
+    return values if len(kinds) <= 1 or kinds <= {int, float} else [None if v is None else str(v) for v in values]
+
+
+def _object(line: str, number: int) -> Row:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError(f"line {number} holds no JSON object")
+    return value
+
+
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError("parquet files need pyarrow", mend="pip install 'moe-codesign[parquet]'") from None
+    return pyarrow.parquet

@@ -1,0 +1,211 @@
+"""Space files: what may vary, under which workloads, on which chips, for which objectives."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from moe_codesign.chips import chip_names
+from moe_codesign.errors import UserError
+from moe_codesign.pair import MAXIMISED, METRICS
+from moe_codesign.routing import Routing
+from moe_codesign.shape import DTYPE_BYTES
+from moe_codesign.workload import Workload
+
+SHAPE_FIELDS = (
+    "hidden_size",
+    "moe_intermediate_size",
+    "num_experts",
+    "num_experts_per_tok",
+    "n_shared_experts",
+    "num_layers",
+)
+_FOLDER = Path(__file__).parents[2] / "search_spaces"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Span(_Table):
+    """Whole numbers from ``low`` to ``high``, every ``step``."""
+
+    low: Annotated[int, Field(ge=0)]
+    high: Annotated[int, Field(ge=0)]
+    step: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low} is above high = {self.high}; swap them")
+        return self
+
+    def values(self) -> list[int]:
+        return list(range(self.low, self.high + 1, self.step))
+
+
+Choice = Annotated[int, Field(ge=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Span
+
+
+class WorkloadTable(_Table):
+    """One workload; with ``chips`` it holds for those alone and replaces one of the same name there."""
+
+    name: str
+    num_tokens: PositiveInt
+    dtype: str = "bfloat16"
+    routing: str = "uniform"
+    tp: PositiveInt = 1
+    ep: PositiveInt = 1
+    chips: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dtype not in DTYPE_BYTES:
+            raise ValueError(f"dtype = {self.dtype!r} is unknown; use one of {', '.join(DTYPE_BYTES)}")
+        Routing.parse(self.routing)
+        return self
+
+    def workload(self, seed: int) -> Workload:
+        return Workload(
+            name=self.name,
+            num_tokens=self.num_tokens,
+            dtype=self.dtype,
+            routing=Routing.parse(self.routing),
+            tp=self.tp,
+            ep=self.ep,
+            seed=seed,
+        )
+
+
+class Constraints(_Table):
+    """What a reported pair must meet."""
+
+    min_quality_ratio: float | None = Field(default=None, gt=0)
+    memory_fraction: float = Field(default=0.9, gt=0, le=1)
+
+
+class Budget(_Table):
+    """Trials over all chips and modes; ``weights`` share them out (default 1 a chip)."""
+
+    trials: PositiveInt = 200
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    measure_top: PositiveInt = 2
+    measure_seconds: float = Field(default=0.5, gt=0)
+
+
+class Space(_Table):
+    """A validated space file."""
+
+    name: str
+    reference: str
+    training_tokens: float = Field(gt=0)
+    chips: Annotated[list[str], Field(min_length=1)]
+    modes: Annotated[list[Literal["joint", "nested"]], Field(min_length=1)] = ["joint", "nested"]
+    objectives: Annotated[list[str], Field(min_length=1)]
+    seed: int = Field(default=0, ge=0)
+    shape: dict[str, Choice]
+    tiles: dict[str, dict[str, Annotated[list[PositiveInt], Field(min_length=1)]]] = {}
+    workloads: Annotated[list[WorkloadTable], Field(min_length=1)]
+    constraints: Constraints = Constraints()
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for field in self.shape:
+            if field not in SHAPE_FIELDS:
+                raise ValueError(f"shape.{field} is unknown{_near(field, SHAPE_FIELDS)}")
+        known_chips = chip_names()
+        for chip in self.chips:
+            if chip not in known_chips and not chip.endswith(".toml"):
+                raise ValueError(f"chips has {chip!r}, which is unknown{_near(chip, known_chips)}")
+            names = [w.name for w in self.workloads_on(chip)]
+            if not names:
+                raise ValueError(f"no workload is for chip {chip!r}; add one without `chips`, or name it there")
+            for objective in self.objectives:
+                workload, _, metric = objective.rpartition(".")
+                if metric not in METRICS:
+                    raise ValueError(f"objectives has {objective!r}: unknown metric{_near(metric, METRICS)}")
+                if metric == "quality":
+                    if workload:
+                        raise ValueError(f"objectives has {objective!r}: quality belongs to no workload; write quality")
+                elif workload not in names:
+                    raise ValueError(
+                        f"objectives has {objective!r}: write WORKLOAD.{metric} with a workload of {chip}"
+                        f" ({', '.join(names)})"
+                    )
+        return self
+
+    def workloads_on(self, chip: str) -> list[WorkloadTable]:
+        """The chip's workloads: its own, else those for all."""
+        own = {w.name: w for w in self.workloads if w.chips is None}
+        own |= {w.name: w for w in self.workloads if w.chips is not None and chip in w.chips}
+        return list(own.values())
+
+    def tile_space(self, chip: str, backend: str) -> dict[str, tuple[int, ...]]:
+        """Tile values for a chip: under its name, else under its backend's."""
+        return {k: tuple(v) for k, v in (self.tiles.get(chip) or self.tiles.get(backend) or {}).items()}
+
+    def maximised(self) -> list[bool]:
+        return [objective.rpartition(".")[2] in MAXIMISED for objective in self.objectives]
+
+    def allot(self, trials: int) -> dict[tuple[str, str], int]:
+        """Trials per (chip, mode), in proportion to the weights, summing to ``trials`` exactly."""
+        keys = [(chip, mode) for chip in self.chips for mode in self.modes]
+        weight = [self.budget.weights.get(chip, 1.0) for chip, _ in keys]
+        exact = [trials * w / sum(weight) for w in weight]
+        counts = [int(e) for e in exact]
+        by_remainder = sorted(range(len(keys)), key=lambda i: (counts[i] - exact[i], i))
+        for i in by_remainder[: trials - sum(counts)]:
+            counts[i] += 1
+        return dict(zip(keys, counts, strict=True))
+
+
+def load_space(path: str | Path, *, chips: list[str] | None = None) -> Space:
+    """Read a space file; a bare name is looked up in ``search_spaces/``.
+
+    Raises:
+        UserError: unreadable, or wrong: names the key, the value and the mend.
+    """
+    file = Path(path)
+    if not file.is_file() and (_FOLDER / f"{file.stem}.toml").is_file() and file.parent == Path():
+        file = _FOLDER / f"{file.stem}.toml"
+    if not file.is_file():
+        raise UserError("space file", value=str(path), mend="see `moe-codesign list spaces`")
+    return parse_space(file.read_text(), source=file.name, chips=chips)
+
+
+def parse_space(text: str, *, source: str = "space", chips: list[str] | None = None) -> Space:
+    """Validate a space file's text; ``chips`` replaces its own list. Raises as :func:`load_space`."""
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+        if chips is not None:
+            data["chips"] = chips
+        return Space.model_validate(data)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{source} is not TOML: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{source}: " + "; ".join(_explain(e) for e in error.errors()[:3])) from None
+
+
+def space_names() -> dict[str, Path]:
+    """The space files that come with the project."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
+
+
+def _explain(error: Any) -> str:
+    skip = ("int", "Span", "constrained-int", "list[constrained-int]")
+    key = ".".join(str(part) for part in error["loc"] if part not in skip and not str(part).startswith("list["))
+    if error["type"] == "extra_forbidden":
+        known = {**Space.model_fields, **Budget.model_fields, **Constraints.model_fields, **WorkloadTable.model_fields}
+        return f"{key} is unknown{_near(key.rpartition('.')[2], list(known))}"
+    if error["type"] == "missing":
+        return f"{key} is missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    return message if not key else f"{key} = {error['input']!r}: {message}"
+
+
+def _near(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; use one of {', '.join(known)}"
