@@ -1,0 +1,42 @@
+# Two commands from a fresh clone with Python 3.11, pip, make and git:
+#   make search   set up, then the main job (search_spaces/quickstart.toml)
+#   make test     set up, then lint, types and all tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+
+setup: $(READY)
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): about 2 minutes and 2 GB (more where PyTorch comes with CUDA)."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[tpu,parquet,dev]"
+	@touch $@
+
+search: setup
+	@echo "Searching shapes and tiles: about 4 minutes the first time (compilers run), under 1 minute after."
+	$(BIN)/moe-codesign search quickstart --jobs $(JOBS)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	@echo "Running the tests: about 8 minutes on two cores."
+	$(BIN)/python -m pytest
+
+bench: setup
+	@echo "Benchmarks: host kernels, compile throughput, predictions and trials per second; about 3 minutes."
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds
+
+coverage: setup
+	$(BIN)/python benchmarks/interval_coverage.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

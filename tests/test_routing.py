@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_codesign.errors import UserError
+from moe_codesign.models import find_model
+from moe_codesign.routing import Routing
+from moe_codesign.workload import Workload, rank_work
+
+KINDS = ["balanced", "uniform", "zipf:0.7", "zipf:2", "power_law:1.01", "power_law:1.2"]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    kind=st.sampled_from(KINDS),
+    tokens=st.integers(1, 3000),
+    experts=st.integers(1, 300),
+    data=st.data(),
+    seed=st.integers(0, 5),
+)
+def test_counts_are_conserved_and_possible(
+    kind: str, tokens: int, experts: int, data: st.DataObject, seed: int
+) -> None:
+    top_k = data.draw(st.integers(1, experts))
+    counts = Routing.parse(kind).counts(tokens, experts, top_k, seed)
+    assert counts.shape == (experts,)
+    assert counts.sum() == tokens * top_k
+    assert counts.min() >= 0
+    assert counts.max() <= tokens, "a token visits an expert at most once"
+
+
+def test_balanced_is_as_even_as_can_be() -> None:
+    counts = Routing.parse("balanced").counts(17, 128, 8)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_draws_repeat_with_the_seed_and_change_with_it() -> None:
+    routing = Routing.parse("uniform")
+    assert (routing.counts(100, 64, 4, 1) == routing.counts(100, 64, 4, 1)).all()
+    assert (routing.counts(100, 64, 4, 1) != routing.counts(100, 64, 4, 2)).any()
+
+
+def test_skew_grows_with_alpha() -> None:
+    peaks = [Routing.parse(k).counts(4096, 128, 8, 0).max() for k in ("balanced", "uniform", "zipf:0.5", "zipf:1.5")]
+    assert peaks == sorted(peaks)
+    assert peaks[-1] > 4 * peaks[0]
+
+
+def test_uniform_has_the_spread_of_distinct_choices() -> None:
+    counts = np.concatenate([Routing.parse("uniform").counts(1000, 64, 8, s) for s in range(20)])
+    expected = 1000 * (8 / 64) * (1 - 8 / 64)
+    assert counts.var() == pytest.approx(expected, rel=0.15)
+
+
+def test_histogram(tmp_path: Path) -> None:
+    file = tmp_path / "h.json"
+    file.write_text(json.dumps([3, 1, 0, 4]))
+    counts = Routing.parse(f"histogram:{file}").counts(8, 4, 2)
+    assert counts.tolist() == [6, 2, 0, 8]
+    with pytest.raises(UserError, match="num_experts = 5"):
+        Routing.parse(f"histogram:{file}").counts(8, 5, 2)
+
+
+@pytest.mark.parametrize("text", ["zipf", "zipf:x", "zipf:-1", "zipf:nan", "fair", "balanced:2", "histogram:/none"])
+def test_bad_routing_is_told(text: str) -> None:
+    with pytest.raises(UserError):
+        Routing.parse(text)
+
+
+def test_the_busiest_rank_is_timed() -> None:
+    shape = find_model("DeepSeek-V3")
+    workload = Workload(name="w", num_tokens=512, routing=Routing.parse("zipf:1"), ep=8, tp=2)
+    work = rank_work(shape, workload)
+    counts = workload.routing.counts(512, 256, 8, 0).reshape(8, 32)
+    assert work.rows[:32].sum() == counts.sum(axis=1).max()
+    assert work.rows[32:].tolist() == [64], "the shared expert serves the rank's own tokens"
+    assert work.intermediate_size == 1024
+
+
+def test_a_split_that_does_not_fit_is_told() -> None:
+    shape = find_model("Qwen3-30B-A3B")
+    with pytest.raises(UserError, match="no multiple of ep 3"):
+        rank_work(shape, Workload(name="w", num_tokens=1, ep=3))
