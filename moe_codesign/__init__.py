@@ -40,8 +40,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    module = importlib.import_module(f"{__name__}.{_HOME[name]}")
-    if name in ("report", "search") or not hasattr(module, name):
-        # The submodules of these names would shadow the functions once imported; bind the function.
-        globals()[name] = getattr(module, name)
-    return getattr(module, name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -12,7 +12,7 @@ from typing import Any
 from moe_kernels.kernel import Kernel, Op, kernels
 from moe_kernels.tile import TileConfig
 
-from moe_codesign.audit import AuditRow, audit_shape
+from moe_codesign.auditing import AuditRow, audit_shape
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
@@ -22,14 +22,14 @@ from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, device_for
 from moe_codesign.models import find_model
-from moe_codesign.predict import Row, check_output, predict_rows, read_table, write_table
-from moe_codesign.report.html import write_html
-from moe_codesign.report.rows import ReportRow, report_rows
+from moe_codesign.prediction import Row, check_output, predict_rows, read_table, write_table
+from moe_codesign.reports.html import write_html
+from moe_codesign.reports.rows import ReportRow, report_rows
 from moe_codesign.routing import Routing
-from moe_codesign.search.space import Space, load_space, parse_space
-from moe_codesign.search.study import Report, SearchResult, read_search, run_search
 from moe_codesign.shape import MoEShape
 from moe_codesign.store import Store
+from moe_codesign.study.runner import Report, SearchResult, read_search, run_search
+from moe_codesign.study.space import Space, load_space, parse_space
 from moe_codesign.timing import Timing
 from moe_codesign.workload import RankWork, Workload, rank_work
 
@@ -189,17 +189,23 @@ def compile_kernel(
     """
     found = load_chip(chip)
     one = _named_kernel(kernel)
-    config: TileConfig = one.default_tile(128.0, 4096, 4096)
-    if tile:
+    configs: dict[Op, TileConfig] = {}
+    ops: tuple[Op, ...] = ("gate_up", "down")
+    for op in ops:
+        default = one.default_tile(op, 128.0, 4096, 4096)
         try:
-            config = one.tile_type.from_dict({**config.as_dict(), **tile})
+            configs[op] = one.tile_type.from_dict({**default.as_dict(), **(tile or {})})
         except ValueError as error:
             raise UserError(f"tile: {error}") from None
-    ops: tuple[Op, ...] = ("gate_up", "down")
-    requests = requests_for(one, found, ops, one.dtypes[0], [config])
+    requests = {
+        op: request
+        for op, config in configs.items()
+        for request in requests_for(one, found, (op,), one.dtypes[0], (config,)).values()
+    }
     artifacts = compile_all(requests.values(), ArtifactCache(), jobs=jobs, progress=compiling)
     return [
-        Compiled(artifacts[request], unlaunchable(artifacts[request], config, found)) for request in requests.values()
+        Compiled(artifacts[request], unlaunchable(artifacts[request], configs[op], found))
+        for op, request in requests.items()
     ]
 
 

@@ -182,7 +182,7 @@ def search(
             }
         )
     else:
-        from moe_codesign.report.terminal import print_search
+        from moe_codesign.reports.terminal import print_search
 
         print_search(_console(), result)
         click.echo(f"{len(result.trials)} trials in {storage}; report: {folder / 'report.html'}")
@@ -235,7 +235,7 @@ def audit(
     if as_json:
         _emit(rows)
     else:
-        from moe_codesign.report.terminal import print_audit
+        from moe_codesign.reports.terminal import print_audit
 
         split = "".join(f", {name} {n}" for name, n in (("tp", tp), ("ep", ep)) if n > 1)
         print_audit(_console(), f"{shape.name}: one layer, {shape.label()}, {dtype}, {routing} routing{split}", rows)
@@ -276,7 +276,7 @@ def compile_(kernel: str, chip: str, tile: dict[str, int] | None, jobs: int, as_
     Example: moe-codesign compile --kernel triton.grouped_gemm --chip h100_sxm --tile block_m=64,block_n=256
     """
     from moe_codesign import api
-    from moe_codesign.report.terminal import print_compiled
+    from moe_codesign.reports.terminal import print_compiled
 
     with _progress() as bar:
         compiled = api.compile_kernel(kernel, chip, tile=tile, jobs=jobs, compiling=bar("compile"))
@@ -326,7 +326,7 @@ def bench(
     if as_json:
         _emit(rows)
     else:
-        from moe_codesign.report.terminal import print_bench
+        from moe_codesign.reports.terminal import print_bench
 
         print_bench(_console(), f"{model}, ep {ep}, tp {tp}, {routing} routing", rows)
     if any(row.timing is None or row.reason for row in rows):
@@ -345,7 +345,7 @@ def report(study: str, storage: str, out: Path | None, as_json: bool) -> None:
     Example: moe-codesign report quickstart --out report.html
     """
     from moe_codesign import api
-    from moe_codesign.report.terminal import print_search
+    from moe_codesign.reports.terminal import print_search
 
     path = out or Path("results/runs") / study / "report.html"
     result, _ = api.load_study(study, storage=storage)
@@ -374,7 +374,7 @@ def list_(what: str, storage: str, as_json: bool) -> None:
     if as_json:
         _emit(rows)
     elif rows:
-        from moe_codesign.report.terminal import print_rows
+        from moe_codesign.reports.terminal import print_rows
 
         print_rows(_console(), what, rows)
     else:

@@ -67,7 +67,7 @@ def _kernels() -> list[dict[str, Any]]:
 
 
 def _spaces() -> list[dict[str, Any]]:
-    from moe_codesign.search.space import load_space, space_names
+    from moe_codesign.study.space import load_space, space_names
 
     spaces = [load_space(path) for path in space_names().values()]
     return [

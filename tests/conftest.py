@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_codesign.search.space import Space, parse_space
+from moe_codesign.study.space import Space, parse_space
 
 SMALL_TILES = """
 [tiles.triton]

@@ -7,7 +7,10 @@ import moe_codesign.chips
 from moe_codesign.chips import chip_names, load_chip
 from moe_codesign.errors import UserError
 
-WANTED = "h100_sxm h200_sxm b200 a100_sxm l40s mi300x mi355x tpu_v5e tpu_v5p tpu_v6e tpu7x trainium2 cpu".split()
+WANTED = [
+    *("a100_sxm", "b200", "h100_sxm", "h200_sxm", "l40s", "mi300x", "mi355x"),
+    *("tpu7x", "tpu_v5e", "tpu_v5p", "tpu_v6e", "trainium2", "cpu"),
+]
 FOLDER = Path(moe_codesign.chips.__file__).parent
 
 

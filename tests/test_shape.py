@@ -27,5 +27,5 @@ def test_bad_sizes_are_named(field: str, value: object) -> None:
 
 
 def test_top_k_over_the_experts_is_refused() -> None:
-    with pytest.raises(UserError, match="num_experts_per_tok.*9.*num_experts = 8"):
+    with pytest.raises(UserError, match=r"num_experts_per_tok.*9.*num_experts = 8"):
         MoEShape(hidden_size=64, moe_intermediate_size=64, num_experts=8, num_experts_per_tok=9)

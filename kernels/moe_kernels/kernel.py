@@ -28,7 +28,7 @@ class Kernel:
         launch_fields: tile fields that do not change the binary.
         dtypes: operand types it takes.
         refuses: ``(op, tile, dtype)`` to the reason why it cannot run, or None.
-        default_tile: ``(rows per group on average, k, n)`` to the tile that an untuned user gets.
+        default_tile: ``(op, rows per group on average, k, n)`` to the tile that an untuned user gets.
         sources: files whose text decides the binary.
         build: backend's recipe for compiling one (op, tile) ahead of time.
     """
@@ -39,7 +39,7 @@ class Kernel:
     launch_fields: frozenset[str]
     dtypes: tuple[str, ...]
     refuses: Callable[[Op, Any, str], str | None]
-    default_tile: Callable[[float, int, int], TileConfig]
+    default_tile: Callable[[Op, float, int, int], TileConfig]
     sources: tuple[Path, ...]
     build: Callable[..., Any]
 

@@ -90,7 +90,9 @@ def estimate_layer(
     chosen = []
     for position, gemm in enumerate(gemms):
         wanted = tiles[position] if tiles else None
-        table = tables.get(chip, kernel, gemm.op, work.dtype, space, () if wanted is None else (wanted,))
+        # A search asks for tiles of its space, which are compiled together; a tile by itself is compiled alone.
+        only = wanted if space is None else None
+        table = tables.get(chip, kernel, gemm.op, work.dtype, space, only)
         chosen.append((gemm, table, _choose(table, gemm, wanted)))
     return _compose(chip, bound, chosen, _layer_overhead(chip, work), with_losses)
 
@@ -105,7 +107,7 @@ def estimate_gemm(
     kernel = kernel_for(chip, kernel_name)
     if gemm.dtype not in kernel.dtypes:
         return _datasheet(bound, f"{kernel.name} has no {gemm.dtype}")
-    table = tables.get(chip, kernel, gemm.op, gemm.dtype, None, () if tile is None else (tile,))
+    table = tables.get(chip, kernel, gemm.op, gemm.dtype, only=tile)
     launch = gpu.LAUNCH_US if chip.backend == "triton" else tpu.LAUNCH_US
     return _compose(chip, bound, [(gemm, table, _choose(table, gemm, tile))], {"launch": launch}, False)
 
@@ -113,7 +115,7 @@ def estimate_gemm(
 def default_tiles(kernel: Kernel, work: RankWork) -> tuple[TileConfig, TileConfig]:
     """What an untuned user of the kernel gets for this work."""
     per_group = work.total_rows / max(int((work.rows > 0).sum()), 1)
-    first, second = (kernel.default_tile(per_group, g.k, g.n) for g in layer_gemms(work))
+    first, second = (kernel.default_tile(g.op, per_group, g.k, g.n) for g in layer_gemms(work))
     return first, second
 
 

@@ -83,8 +83,9 @@ class Tables:
             if chip.compiles:
                 kernel = kernel_for(chip)
                 if dtype in kernel.dtypes:
-                    tiles = (*kernel.tiles(_own(kernel, space)), *_defaults(kernel))
-                    requests += requests_for(kernel, chip, ops, dtype, tiles).values()
+                    for op in ops:
+                        tiles = (*kernel.tiles(_own(kernel, space)), *_defaults(kernel, op))
+                        requests += requests_for(kernel, chip, (op,), dtype, tiles).values()
         compile_all(requests, self.cache, jobs=self.jobs, progress=self.progress)
 
     def get(
@@ -94,14 +95,13 @@ class Tables:
         op: Op,
         dtype: str = "bfloat16",
         space: TileSpace | None = None,
-        extra: Iterable[TileConfig] = (),
+        only: TileConfig | None = None,
     ) -> TileTable:
-        """The table of the kernel's tile space on the chip, plus its default tiles and ``extra`` ones."""
-        extra = tuple(extra)
+        """The table of a tile space (default the kernel's) and the kernel's default tiles, or of one tile."""
         space = _own(kernel, space)
-        key = (chip.name, kernel.name, op, dtype, repr(sorted(space.items())) + repr(extra))
+        key = (chip.name, kernel.name, op, dtype, repr(only or sorted(space.items())))
         if key not in self._tables:
-            tiles = dict.fromkeys((*kernel.tiles(space), *_defaults(kernel), *extra))
+            tiles = [only] if only else dict.fromkeys((*kernel.tiles(space), *_defaults(kernel, op)))
             requests = requests_for(kernel, chip, (op,), dtype, tiles)
             artifacts = compile_all(requests.values(), self.cache, jobs=self.jobs, progress=self.progress)
             rows = {tile: artifacts[r] for (_, tile), r in requests.items()}
@@ -114,8 +114,8 @@ def _own(kernel: Kernel, space: TileSpace | None) -> dict[str, tuple[int, ...]]:
     return {k: tuple(v) for k, v in (space or {}).items() if k in kernel.tile_space}
 
 
-def _defaults(kernel: Kernel) -> list[TileConfig]:
-    return [kernel.default_tile(rows, 4096, 4096) for rows in (1, 17, 33, 65)]
+def _defaults(kernel: Kernel, op: Op) -> list[TileConfig]:
+    return [kernel.default_tile(op, rows, 4096, 4096) for rows in (1, 17, 33, 65)]
 
 
 def _table(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artifact]) -> TileTable:

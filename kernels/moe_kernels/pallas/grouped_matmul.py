@@ -223,7 +223,7 @@ def _refuses(op: Op, tile: PallasTile, dtype: str) -> str | None:
     return None
 
 
-def _default_tile(rows_per_group: float, k: int, n: int) -> PallasTile:
+def _default_tile(op: Op, rows_per_group: float, k: int, n: int) -> PallasTile:
     """An untuned user's tile: 512 x 512 weights keep every generation's matrix units fed and fit any VMEM."""
     return PallasTile(tile_m=16 if rows_per_group <= 16 else 128, tile_k=512, tile_n=512)
 

@@ -205,13 +205,17 @@ def _refuses(op: Op, tile: TritonTile, dtype: str) -> str | None:
     return None
 
 
-def _default_tile(rows_per_group: float, k: int, n: int) -> TritonTile:
-    """An untuned user's tile: rows to the next power of two in 16..128, as vLLM's and SGLang's rules do."""
+def _default_tile(op: Op, rows_per_group: float, k: int, n: int) -> TritonTile:
+    """An untuned user's tile: rows to the next power of two in 16..128, as vLLM's and SGLang's rules do.
+
+    ``gate_up`` holds two accumulators, so it takes half the columns: a wider tile spills on Ampere and Ada and
+    exceeds the 64 KiB of shared memory of gfx942.
+    """
     block_m = next((b for b in (16, 32, 64) if rows_per_group <= b), 128)
     small = block_m <= 32
     return TritonTile(
         block_m=block_m,
-        block_n=64 if small else 128,
+        block_n=64 if small or op == "gate_up" else 128,
         block_k=128 if small else 64,
         num_warps=4 if small else 8,
         num_stages=3,

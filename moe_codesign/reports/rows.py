@@ -7,9 +7,9 @@ from typing import Any
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost.problem import layer_bound
 from moe_codesign.pair import Pair, frontier
-from moe_codesign.search.space import Space
-from moe_codesign.search.study import SearchResult
 from moe_codesign.store import TrialRow
+from moe_codesign.study.runner import SearchResult
+from moe_codesign.study.space import Space
 from moe_codesign.workload import rank_work
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from moe_codesign.audit import LOSSES, AuditRow
-from moe_codesign.report.rows import report_rows
-from moe_codesign.search.study import SearchResult
+from moe_codesign.auditing import LOSSES, AuditRow
+from moe_codesign.reports.rows import report_rows
+from moe_codesign.study.runner import SearchResult
 from moe_codesign.timing import Timing
 
 

@@ -14,8 +14,8 @@ from moe_codesign.measure import Bench, Failure, LayerJob, Measurement
 from moe_codesign.models import find_model
 from moe_codesign.pair import Pair
 from moe_codesign.quality import Quality, quality
-from moe_codesign.search.space import Space
 from moe_codesign.shape import MoEShape
+from moe_codesign.study.space import Space
 from moe_codesign.timing import Timing
 from moe_codesign.workload import RankWork, Workload, rank_work
 

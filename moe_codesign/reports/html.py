@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from moe_codesign.chips import load_chip
-from moe_codesign.report.rows import ReportRow, report_rows
-from moe_codesign.report.terminal import interval_text, time_text
-from moe_codesign.search.study import SearchResult
+from moe_codesign.reports.rows import ReportRow, report_rows
+from moe_codesign.reports.terminal import interval_text, time_text
+from moe_codesign.study.runner import SearchResult
 
 _COLOURS = {"joint": "#d97706", "nested": "#2563eb", "reference": "#111827"}
 _SYMBOLS = {"joint": "circle", "nested": "diamond"}

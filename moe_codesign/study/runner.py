@@ -24,10 +24,10 @@ from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost.table import Tables
 from moe_codesign.measure import Bench, device_for
 from moe_codesign.pair import Pair
-from moe_codesign.search.evaluate import Evaluator, InfeasibleError, Tiles
-from moe_codesign.search.space import SHAPE_FIELDS, Choice, Space, Span
 from moe_codesign.shape import MoEShape
 from moe_codesign.store import Store, TrialRow, configure_sqlite
+from moe_codesign.study.evaluate import Evaluator, InfeasibleError, Tiles
+from moe_codesign.study.space import SHAPE_FIELDS, Choice, Space, Span
 
 _STARTUP_TRIALS = 12
 """Random trials before TPE models them: two per shape field that a space usually varies."""

@@ -1,0 +1,58 @@
+"""The report in a real browser, without network."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe_codesign import api
+from tests.conftest import make_space
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium in this machine")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    api.search(
+        make_space(chips='"trainium2"'), trials=40, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path / "out"
+    )
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
+        page = context.new_page()
+        page.errors = []
+        page.requests = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto((tmp_path / "out" / "report.html").as_uri())
+        yield page
+        browser.close()
+
+
+def test_points_are_drawn_and_readable_on_hover(page: Any) -> None:
+    page.wait_for_selector(".js-plotly-plot .points path")
+    points = page.locator(".js-plotly-plot .scatterlayer .points path")
+    assert points.count() >= 5
+    # The last point drawn is on top: the reference's star.
+    box = points.last.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector(".hoverlayer .hovertext")
+    text = page.locator(".hoverlayer .hovertext").first.inner_text()
+    assert "H2048" in text
+    assert "datasheet" in text
+    assert page.errors == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in page.requests), "nothing is fetched"
+
+
+def test_every_time_in_the_table_has_its_grade(page: Any) -> None:
+    rows = page.locator("table tr").all()
+    head = rows[0].locator("th").all_inner_texts()
+    grade = head.index("grade")
+    assert len(rows) > 1
+    for row in rows[1:]:
+        assert row.locator("td").nth(grade).inner_text() == "datasheet"

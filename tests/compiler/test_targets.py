@@ -1,0 +1,71 @@
+"""Every chip's own compiler runs here; the binaries hold what they should."""
+
+import dataclasses
+
+import pytest
+
+from moe_codesign import api
+from moe_codesign.chips import chip_names, load_chip
+from moe_codesign.compiler import Artifact
+
+GPUS = {
+    "a100_sxm": ("HMMA", "LDGSTS"),
+    "l40s": ("HMMA", "LDGSTS"),
+    "h100_sxm": ("HGMMA", "LDGSTS"),
+    "h200_sxm": ("HGMMA", "LDGSTS"),
+    "b200": ("UTC", "LDGSTS"),
+    "mi300x": ("v_mfma", "global_load"),
+    "mi355x": ("v_mfma", "global_load"),
+}
+TPUS = ("tpu_v5e", "tpu_v5p", "tpu_v6e", "tpu7x")
+
+
+def test_every_chip_with_a_compiler_is_tested() -> None:
+    with_compiler = {name for name in chip_names() if load_chip(name).compiles}
+    assert with_compiler == {*GPUS, *TPUS}
+
+
+@pytest.mark.parametrize("chip", GPUS)
+def test_gpu_binaries(chip: str) -> None:
+    for one in api.compile_kernel("triton.grouped_gemm", chip, jobs=2):
+        facts = one.artifact.gpu
+        assert facts is not None, one.artifact.reason
+        assert one.refused is None
+        matrix, loads = GPUS[chip]
+        assert facts.count(matrix) > 0
+        assert facts.count(loads) > 0
+        assert facts.registers > 16
+        assert facts.spill_bytes == 0, "the default tile does not spill"
+        assert 0 < facts.loop_matrix < facts.loop_instructions
+
+
+@pytest.mark.parametrize("chip", TPUS)
+def test_tpu_programs(chip: str) -> None:
+    for one in api.compile_kernel("pallas.grouped_matmul", chip, tile={"tile_k": 256, "tile_n": 256}, jobs=2):
+        facts = one.artifact.tpu
+        assert facts is not None, one.artifact.reason
+        assert facts.bundles > 100
+        assert facts.matrix_instructions > 0
+        assert facts.step_cycles > 0
+        # A step of 128 x 256 x 256 cannot beat the matrix units.
+        core = load_chip(chip).core
+        assert core.mxu_count is not None
+        assert facts.visit_cycles > 10
+
+
+def test_what_cannot_fit_names_the_limit() -> None:
+    tile = {"block_m": 128, "block_n": 256, "block_k": 128, "num_stages": 4}
+    one = api.compile_kernel("triton.grouped_gemm", "h100_sxm", tile=tile, jobs=2)[1]
+    assert one.refused is not None
+    assert "232448" in one.refused
+    tile = {"tile_m": 128, "tile_k": 8192, "tile_n": 1024}
+    tpu = api.compile_kernel("pallas.grouped_matmul", "tpu_v6e", tile=tile, jobs=2)[0]
+    assert tpu.artifact.status == "refused"
+    assert "VMEM" in tpu.artifact.reason
+    assert "M" in tpu.artifact.reason
+
+
+def test_an_artifact_survives_json() -> None:
+    one = api.compile_kernel("triton.grouped_gemm", "a100_sxm", jobs=2)[0].artifact
+    assert Artifact.from_json(one.to_json()) == one
+    assert dataclasses.replace(one, reason="x") != one

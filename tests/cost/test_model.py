@@ -1,0 +1,151 @@
+"""What every estimate must obey, whatever the chip."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_codesign.chips import Chip, load_chip
+from moe_codesign.cost import gpu
+from moe_codesign.cost.estimate import NoTileError, estimate_gemm, estimate_layer
+from moe_codesign.cost.problem import GroupedGemm, layer_bound
+from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.errors import UserError
+from moe_codesign.models import models
+from moe_codesign.routing import Routing
+from moe_codesign.shape import MoEShape
+from moe_codesign.workload import Workload, rank_work
+from tests.conftest import make_space
+
+CHIPS = ("h100_sxm", "mi300x", "tpu_v6e", "trainium2")
+SPACE = {
+    "h100_sxm": {"block_m": (16, 64), "block_n": (128,), "block_k": (64,), "num_warps": (4,), "num_stages": (3,)},
+    "tpu_v6e": {"tile_m": (16, 128), "tile_k": (512,), "tile_n": (256,)},
+}
+SPACE["mi300x"] = SPACE["h100_sxm"]
+SPACE["trainium2"] = {}
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    return Tables(jobs=2)
+
+
+def estimate(tables: Tables, chip: str, shape: MoEShape, tokens: int, routing: str = "balanced", **split: int):  # type: ignore[no-untyped-def]
+    workload = Workload(name="w", num_tokens=tokens, routing=Routing.parse(routing), **split)
+    return estimate_layer(tables, load_chip(chip), rank_work(shape, workload), space=SPACE[chip], with_losses=True)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    chip=st.sampled_from(CHIPS),
+    hidden=st.integers(1, 64).map(lambda n: 128 * n),
+    width=st.integers(1, 64).map(lambda n: 64 * n),
+    experts=st.integers(1, 300),
+    tokens=st.integers(1, 20000),
+    routing=st.sampled_from(["balanced", "uniform", "zipf:1"]),
+    data=st.data(),
+)
+def test_no_estimate_beats_physics(
+    chip: str, hidden: int, width: int, experts: int, tokens: int, routing: str, data: st.DataObject
+) -> None:
+    shape = MoEShape(
+        hidden_size=hidden,
+        moe_intermediate_size=width,
+        num_experts=experts,
+        num_experts_per_tok=data.draw(st.integers(1, min(experts, 16))),
+    )
+    timing = estimate(Tables(jobs=2), chip, shape, tokens, routing).timing
+    assert timing.bound_us <= timing.low_us * (1 + 1e-9)
+    assert timing.low_us <= timing.latency_us <= timing.high_us
+    assert np.isfinite(timing.high_us)
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_more_work_takes_longer(tables: Tables, chip: str) -> None:
+    shape = models()["Qwen3-30B-A3B"]
+    by_tokens = [estimate(tables, chip, shape, t).timing.latency_us for t in (1, 16, 256, 4096, 32768)]
+    assert by_tokens == sorted(by_tokens)
+    wider = dataclasses.replace(shape, moe_intermediate_size=1536)
+    assert estimate(tables, chip, wider, 4096).timing.latency_us > by_tokens[3]
+
+
+@pytest.mark.parametrize("chip", ["h100_sxm", "tpu_v6e"])
+def test_losses_and_bound_add_up(tables: Tables, chip: str) -> None:
+    for tokens in (1, 64, 4096):
+        found = estimate(tables, chip, models()["DeepSeek-V3"], tokens)
+        total = found.timing.bound_us + sum(found.losses_us.values())
+        assert total == pytest.approx(found.timing.latency_us, rel=0.02)
+        assert min(found.losses_us.values()) >= 0
+
+
+def test_skew_costs_time_at_prefill(tables: Tables) -> None:
+    shape = models()["Qwen3-30B-A3B"]
+    even = estimate(tables, "h100_sxm", shape, 8192, "balanced", ep=8).timing.latency_us
+    skewed = estimate(tables, "h100_sxm", shape, 8192, "zipf:1", ep=8).timing.latency_us
+    assert skewed > 1.3 * even
+
+
+def test_the_row_block_matters_most_at_decode(tables: Tables) -> None:
+    """One row per expert in a block of 64 wastes 63: the smaller block is chosen."""
+    found = estimate(tables, "h100_sxm", models()["Qwen3-30B-A3B"], 8)
+    assert found.tiles[0].as_dict()["block_m"] == 16
+
+
+def test_grades_say_where_a_time_comes_from(tables: Tables) -> None:
+    shape = models()["Qwen3-30B-A3B"]
+    grades = {chip: estimate(tables, chip, shape, 64).timing.grade for chip in CHIPS}
+    assert grades == {
+        "h100_sxm": "modelled",
+        "mi300x": "modelled",
+        "tpu_v6e": "simulated",
+        "trainium2": "datasheet",
+    }
+
+
+def test_a_type_without_kernel_is_datasheet_and_without_units_an_error(tables: Tables) -> None:
+    shape = models()["DeepSeek-V3"]
+    work = rank_work(shape, Workload(name="w", num_tokens=64, dtype="fp8"))
+    assert estimate_layer(tables, load_chip("h100_sxm"), work).timing.grade == "datasheet"
+    with pytest.raises(UserError, match="a100_sxm has no fp8"):
+        estimate_layer(tables, load_chip("a100_sxm"), work)
+
+
+def test_resident_blocks_obey_every_limit(tables: Tables) -> None:
+    chip = load_chip("h100_sxm")
+    table = tables.get(chip, kernel_for(chip), "gate_up", space=SPACE["h100_sxm"])
+    resident = gpu.resident_blocks(table)
+    threads = table.columns["num_warps"] * 32
+    assert (resident * table.columns["registers"] * threads <= 65536).all()
+    assert (resident * table.columns["shared_bytes"] <= 233472).all()
+    assert (resident * threads <= 2048).all()
+
+
+def test_one_gemm_and_a_tile_that_cannot_run(tables: Tables) -> None:
+    chip: Chip = load_chip("h100_sxm")
+    gemm = GroupedGemm("down", np.array([5, 0, 300]), 2880, 704, 305, "bfloat16", accumulates=False)
+    timing = estimate_gemm(tables, chip, gemm, tile=kernel_for(chip).default_tile("down", 64, 1, 1)).timing
+    assert timing.latency_us > timing.bound_us
+    huge = kernel_for(chip).tile_type.from_dict(
+        {"block_m": 128, "block_n": 256, "block_k": 128, "num_warps": 8, "num_stages": 4}
+    )
+    with pytest.raises(NoTileError, match="shared memory: needs"):
+        estimate_gemm(tables, chip, gemm, tile=huge)
+
+
+def test_the_bound_is_the_roofline_by_hand() -> None:
+    chip = load_chip("h100_sxm")
+    shape = MoEShape(hidden_size=1024, moe_intermediate_size=512, num_experts=4, num_experts_per_tok=2)
+    work = rank_work(shape, Workload(name="w", num_tokens=2, routing=Routing.parse("balanced")))
+    weights = 4 * 3 * 1024 * 512 * 2
+    activations = 2 * 2 * 1024 * 2
+    bound = layer_bound(chip, work)
+    assert bound.memory_us == pytest.approx((weights + activations) / 3.35e12 * 1e6)
+    assert bound.compute_us == pytest.approx(2 * 4 * 3 * 1024 * 512 / 989e12 * 1e6)
+    assert bound.kind == "memory"
+
+
+def test_spaces_of_the_tests_are_valid() -> None:
+    assert make_space(chips='"h100_sxm", "tpu_v6e", "cpu"').tile_space("cpu", "pallas")["tile_m"] == (16,)

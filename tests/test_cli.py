@@ -1,0 +1,142 @@
+"""The command line as its users meet it, in processes of its own."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import space_text
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "moe_codesign.cli", *arguments], capture_output=True, text=True, check=False, cwd=cwd
+    )
+
+
+COMMANDS = ("search", "audit", "predict", "compile", "bench", "report", "list")
+
+
+def test_help_is_light() -> None:
+    script = (
+        "import sys, moe_codesign; from moe_codesign import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'triton', 'jax', 'optuna', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_help_answers_at_once() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run("--help")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5, "the acceptance limit; the usual time is a tenth of a second"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "Example: moe-codesign" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["audit", "Qwen3-30B", "--chips", "h100_sxm"], "did you mean Qwen3-30B-A3B"),
+        (["audit", "DeepSeek-V3", "--chips", "h100"], "h100_sxm"),
+        (["audit", "DeepSeek-V3", "--chips", "trainium2", "--tokens", "1,x"], "1,x"),
+        (["audit", "DeepSeek-V3", "--chips", "trainium2", "--routing", "zipf"], "zipf:ALPHA"),
+        (["compile", "--kernel", "triton.nothing", "--chip", "h100_sxm"], "triton.grouped_gemm"),
+        (["compile", "--kernel", "triton.grouped_gemm", "--chip", "tpu_v6e"], "pallas"),
+        (["compile", "--kernel", "triton.grouped_gemm", "--chip", "trainium2"], "no compiler"),
+        (["compile", "--kernel", "triton.grouped_gemm", "--chip", "h100_sxm", "--tile", "block_q=1"], "block_q"),
+        (["search", "nowhere"], "list spaces"),
+        (["search", "quickstart", "--trials", "0"], "0"),
+        (["report", "nothing", "--storage", "sqlite:///missing.db"], "missing.db"),
+        (["predict", "missing.csv", "--out", "x.csv"], "missing.csv"),
+        (["predict", "missing.csv"], "--out"),
+        (["bench", "--device", "h100_sxm"], "NVIDIA H100"),
+        (["list", "things"], "things"),
+        (["serch"], "serch"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_2(arguments: list[str], says: str, tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("what", ["chips", "models", "kernels", "spaces", "studies"])
+def test_lists(what: str, tmp_path: Path) -> None:
+    done = run("list", what, "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    rows = json.loads(done.stdout)
+    assert bool(rows) == (what != "studies")
+    assert run("list", what, cwd=tmp_path).returncode == 0
+
+
+def test_search_report_and_list_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(space_text(chips='"trainium2"'))
+    done = run("search", "mine.toml", "--trials", "15", "--seed", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "datasheet" in done.stdout
+    assert (tmp_path / "results/runs/test/report.html").exists()
+    assert json.loads(run("list", "studies", "--json", cwd=tmp_path).stdout)[0]["trials"] == 15
+    again = run("report", "test", "--out", "r.html", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["trials"] == 15
+    assert (tmp_path / "r.html").stat().st_size > 1e6, "plotly's script is inside"
+    unknown = run("report", "other", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "test" in unknown.stderr
+
+
+def test_compile_shows_the_binary_and_exits_1_where_it_cannot_run() -> None:
+    done = run("compile", "--kernel", "triton.grouped_gemm", "--chip", "h100_sxm")
+    assert done.returncode == 0, done.stderr
+    assert "HGMMA" in done.stdout
+    assert "LDGSTS" in done.stdout
+    tile = "block_m=128,block_n=256,block_k=128,num_stages=4"
+    refused = run("compile", "--kernel", "triton.grouped_gemm", "--chip", "h100_sxm", "--tile", tile, "--json")
+    assert refused.returncode == 1
+    assert "232448" in json.loads(refused.stdout)[1]["refused"]
+
+
+def test_bench_measures_and_verifies() -> None:
+    arguments = ["--ep", "64", "--tokens", "2", "--seconds", "0.05", "--tile", "tile_m=16,tile_k=1024,tile_n=1024"]
+    done = run("bench", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)[0]
+    assert row["timing"]["grade"] == "measured"
+    assert 0 < row["error"] < 0.05
+    assert row["checks"] == 4
+    assert len(row["timing"]["samples_us"]) >= 5
+
+
+def test_audit_of_a_config_file(tmp_path: Path) -> None:
+    config = {"hidden_size": 4096, "intermediate_size": 14336, "num_local_experts": 8, "num_experts_per_tok": 2}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 32, "model_type": "mixtral"}))
+    done = run("audit", "config.json", "--chips", "trainium2", "--json", cwd=tmp_path)
+    rows = json.loads(done.stdout)
+    assert [row["num_tokens"] for row in rows] == [1, 64, 4096]
+    assert all(row["estimate"]["timing"]["grade"] == "datasheet" for row in rows)
+
+
+def test_python_names_are_the_commands() -> None:
+    import moe_codesign as mc
+
+    for name in ("search", "audit", "predict", "report", "bench", "compile_kernel"):
+        assert callable(getattr(mc, name)), name
+    assert callable(mc.report)
+    with pytest.raises(AttributeError):
+        mc.nothing  # noqa: B018

@@ -1,0 +1,103 @@
+"""The measuring protocol catches wrong, slow-starting, crashing and hanging candidates."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from moe_kernels import reference
+
+from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, bench
+from moe_codesign.measure.job import Inputs, Outcome, Tiles
+from moe_codesign.measure.protocol import F64, measure_layer
+
+GOOD, WRONG, NAN, DRIFTS, BREAKS = (({"tile": i}, {"tile": i}) for i in range(5))
+JOB = LayerJob(
+    rows=(3, 0, 5), tokens=6, hidden_size=32, intermediate_size=16, gated=True, candidates=(GOOD,), budget_s=0.01
+)
+
+
+class FakeDevice:
+    """A device whose candidates go wrong in known ways."""
+
+    name, software = "fake", "none"
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def load(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+
+    def weights(self) -> tuple[F64, F64, F64 | None, F64]:
+        i = self.inputs
+        assert i.up is not None
+        return tuple(np.asarray(a, np.float64) for a in (i.x, i.gate, i.up, i.down))  # type: ignore[return-value]
+
+    def run(self, tiles: Tiles, routing: int) -> F64:
+        self.runs += 1
+        sizes, token = self.inputs.routings[routing]
+        out = reference.moe_experts(*self.weights(), token, self.inputs.pair_weight.astype(float), sizes)
+        if tiles == WRONG and routing == 1:
+            out = out * 1.2
+        if tiles == NAN:
+            out[0, 0] = np.nan
+        if tiles == DRIFTS and self.runs > 3:
+            out[-1] = 0
+        if tiles == BREAKS:
+            raise RuntimeError("launch failed")
+        return out
+
+    def timer(self, tiles: Tiles) -> Callable[[], float]:
+        return lambda: 10.0
+
+
+def outcome(tiles: Tiles) -> Outcome:
+    import dataclasses
+
+    return measure_layer(dataclasses.replace(JOB, candidates=(tiles,)), FakeDevice())[0]
+
+
+def test_a_right_candidate_is_timed_with_all_samples() -> None:
+    found = outcome(GOOD)
+    assert isinstance(found, Measurement)
+    assert len(found.samples_us) >= 5
+    assert found.checks == 4, "three routings before, one after"
+
+
+@pytest.mark.parametrize(
+    ("tiles", "says"),
+    [(WRONG, "wrong result"), (NAN, "wrong result"), (DRIFTS, "after timing"), (BREAKS, "launch failed")],
+)
+def test_a_wrong_candidate_never_has_a_time(tiles: Tiles, says: str) -> None:
+    found = outcome(tiles)
+    assert isinstance(found, Failure)
+    assert says in found.reason
+
+
+def test_one_bad_candidate_does_not_stop_the_others() -> None:
+    import dataclasses
+
+    found = measure_layer(dataclasses.replace(JOB, candidates=(BREAKS, GOOD, WRONG)), FakeDevice())
+    assert [type(f) for f in found] == [Failure, Measurement, Failure]
+
+
+def crash_or_hang(job: LayerJob, platform: str) -> list[Outcome]:
+    if job.seed == 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if job.seed == 2:
+        time.sleep(600)
+    return [Failure(tiles=GOOD, reason="alive")]
+
+
+def test_a_crash_and_a_hang_are_results_and_the_next_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    monkeypatch.setattr(bench, "_measure", crash_or_hang)
+    with Bench("cpu", time_limit_s=6) as device:
+        outcomes = [device.measure(dataclasses.replace(JOB, seed=seed))[0] for seed in (1, 2, 3)]
+    reasons = [o.reason for o in outcomes if isinstance(o, Failure)]
+    assert "died" in reasons[0]
+    assert "6 s" in reasons[1]
+    assert reasons[2] == "alive"

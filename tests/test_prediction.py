@@ -1,0 +1,96 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from moe_codesign import api
+from moe_codesign.errors import UserError
+from moe_codesign.prediction import OUTPUT, read_table, write_table
+
+GOOD = {
+    "chip": "trainium2",
+    "hidden_size": "2048",
+    "moe_intermediate_size": "768",
+    "num_experts": "128",
+    "num_experts_per_tok": "8",
+    "num_tokens": "64",
+    "dtype": "bfloat16",
+}
+TILE = {"block_m": 16, "block_n": 64, "block_k": 64, "num_warps": 4, "num_stages": 3}
+
+
+def test_a_bad_row_is_told_in_its_own_row() -> None:
+    bad = {
+        "chip": {"chip": "h200"},
+        "hidden_size": {"hidden_size": "wide"},
+        "num_experts_per_tok": {"num_experts_per_tok": "200"},
+        "routing": {"routing": "zipf"},
+        "dtype": {"dtype": "fp3"},
+        "ep": {"ep": "7"},
+        "op": {"op": "conv"},
+        "stack": {"stack": "vllm"},
+        "gated": {"gated": "perhaps"},
+        "num_tokens": {"num_tokens": ""},
+        "tile": {"chip": "h100_sxm", "tile": "{"},
+    }
+    rows = [GOOD, *({**GOOD, **change} for change in bad.values()), GOOD]
+    answered = api.predict(rows)
+    assert answered[0]["latency_us"] == answered[-1]["latency_us"] > 0
+    for name, row in zip(bad, answered[1:-1], strict=True):
+        assert name in row["error"], row["error"]
+        assert row["latency_us"] is None
+
+
+def test_rows_keep_their_columns_and_order() -> None:
+    rows = [{**GOOD, "note": f"n{i}", "num_tokens": str(2**i)} for i in range(5)]
+    answered = api.predict(rows)
+    assert [row["note"] for row in answered] == [f"n{i}" for i in range(5)]
+    assert all(set(OUTPUT) <= set(row) for row in answered)
+    assert [row["latency_us"] for row in answered] == sorted(row["latency_us"] for row in answered)
+
+
+def test_a_tile_of_ones_own_and_one_gemm() -> None:
+    row = {**GOOD, "chip": "h100_sxm", "tile": json.dumps(TILE)}
+    gemm = {"chip": "h100_sxm", "op": "grouped_gemm", "m": 512, "k": 2048, "n": 768, "groups": 8, "tile": TILE}
+    layer, single = api.predict([row, gemm], jobs=2)
+    assert layer["error"] == single["error"] == ""
+    assert layer["grade"] == single["grade"] == "modelled"
+    assert json.loads(layer["tile"])["up"]["block_m"] == 16
+    assert json.loads(single["tile"]) == {**TILE, "group_m": 8}
+    assert single["latency_us"] < layer["latency_us"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_files_round_trip(tmp_path: Path, kind: str) -> None:
+    problems, out = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
+    write_table(problems, [GOOD, {**GOOD, "chip": "nope"}])
+    api.predict(problems, out=out)
+    rows = read_table(out)
+    assert float(rows[0]["latency_us"]) > 0
+    assert rows[0]["grade"] == "datasheet"
+    assert "nope" in rows[1]["error"]
+    assert not rows[1]["latency_us"]
+
+
+def test_bad_files_are_told_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"use .csv, .jsonl or .parquet"):
+        api.predict(tmp_path / "in.csv", out=tmp_path / "out.txt")
+    with pytest.raises(UserError, match="cannot be read"):
+        api.predict(tmp_path / "missing.csv")
+    (tmp_path / "x.jsonl").write_text('{"chip": "cpu"}\n[1]\n')
+    with pytest.raises(UserError, match="line 2"):
+        api.predict(tmp_path / "x.jsonl")
+
+
+def test_every_shape_in_the_catalogue_has_a_roofline(tmp_path: Path) -> None:
+    from moe_codesign.models import models
+
+    file = tmp_path / "all.csv"
+    with file.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow([*GOOD, "gated"])
+        for shape in models().values():
+            sizes = (shape.hidden_size, shape.moe_intermediate_size, shape.num_experts, shape.num_experts_per_tok)
+            writer.writerow(["trainium2", *sizes, 128, "bfloat16", shape.gated])
+    assert all(row["error"] == "" for row in api.predict(file))
