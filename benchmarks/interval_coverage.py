@@ -16,7 +16,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from moe_kernels.tile import PallasTile
 
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import gpu, tpu
@@ -27,6 +26,7 @@ from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
 from moe_codesign.shape import MoEShape
 from moe_codesign.workload import Workload, rank_work
+from moe_kernels.tile import PallasTile
 
 GPU_SETS = (
     ("h100_sxm", "h100_sxm", "vllm/0.24.0"),

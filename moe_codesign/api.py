@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe_kernels.kernel import Kernel, Op, kernels
-from moe_kernels.tile import TileConfig
-
 from moe_codesign.auditing import AuditRow, audit_shape
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
@@ -32,6 +29,8 @@ from moe_codesign.study.runner import Report, SearchResult, read_search, run_sea
 from moe_codesign.study.space import Space, load_space, parse_space
 from moe_codesign.timing import Timing
 from moe_codesign.workload import RankWork, Workload, rank_work
+from moe_kernels.kernel import Kernel, Op, kernels
+from moe_kernels.tile import TileConfig
 
 DEFAULT_STORAGE = "sqlite:///results/runs/moe-codesign.db"
 

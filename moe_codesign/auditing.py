@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moe_kernels.kernel import Op
-
 from moe_codesign.chips import Chip
 from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_layer
 from moe_codesign.cost.table import Tables
@@ -12,6 +10,7 @@ from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
 from moe_codesign.shape import MoEShape
 from moe_codesign.workload import Workload, rank_work
+from moe_kernels.kernel import Op
 
 LOSSES = ("padding", "waves", "memory", "pipeline", "launch", "permute")
 """Order of the columns. ``memory``: re-reads and bandwidth not reached, where the bound is memory;

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from moe_kernels.kernel import Op
-from moe_kernels.tile import TileConfig
 
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_gemm, estimate_layer
@@ -19,6 +17,8 @@ from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
 from moe_codesign.shape import DTYPE_BYTES, MoEShape
 from moe_codesign.workload import Workload, rank_work
+from moe_kernels.kernel import Op
+from moe_kernels.tile import TileConfig
 
 Row = dict[str, Any]
 OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "error")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from moe_kernels import reference
 
 from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, bench
 from moe_codesign.measure.job import Inputs, Outcome, Tiles
 from moe_codesign.measure.protocol import F64, measure_layer
+from moe_kernels import reference
 
 GOOD, WRONG, NAN, DRIFTS, BREAKS = (({"tile": i}, {"tile": i}) for i in range(5))
 JOB = LayerJob(

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from moe_kernels.kernel import Kernel, Op
-from moe_kernels.tile import TileConfig
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
+
+from moe_kernels.kernel import Kernel, Op
+from moe_kernels.tile import TileConfig
 
 Status = Literal["ok", "refused", "failed", "timeout", "crashed"]
 """``refused``: the compiler or the kernel said no, with a limit. ``failed``: it raised something else."""

@@ -4,8 +4,6 @@ import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from moe_kernels.kernel import Kernel, Op
-from moe_kernels.tile import TileConfig
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from moe_codesign.chips import Chip
@@ -13,6 +11,8 @@ from moe_codesign.compiler.artifact import Artifact, Request, request
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.worker import compile_one
 from moe_codesign.errors import UserError
+from moe_kernels.kernel import Kernel, Op
+from moe_kernels.tile import TileConfig
 
 TIME_LIMIT_S = 180.0
 """One tile's compiles. The slowest honest one seen took 15 s; a hang takes for ever."""

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moe_kernels.kernel import kernels
-
 from moe_codesign.compiler.artifact import Artifact, GpuFacts, Request
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
+from moe_kernels.kernel import kernels
 
 
 def compile_gpu(request: Request) -> Artifact:

@@ -4,8 +4,6 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
-from moe_kernels.kernel import Kernel
-from moe_kernels.tile import TileConfig
 
 from moe_codesign.chips import Chip
 from moe_codesign.cost import gpu, tpu
@@ -15,6 +13,8 @@ from moe_codesign.cost.table import F64, Tables, TileSpace, TileTable, kernel_fo
 from moe_codesign.errors import UserError
 from moe_codesign.timing import Grade, Timing
 from moe_codesign.workload import RankWork
+from moe_kernels.kernel import Kernel
+from moe_kernels.tile import TileConfig
 
 DATASHEET_SLOWDOWN = 2.25
 """Measured time over roofline, median of 508,684 fused-MoE rows on nine GPUs (aiconfigurator-core 0.12.0)."""

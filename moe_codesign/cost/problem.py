@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from moe_kernels.kernel import Op
-
 from moe_codesign.chips import Chip
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Counts
 from moe_codesign.shape import DTYPE_BYTES
 from moe_codesign.workload import RankWork
+from moe_kernels.kernel import Op
 
 Range = tuple[float, float]
 

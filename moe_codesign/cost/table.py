@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from moe_kernels.kernel import Kernel, Op, kernels
-from moe_kernels.tile import TileConfig
 
 from moe_codesign.chips import Chip
 from moe_codesign.compiler import Artifact, ArtifactCache, Request, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
 from moe_codesign.errors import UserError
+from moe_kernels.kernel import Kernel, Op, kernels
+from moe_kernels.tile import TileConfig
 
 F64 = npt.NDArray[np.float64]
 TileSpace = Mapping[str, tuple[int, ...]]

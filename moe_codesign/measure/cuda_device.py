@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 import triton
-from moe_kernels.tile import TritonTile
-from moe_kernels.triton.fused_moe import moe_experts
 
 from moe_codesign.measure.job import Inputs, Tiles
 from moe_codesign.measure.protocol import F64
+from moe_kernels.tile import TritonTile
+from moe_kernels.triton.fused_moe import moe_experts
 
 _FLUSH_BYTES = 512 << 20
 """Written before each sample: twice the largest last-level cache there is (256 MB on MI300)."""

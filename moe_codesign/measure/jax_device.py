@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from moe_kernels.pallas.fused_moe import moe_experts
-from moe_kernels.tile import PallasTile
 
 from moe_codesign.measure.job import Inputs, Tiles
 from moe_codesign.measure.protocol import F64
+from moe_kernels.pallas.fused_moe import moe_experts
+from moe_kernels.tile import PallasTile
 
 
 class JaxDevice:

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from moe_kernels import reference
 
 from moe_codesign.measure.job import Failure, Inputs, LayerJob, Measurement, Outcome, Tiles, make_inputs
+from moe_kernels import reference
 
 F64 = npt.NDArray[np.float64]
 

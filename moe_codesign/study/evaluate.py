@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-from moe_kernels.kernel import Kernel
-from moe_kernels.tile import PallasTile, TileConfig
-
 from moe_codesign.chips import Chip
 from moe_codesign.cost.estimate import Estimate, NoTileError, default_tiles, estimate_layer
 from moe_codesign.cost.problem import layer_bound, layer_gemms
@@ -18,6 +15,8 @@ from moe_codesign.shape import MoEShape
 from moe_codesign.study.space import Space
 from moe_codesign.timing import Timing
 from moe_codesign.workload import RankWork, Workload, rank_work
+from moe_kernels.kernel import Kernel
+from moe_kernels.tile import PallasTile, TileConfig
 
 Tiles = tuple[TileConfig, TileConfig]
 

@@ -16,8 +16,6 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from moe_kernels.kernel import Kernel, Op
-from moe_kernels.tile import TileConfig
 from optuna.trial import Trial, TrialState
 
 from moe_codesign.chips import Chip, load_chip
@@ -28,6 +26,8 @@ from moe_codesign.shape import MoEShape
 from moe_codesign.store import Store, TrialRow, configure_sqlite
 from moe_codesign.study.evaluate import Evaluator, InfeasibleError, Tiles
 from moe_codesign.study.space import SHAPE_FIELDS, Choice, Space, Span
+from moe_kernels.kernel import Kernel, Op
+from moe_kernels.tile import TileConfig
 
 _STARTUP_TRIALS = 12
 """Random trials before TPE models them: two per shape field that a space usually varies."""

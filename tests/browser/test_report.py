@@ -42,7 +42,7 @@ def test_points_are_drawn_and_readable_on_hover(page: Any) -> None:
     box = points.last.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector(".hoverlayer .hovertext")
-    text = page.locator(".hoverlayer .hovertext").first.inner_text()
+    text = page.locator(".hoverlayer .hovertext").first.text_content()
     assert "H2048" in text
     assert "datasheet" in text
     assert page.errors == []

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from moe_kernels.kernel import kernels
-from moe_kernels.tile import TritonTile
 
 from moe_codesign.compiler import ArtifactCache, Request, build, compile_all
 from moe_codesign.compiler.artifact import Artifact, request
+from moe_kernels.kernel import kernels
+from moe_kernels.tile import TritonTile
 
 TILES = {"hang": 16, "crash": 32, "raise": 64, "good": 128}
 

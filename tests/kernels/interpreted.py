@@ -11,6 +11,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import numpy as np
 import torch
+
 from moe_kernels import reference
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.fused_moe import moe_experts

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from moe_kernels import reference
 from moe_kernels.pallas.fused_moe import moe_experts
 from moe_kernels.pallas.grouped_matmul import grouped_matmul, plan_visits, visit_bound

@@ -1,4 +1,5 @@
 import pytest
+
 from moe_kernels.kernel import kernels
 from moe_kernels.tile import PallasTile, TritonTile
 

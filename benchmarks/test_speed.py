@@ -1,0 +1,90 @@
+"""pytest-benchmark suite: host kernel, compile throughput, predictions and trials per second. ``make bench``."""
+
+import dataclasses
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from moe_codesign import api
+from moe_codesign.chips import load_chip
+from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
+from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.models import find_model, models
+from moe_codesign.prediction import predict_rows
+
+SPACE = Path(__file__).parents[1] / "search_spaces" / "quickstart.toml"
+
+
+@pytest.mark.parametrize("tile", [(16, 1024, 1024), (64, 1024, 1024), (16, 512, 512)], ids=str)
+@pytest.mark.parametrize("tokens", [8, 128])
+def test_host_layer(benchmark: BenchmarkFixture, tile: tuple[int, int, int], tokens: int) -> None:
+    """One layer of Qwen3-30B-A3B on an EP-32 rank, Pallas through XLA, verified before it is timed."""
+    import jax.numpy as jnp
+
+    from moe_codesign.measure.jax_device import JaxDevice
+    from moe_codesign.measure.job import LayerJob, make_inputs
+    from moe_codesign.workload import Workload, rank_work
+    from moe_kernels import reference
+
+    work = rank_work(find_model("Qwen3-30B-A3B"), Workload(name="bench", num_tokens=tokens, ep=32))
+    config = dict(zip(("tile_m", "tile_k", "tile_n"), tile, strict=True))
+    job = LayerJob.of(work, ((config, config),))
+    inputs = make_inputs(job)
+    device = JaxDevice("cpu")
+    device.load(inputs)
+    sizes, token = inputs.routings[0]
+    expected = reference.moe_experts(*device.weights(), token, inputs.pair_weight.astype(float), sizes)
+    assert reference.row_error(device.run(job.candidates[0], 0), expected) <= reference.BF16_TOLERANCE
+    once = device.timer(job.candidates[0])
+    benchmark.extra_info |= {"grade": "measured", "dtype": str(jnp.bfloat16.dtype), "rows": work.total_rows}
+    benchmark.pedantic(once, rounds=7, warmup_rounds=1)
+
+
+@pytest.mark.parametrize(("chip", "tiles"), [("h100_sxm", 8), ("mi300x", 8), ("tpu_v6e", 4)])
+def test_compile_throughput(benchmark: BenchmarkFixture, chip: str, tiles: int, tmp_path: Path) -> None:
+    """Cold compiles of the down GEMM in two processes; see extra_info for tiles per second."""
+    found = load_chip(chip)
+    kernel = kernel_for(found)
+    every = [t for t in kernel.tiles() if kernel.refuses("down", t, "bfloat16") is None]
+    # Launch fields make no binary of their own.
+    distinct = {r: t for (_, t), r in requests_for(kernel, found, ["down"], "bfloat16", every).items()}
+    wanted = list(itertools.islice(distinct, 0, None, max(1, len(distinct) // tiles)))[:tiles]
+    folders = (tmp_path / str(i) for i in itertools.count())
+    benchmark.pedantic(lambda: compile_all(wanted, ArtifactCache(next(folders)), jobs=2), rounds=1)
+    benchmark.extra_info["tiles_per_s"] = len(wanted) / benchmark.stats["mean"]
+
+
+def test_predictions(benchmark: BenchmarkFixture) -> None:
+    """Distinct problems, each over all tiles of both GEMMs, warm cache; extra_info has problems per second."""
+    tables = Tables(jobs=os.cpu_count() or 1)
+    rows = [
+        {**{k: v for k, v in dataclasses.asdict(shape).items() if k != "name"}, "chip": chip, "num_tokens": tokens}
+        for shape in models().values()
+        if shape.gated
+        for chip in ("h100_sxm", "tpu_v6e")
+        for tokens in (1, 17, 300, 5000)
+    ]
+    predict_rows(rows[:8], tables)
+    answered = benchmark.pedantic(lambda: predict_rows(rows, tables), rounds=3)
+    assert not any(row["error"] for row in answered)
+    benchmark.extra_info["problems_per_s"] = len(rows) / benchmark.stats["mean"]
+
+
+@pytest.mark.parametrize("mode", ["joint", "nested"])
+def test_trials(benchmark: BenchmarkFixture, mode: str, tmp_path: Path) -> None:
+    """Forty trials on one chip, stored and told, warm cache; extra_info has trials per second."""
+    space = api.load_space(SPACE, chips=["h100_sxm"]).model_copy(update={"modes": [mode]})
+    numbers = itertools.count()
+
+    def run() -> int:
+        url = f"sqlite:///{tmp_path / f'{next(numbers)}.db'}"
+        return len(api.search(space, trials=40, storage=url, jobs=os.cpu_count() or 1).trials)
+
+    run()
+    assert benchmark.pedantic(run, rounds=2) == 40
+    benchmark.extra_info["trials_per_s"] = 40 / benchmark.stats["mean"]
