@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from moe_codesign.chips import load_chip
+from moe_codesign.compiler import compile_all, requests_for
 from moe_codesign.cost import gpu, tpu
 from moe_codesign.cost.estimate import NoTileError, estimate_gemm, estimate_layer
 from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.table import Tables
+from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
 from moe_codesign.shape import MoEShape
@@ -92,32 +93,48 @@ def gpu_ratios(tables: Tables, per_set: int) -> Ratios:
 def tpu_ratios(tables: Tables, path: Path, tiles_per_chip: int) -> Ratios:
     """The same for each grouped matmul whose tile is known."""
     found: Ratios = defaultdict(list)
-    tried: dict[str, set[PallasTile]] = defaultdict(set)
     with gzip.open(path, "rt") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        if row["device"] not in DEVICES or row["kind"] != "fwd" or row["op"] != "pallas_mosaic_tpu_ragged_dot":
-            continue
-        if not row["lhs"].startswith("bf") or not row["rhs"].startswith("bf") or not row["config"]:
-            continue
-        config = json.loads(row["config"])
-        tile = PallasTile(**{name: config[name] for name in ("tile_m", "tile_k", "tile_n")})
+        rows = [row for row in csv.DictReader(file) if _known(row)]
+    tiles = {position: _tile(row) for position, row in enumerate(rows)}
+    wanted: dict[str, list[PallasTile]] = defaultdict(list)
+    # Small tiles first: the largest take the compiler many minutes.
+    for position in sorted(tiles, key=lambda p: tiles[p].tile_m * tiles[p].tile_k * tiles[p].tile_n):
+        chosen = wanted[DEVICES[rows[position]["device"]]]
+        if tiles[position] not in chosen and len(chosen) < tiles_per_chip:
+            chosen.append(tiles[position])
+    requests = []
+    for name, chosen in wanted.items():
+        chip = load_chip(name)
+        requests += requests_for(kernel_for(chip), chip, ["down"], "bfloat16", chosen).values()
+    compile_all(requests, tables.cache, jobs=2)
+    for position, row in enumerate(rows):
         chip = load_chip(DEVICES[row["device"]])
-        if tile not in tried[chip.name] and len(tried[chip.name]) >= tiles_per_chip:
+        if tiles[position] not in wanted[chip.name]:
             continue
-        tried[chip.name].add(tile)
         m, k, n, groups = (int(row[name]) for name in "MKNG")
         sizes = np.bincount(np.random.default_rng(0).choice(groups, (m,)), minlength=groups)
         gemm = GroupedGemm("down", sizes.astype(np.int64), k, n, m, "bfloat16", accumulates=False)
         try:
-            timing = estimate_gemm(tables, chip, gemm, tile=tile).timing
+            timing = estimate_gemm(tables, chip, gemm, tile=tiles[position]).timing
         except NoTileError as error:
-            print(f"{chip.name} {tile.label()}: {error}")
+            print(error)
             continue
-        # The data's kernel ran on one core; the estimate is for the chip's all, each with its columns.
+        # The data's kernel ran on one core; the estimate is for all the chip's, each with its columns.
         measured = float(row["median_ms"]) * 1e3 / chip.core.count
         found[chip.name].append((measured / timing.latency_us, timing.low_us <= measured <= timing.high_us, m))
     return found
+
+
+def _known(row: dict[str, str]) -> bool:
+    """A bf16 forward grouped matmul of tokamax's first Pallas kernel, with its tile."""
+    kernel = row["kind"] == "fwd" and row["op"] == "pallas_mosaic_tpu_ragged_dot"
+    types = row["lhs"].startswith("bf") and row["rhs"].startswith("bf")
+    return row["device"] in DEVICES and kernel and types and bool(row["config"])
+
+
+def _tile(row: dict[str, str]) -> PallasTile:
+    config = json.loads(row["config"])
+    return PallasTile(**{name: config[name] for name in ("tile_m", "tile_k", "tile_n")})
 
 
 def table(ratios: Ratios) -> list[str]:

@@ -9,7 +9,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.artifact import Artifact, Request, request
 from moe_codesign.compiler.cache import ArtifactCache
-from moe_codesign.compiler.worker import compile_one
+from moe_codesign.compiler.worker import compile_one, silence
 from moe_codesign.errors import UserError
 from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import TileConfig
@@ -69,7 +69,8 @@ def compile_all(
         progress(0, len(missing))
     # spawn: a forked child would inherit jax's threads and locks, and libtpu's flags.
     context = multiprocessing.get_context("spawn")
-    with ProcessPool(max_workers=max(1, min(jobs, len(missing))), context=context) as pool:
+    workers = max(1, min(jobs, len(missing)))
+    with ProcessPool(max_workers=workers, context=context, initializer=silence) as pool:
         try:
             futures: dict[ProcessFuture, Request] = {
                 pool.schedule(compile_one, args=[one], timeout=time_limit_s): one for one in missing

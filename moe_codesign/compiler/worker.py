@@ -1,12 +1,20 @@
 """The child process that compiles. Kept importable without any compiler, so that starting it is cheap."""
 
 import atexit
+import os
 import shutil
 from pathlib import Path
 
 from moe_codesign.compiler.artifact import Artifact, Request
 
 _dump_folder: Path | None = None
+
+
+def silence() -> None:
+    """Send this process's output nowhere: compilers print dumps of what they fail on; the artifact has the reason."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
 
 
 def compile_one(request: Request) -> Artifact:
