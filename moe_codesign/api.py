@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_codesign.auditing import AuditRow, audit_shape
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
 from moe_codesign.cost.estimate import default_tiles
@@ -19,7 +19,7 @@ from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, device_for
 from moe_codesign.models import find_model
-from moe_codesign.prediction import Row, check_output, predict_rows, read_table, write_table
+from moe_codesign.prediction import Row, check_folder, check_output, predict_rows, read_table, write_table
 from moe_codesign.reports.html import write_html
 from moe_codesign.reports.rows import ReportRow, report_rows
 from moe_codesign.routing import Routing
@@ -84,6 +84,8 @@ def search(
     asked = trials if trials is not None else loaded.budget.trials
     if asked < 1:
         raise UserError("trials", value=asked, mend="give at least 1")
+    if out is not None:
+        check_folder(Path(out))
     name = study or loaded.name
     store = Store(storage)
     # The number of trials may grow from run to run; everything else makes another study.
@@ -121,6 +123,7 @@ def load_study(name: str, *, storage: str = DEFAULT_STORAGE) -> tuple[SearchResu
 
 def report(study: str, *, storage: str = DEFAULT_STORAGE, out: str | Path = "report.html") -> Path:
     """Write the HTML report of a stored study; returns its path. Raises UserError if there is none."""
+    check_folder(Path(out).parent)
     result, versions = load_study(study, storage=storage)
     write_html(Path(out), result, versions)
     return Path(out)
@@ -245,7 +248,7 @@ def bench(
 
     Args:
         model: catalogue name, config.json or shape.
-        chip: ``cpu``, or a catalogue chip that this machine holds.
+        chip: ``cpu``, ``cuda``, ``tpu``, or a catalogue chip that this machine holds.
         tokens: batch sizes.
         tiles: tiles to race, each for both GEMMs; default the kernel's.
         routing, tp, ep: as in a workload; one rank is timed.
@@ -254,7 +257,7 @@ def bench(
     Raises:
         UserError: the device is not here, the model does not fit the host.
     """
-    found = load_chip(chip)
+    found = _device_chip(chip)
     platform_name = device_for(found)
     if platform_name is None:
         raise UserError(f"no {found.product} in this machine", mend="use --device cpu, or audit and predict")
@@ -269,6 +272,15 @@ def bench(
             work = rank_work(shape, workload)
             rows += _bench_one(device, found, kernel, work, num_tokens, tiles, seed, seconds)
     return rows
+
+
+def _device_chip(name: str) -> Chip:
+    if name not in ("cuda", "tpu"):
+        return load_chip(name)
+    for known in chip_names():
+        if device_for(load_chip(known)) == name:
+            return load_chip(known)
+    raise UserError(f"no {name} device of the catalogue in this machine", mend="use --device cpu, or audit and predict")
 
 
 def _bench_one(

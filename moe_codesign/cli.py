@@ -47,7 +47,7 @@ class _Fields(click.ParamType[dict[str, int]]):
         fields = {}
         for part in value.split(","):
             key, _, number = part.partition("=")
-            if not number.strip().isdigit():
+            if not (number.strip().isascii() and number.strip().isdigit()):
                 self.fail(f"got {part!r}; give name=whole number, such as block_m=64,num_warps=4")
             fields[key.strip()] = int(number)
         return fields
@@ -71,7 +71,7 @@ def _console(*, stderr: bool = False) -> Any:
     from rich.console import Console
 
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, width=None if terminal else 220, soft_wrap=False)
+    return Console(stderr=stderr, width=None if terminal else 220, markup=False)
 
 
 @contextlib.contextmanager
@@ -289,7 +289,7 @@ def compile_(kernel: str, chip: str, tile: dict[str, int] | None, jobs: int, as_
 
 
 @cli.command()
-@click.option("--device", "device", default="cpu", show_default=True, help="cpu, or a catalogue chip in this machine.")
+@click.option("--device", "device", default="cpu", show_default=True, help="cpu, cuda, tpu or a catalogue chip.")
 @click.option("--model", default="Qwen3-30B-A3B", show_default=True, help="Catalogue name or config.json.")
 @click.option("--tokens", type=_Numbers(), default="8,64", show_default=True)
 @click.option("--tile", "tiles", type=_Fields(), multiple=True, help="A tile to race; may be given again.")

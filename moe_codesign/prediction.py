@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ _INPUT = frozenset(
     | {"gated", "num_tokens", "dtype", "routing", "seed", "tp", "ep", "stack", "kernel", "tile"}
     | {"op", "m", "k", "n", "groups"}
 )
+_ROW_ERRORS = (ValueError, OverflowError, MemoryError, OSError)
+"""What absurd numbers raise further down: one row's error, not the table's."""
+_MOST = 2**40
 _OPS = ("fused_moe", "grouped_gemm")
 
 
@@ -66,8 +70,8 @@ def _prepare(rows: Iterable[Row], tables: Tables) -> None:
             up: Op = "gate_up" if _flag(row, "gated", True) else "up"
             if chip.compiles and _text(row, "dtype", "bfloat16") in kernel_for(chip).dtypes:
                 ops: set[Op] = {"down"} if _text(row, "op", "fused_moe") == "grouped_gemm" else {up, "down"}
-                wanted.setdefault(chip.name, set()).update(ops)
-        except UserError:
+                wanted.setdefault(_text(row, "chip"), set()).update(ops)
+        except (UserError, *_ROW_ERRORS):
             continue  # told in the row itself
     tables.prepare((load_chip(name), None, sorted(ops)) for name, ops in wanted.items())
 
@@ -76,8 +80,9 @@ def _answer(row: Row, tables: Tables) -> Row:
     try:
         problem = _Problem.parse(row)
         estimate = problem.estimate(tables)
-    except (UserError, NoTileError) as error:
-        return {**dict.fromkeys(OUTPUT), "error": str(error)}
+    except (UserError, NoTileError, *_ROW_ERRORS) as error:
+        text = str(error) if isinstance(error, UserError | NoTileError) else f"{type(error).__name__}: {error}"
+        return {**dict.fromkeys(OUTPUT), "tile": row.get("tile"), "error": text}
     timing = estimate.timing
     tiles = [tile.as_dict() for tile in estimate.tiles]
     named = dict(zip(("up", "down"), tiles, strict=True)) if len(tiles) == 2 else (tiles[0] if tiles else None)
@@ -176,6 +181,8 @@ def _whole(row: Row, name: str, default: int | None = None) -> int:
             raise ValueError
     except (ValueError, OverflowError):
         raise UserError(name, value=value, mend="give a whole number") from None
+    if not 0 <= number <= _MOST:
+        raise UserError(name, value=value, mend=f"give a whole number from 0 to {_MOST}")
     return int(number)
 
 
@@ -212,7 +219,7 @@ def read_table(path: Path) -> list[Row]:
     try:
         match path.suffix.lower():
             case ".csv":
-                with path.open(newline="") as file:
+                with path.open(newline="", encoding="utf-8-sig") as file:
                     return list(csv.DictReader(file))
             case ".jsonl":
                 return [_object(line, n) for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
@@ -229,6 +236,19 @@ def check_output(path: Path) -> None:
         raise UserError("output file", value=str(path), mend="use .csv, .jsonl or .parquet")
     if path.suffix.lower() == ".parquet":
         _parquet()
+    check_folder(path.parent)
+    if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+        raise UserError("output file", value=str(path), mend="it cannot be written; give another --out")
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder, or raise UserError, before any work is done for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be made ({error.strerror})", mend="give another --out") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError("folder", value=str(folder), mend="it cannot be written; give another --out")
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:

@@ -60,12 +60,13 @@ class Workload:
 class RankWork:
     """What one chip does of a layer.
 
-    ``rows`` int64 [local routed experts + shared experts]: token rows of each; ``tokens``: distinct tokens
-    whose rows it reads or writes, at most; ``hidden_size`` H and ``intermediate_size`` I / tp.
+    ``rows`` int64 [local routed experts + shared experts]: token rows of each; ``tokens`` distinct tokens whose
+    rows it reads or writes at most, ``fewest_tokens`` at least; ``hidden_size`` H; ``intermediate_size`` I / tp.
     """
 
     rows: Counts
     tokens: int
+    fewest_tokens: int
     hidden_size: int
     intermediate_size: int
     gated: bool
@@ -97,6 +98,8 @@ def rank_work(shape: MoEShape, workload: Workload) -> RankWork:
     return RankWork(
         rows=rows,
         tokens=min(workload.num_tokens, int(rows.sum())),
+        # An expert's rows are of different tokens; on one rank every token has one.
+        fewest_tokens=workload.num_tokens if workload.ep == 1 else int(rows.max()),
         hidden_size=shape.hidden_size,
         intermediate_size=shape.moe_intermediate_size // workload.tp,
         gated=shape.gated,

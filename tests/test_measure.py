@@ -83,6 +83,28 @@ def test_one_bad_candidate_does_not_stop_the_others() -> None:
     assert [type(f) for f in found] == [Failure, Measurement, Failure]
 
 
+def test_the_same_tiles_twice_are_two_measurements() -> None:
+    import dataclasses
+
+    found = measure_layer(dataclasses.replace(JOB, candidates=(GOOD, GOOD)), FakeDevice())
+    assert [type(f) for f in found] == [Measurement, Measurement]
+
+
+@pytest.mark.parametrize(
+    ("product", "device", "same"),
+    [
+        ("NVIDIA H100 SXM5 80 GB", "NVIDIA H100 80GB HBM3", True),
+        ("NVIDIA H100 SXM5 80 GB", "NVIDIA H100 PCIe", False),
+        ("NVIDIA H100 SXM5 80 GB", "NVIDIA H200", False),
+        ("NVIDIA L40S", "NVIDIA L40S", True),
+        ("NVIDIA L40S", "NVIDIA L4", False),
+        ("AMD Instinct MI300X", "AMD Instinct MI300X", True),
+    ],
+)
+def test_a_device_is_the_chip_or_it_is_not(product: str, device: str, same: bool) -> None:
+    assert bench._same_product(product, device) == same
+
+
 def crash_or_hang(job: LayerJob, platform: str) -> list[Outcome]:
     if job.seed == 1:
         os.kill(os.getpid(), signal.SIGSEGV)

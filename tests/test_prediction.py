@@ -33,12 +33,16 @@ def test_a_bad_row_is_told_in_its_own_row() -> None:
         "gated": {"gated": "perhaps"},
         "num_tokens": {"num_tokens": ""},
         "tile": {"chip": "h100_sxm", "tile": "{"},
+        "seed": {"seed": "-1"},
+        "hidden_size ": {"hidden_size": "1e200"},
+        "MemoryError": {"num_experts": "1e12"},
+        "chip ": {"chip": "x" * 5000},
     }
     rows = [GOOD, *({**GOOD, **change} for change in bad.values()), GOOD]
     answered = api.predict(rows)
     assert answered[0]["latency_us"] == answered[-1]["latency_us"] > 0
     for name, row in zip(bad, answered[1:-1], strict=True):
-        assert name in row["error"], row["error"]
+        assert name.strip() in row["error"], row["error"]
         assert row["latency_us"] is None
 
 
@@ -48,6 +52,12 @@ def test_rows_keep_their_columns_and_order() -> None:
     assert [row["note"] for row in answered] == [f"n{i}" for i in range(5)]
     assert all(set(OUTPUT) <= set(row) for row in answered)
     assert [row["latency_us"] for row in answered] == sorted(row["latency_us"] for row in answered)
+
+
+def test_a_spreadsheets_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "excel.csv"
+    file.write_text("\ufeff" + ",".join(GOOD) + "\n" + ",".join(GOOD.values()) + "\n", encoding="utf-8")
+    assert api.predict(file)[0]["error"] == ""
 
 
 def test_a_tile_of_ones_own_and_one_gemm() -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 from moe_codesign import api
 from moe_codesign.pair import Pair
 from moe_codesign.reports.html import write_html
-from tests.conftest import make_space
+from moe_codesign.study.space import parse_space
+from tests.conftest import make_space, space_text
 
 
 def test_text_from_a_study_is_escaped(tmp_path: Path) -> None:
@@ -13,6 +14,14 @@ def test_text_from_a_study_is_escaped(tmp_path: Path) -> None:
     page = (tmp_path / "r.html").read_text()
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_hostile_workload_name_is_escaped(tmp_path: Path) -> None:
+    name = '"><script>alert(2)</script>'
+    text = space_text(chips='"trainium2"', constraint="").replace('"decode"', f"'{name}'")
+    text = text.replace('"decode.latency_us"', f"'{name}.latency_us'")
+    api.search(parse_space(text), trials=3, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path)
+    assert "<script>alert(2)" not in (tmp_path / "report.html").read_text()
 
 
 def test_a_pair_survives_json(tmp_path: Path) -> None:

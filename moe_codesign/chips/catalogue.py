@@ -28,11 +28,11 @@ def load_chip(name: str) -> Chip:
     if name == "cpu":
         return host.detect()
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
-    if not path.is_file():
+    if len(name) > 1000 or not path.is_file():
         raise UserError("chip", value=name, mend="use one of " + ", ".join(chip_names()) + ", or a path to a .toml")
     try:
-        return Chip.model_validate(tomllib.loads(path.read_text()))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        return Chip.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
         detail = (
             "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             if isinstance(error, ValidationError)

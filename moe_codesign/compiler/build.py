@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import as_completed
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
@@ -75,7 +76,8 @@ def compile_all(
             futures: dict[ProcessFuture, Request] = {
                 pool.schedule(compile_one, args=[one], timeout=time_limit_s): one for one in missing
             }
-            for future, one in futures.items():
+            for future in as_completed(futures):
+                one = futures[future]
                 artifact = _outcome(future, one, time_limit_s)
                 cache.put(one, artifact)
                 found[one] = artifact

@@ -154,9 +154,9 @@ def _compose(
     low, high = (gpu if chip.backend == "triton" else tpu).INTERVAL
     notes = []
     for gemm, table, row in chosen:
-        if chip.backend == "triton" and (gemm.k % 8 or gemm.n % 8):
+        if chip.backend == "triton" and (gemm.k % 16 or gemm.n % 16):
             high *= _UNALIGNED_WIDENING
-            notes.append(f"rows of {gemm.k} or {gemm.n} elements are not 16-byte aligned")
+            notes.append(f"rows of {gemm.k} or {gemm.n} elements are no multiple of 16: loads are narrow")
             break
         if chip.backend == "pallas" and gemm.k > table.columns["tile_k"][row] and gemm.k % table.columns["tile_k"][row]:
             high *= tpu.RAGGED_DEPTH

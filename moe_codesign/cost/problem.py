@@ -95,7 +95,7 @@ def layer_bound(chip: Chip, work: RankWork) -> Bound:
         UserError: the chip has no matrix units for the dtype.
     """
     gemms = layer_gemms(work)
-    activations = 2 * work.tokens * work.hidden_size * 2.0
+    activations = 2 * work.fewest_tokens * work.hidden_size * DTYPE_BYTES[work.dtype]
     total_bytes = sum(g.weight_bytes for g in gemms) + activations
     return _bound(chip, sum(g.flops for g in gemms), total_bytes, work.dtype)
 
@@ -106,5 +106,5 @@ def gemm_bound(chip: Chip, gemm: GroupedGemm) -> Bound:
     Raises:
         UserError: the chip has no matrix units for the dtype.
     """
-    activations = gemm.total_rows * (gemm.k + gemm.n) * 2.0
+    activations = gemm.total_rows * (gemm.k + gemm.n) * DTYPE_BYTES[gemm.dtype]
     return _bound(chip, gemm.flops, gemm.weight_bytes + activations, gemm.dtype)

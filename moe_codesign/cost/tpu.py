@@ -3,6 +3,9 @@
 The probes gave cycles per visit and per step of one column tile. A problem causes so many visits, each so many
 steps deep; cycles over one constant per generation are nanoseconds. The static profile guesses whether a block
 is fetched again, so the bytes that the group sizes really move set a floor.
+
+A chip's cores share out the column tiles; where each core is a device of its own (tpu7x) that means splitting the
+columns over the chip's devices.
 """
 
 from collections.abc import Set

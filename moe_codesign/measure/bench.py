@@ -1,8 +1,12 @@
 """Measurements in a child process with a time limit: a kernel may crash or hang, the search goes on."""
 
+import dataclasses
+import functools
 import multiprocessing
 import os
 import re
+import subprocess
+import sys
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from types import TracebackType
@@ -27,12 +31,35 @@ def device_for(chip: Chip) -> Platform | None:
     if chip.backend == "triton" and _present("/dev/nvidia0", "/dev/kfd"):
         import torch
 
-        if torch.cuda.is_available() and _same_product(chip.product, torch.cuda.get_device_name()):
-            return "cuda"
-    # A TPU host shows its chips as /dev/accel* (v4, v5) or /dev/vfio/* (v6e on).
-    if chip.backend == "pallas" and _present("/dev/accel0", "/dev/vfio/0"):
+        if torch.cuda.is_available():
+            total = torch.cuda.get_device_properties(0).total_memory
+            same_memory = abs(total / chip.memory.hbm_bytes - 1) < 0.15
+            if same_memory and _same_product(chip.product, torch.cuda.get_device_name()):
+                return "cuda"
+    # A TPU host shows its chips as /dev/accel* (v4, v5) or /dev/vfio/* (v6e on). A chip of two devices is not
+    # measured: one call runs on one of them.
+    if (
+        chip.backend == "pallas"
+        and chip.core.devices_per_chip == 1
+        and _present("/dev/accel0", "/dev/vfio/0")
+        and _TPU_KINDS.get(_tpu_kind()) == chip.name
+    ):
         return "tpu"
     return None
+
+
+_TPU_KINDS = {"TPU v5 lite": "tpu_v5e", "TPU v5": "tpu_v5p", "TPU v6 lite": "tpu_v6e"}
+
+
+@functools.cache
+def _tpu_kind() -> str:
+    """The kind of this machine's TPU, asked in a process of its own: libtpu locks the chip and may abort."""
+    script = "import jax; print(jax.devices('tpu')[0].device_kind)"
+    try:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout.strip()
 
 
 def _present(*paths: str) -> bool:
@@ -42,6 +69,8 @@ def _present(*paths: str) -> bool:
 def _same_product(product: str, device_name: str) -> bool:
     """Whether ``NVIDIA H100 80GB HBM3`` is the chip file's ``NVIDIA H100 SXM5 80 GB``: the model word decides."""
     word = re.search(r"\b([A-Z]{1,2}\d{2,4}[A-Z]?)\b", product)
+    if ("PCIe" in product) != ("pcie" in device_name.lower()):
+        return False
     return word is not None and re.search(rf"\b{word[1]}\b", device_name) is not None
 
 
@@ -58,7 +87,11 @@ def _measure(job: LayerJob, platform: Platform) -> list[Outcome]:
             from moe_codesign.measure.jax_device import JaxDevice
 
             _device = JaxDevice(platform)
-    return measure_layer(job, _device)
+    outcomes = measure_layer(job, _device)
+    if any(isinstance(o, Failure) and re.search(r"CUDA error|HIP error", o.reason) for o in outcomes):
+        # A faulting kernel leaves the context useless for every later one: this process has to go.
+        os._exit(70)
+    return outcomes
 
 
 class Bench:
@@ -82,7 +115,7 @@ class Bench:
         self._pool.join()
 
     def measure(self, job: LayerJob) -> list[Outcome]:
-        """An outcome per candidate; a crash or time-out fails every candidate of the job."""
+        """An outcome per candidate. If the process dies or hangs, each candidate is tried again by itself."""
         limit = self.time_limit_s * max(1, len(job.candidates))
         try:
             outcomes: list[Outcome] = self._pool.schedule(_measure, args=[job, self.platform], timeout=limit).result()
@@ -94,4 +127,7 @@ class Bench:
             reason = f"{type(error).__name__}: {error}"[:300]
         else:
             return outcomes
-        return [Failure(tiles=tiles, reason=reason) for tiles in job.candidates]
+        if len(job.candidates) == 1:
+            return [Failure(tiles=job.candidates[0], reason=reason)]
+        alone = (dataclasses.replace(job, candidates=(tiles,)) for tiles in job.candidates)
+        return [outcome for one in alone for outcome in self.measure(one)]

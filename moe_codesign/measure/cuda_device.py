@@ -24,11 +24,13 @@ class CudaDevice:
         self.software = f"torch {torch.__version__}, triton {triton.__version__}, driver {torch.version.cuda}"
         self._flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device="cuda")
         self._arrays: dict[str, Any] = {}
+        self._graphs: dict[str, tuple[Any, torch.Tensor]] = {}
 
     def load(self, inputs: Inputs) -> None:
         def put(array: Any, dtype: torch.dtype) -> torch.Tensor:
             return torch.from_numpy(array).to(device="cuda", dtype=dtype)
 
+        self._graphs.clear()
         up = [w.transpose(0, 2, 1) for w in (inputs.gate, inputs.up) if w is not None]
         self._arrays = {
             "x": put(inputs.x, torch.bfloat16),
@@ -53,9 +55,16 @@ class CudaDevice:
         )
 
     def run(self, tiles: Tiles, routing: int) -> F64:
-        # Poison what the allocator will hand out next, so that memory nobody writes cannot look right.
-        total = sum(a.numel() for a in (self._arrays["x"], self._arrays["pair_weight"])) + (1 << 20)
-        poison = torch.full((total,), float("nan"), device="cuda")
+        if routing == 0 and (key := str(tiles)) in self._graphs:
+            # What was timed is what is checked: the graph's own launches, into poisoned output.
+            graph, out = self._graphs[key]
+            out.fill_(float("nan"))
+            graph.replay()
+            return np.asarray(out.double().cpu().numpy())
+        # The allocator hands the block just freed to the next request of its size: the hidden rows, so that rows
+        # which GEMM 1 fails to write cannot hold an earlier candidate's right values.
+        pairs = self._arrays["pair_weight"].numel()
+        poison = torch.full((pairs, self._arrays["width"]), float("nan"), dtype=torch.bfloat16, device="cuda")
         del poison
         return np.asarray(self._call(tiles, routing).double().cpu().numpy())
 
@@ -67,7 +76,8 @@ class CudaDevice:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._call(tiles, 0)
+            out = self._call(tiles, 0)
+        self._graphs[str(tiles)] = (graph, out)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
         def once() -> float:

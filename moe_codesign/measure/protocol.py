@@ -35,6 +35,7 @@ class Device(Protocol):
 
 @dataclass
 class _Candidate:
+    position: int
     tiles: Tiles
     error: float
     checks: int
@@ -55,13 +56,20 @@ def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
             if not error <= reference.BF16_TOLERANCE:
                 outcomes[position] = Failure(tiles=tiles, reason=f"wrong result: row error {error:.3g}")
                 continue
-            alive.append(_Candidate(tiles, error, checks, device.timer(tiles), []))
+            alive.append(_Candidate(position, tiles, error, checks, device.timer(tiles), []))
         except Exception as problem:
             outcomes[position] = Failure(tiles=tiles, reason=_reason(problem))
-    _time(job, alive)
+    for candidate, raised in _time(job, alive):
+        outcomes[candidate.position] = Failure(tiles=candidate.tiles, reason=_reason(raised))
     for candidate in alive:
-        position = job.candidates.index(candidate.tiles)
-        error, checks = _verify(device, candidate.tiles, expected, (0,))
+        position = candidate.position
+        if position in outcomes:
+            continue
+        try:
+            error, checks = _verify(device, candidate.tiles, expected, (0,))
+        except Exception as problem:
+            outcomes[position] = Failure(tiles=candidate.tiles, reason=_reason(problem))
+            continue
         if not error <= reference.BF16_TOLERANCE:
             reason = f"wrong result after timing: row error {error:.3g}"
             outcomes[position] = Failure(tiles=candidate.tiles, reason=reason)
@@ -105,17 +113,33 @@ def _verify(device: Device, tiles: Tiles, expected: _References, routings: Seque
     return worst, len(routings)
 
 
-def _time(job: LayerJob, candidates: list[_Candidate]) -> None:
-    """Rounds over all candidates in turn: what drifts (clock, temperature, neighbours) hits each alike."""
+def _time(job: LayerJob, candidates: list[_Candidate]) -> list[tuple[_Candidate, Exception]]:
+    """Rounds over all candidates in turn: what drifts (clock, temperature, neighbours) hits each alike.
+
+    Returns those that raised, with what they raised.
+    """
+    failed: dict[int, tuple[_Candidate, Exception]] = {}
+
+    def once(candidate: _Candidate) -> float | None:
+        if candidate.position in failed:
+            return None
+        try:
+            return candidate.timer()
+        except Exception as problem:
+            failed[candidate.position] = (candidate, problem)
+            return None
+
     for candidate in candidates:
-        candidate.timer()
+        once(candidate)
     start = time.perf_counter()
     budget = job.budget_s * len(candidates)
     for round_number in range(job.max_samples):
         if round_number >= job.min_samples and time.perf_counter() - start > budget:
             break
         for candidate in candidates:
-            candidate.samples.append(candidate.timer())
+            if (sample := once(candidate)) is not None:
+                candidate.samples.append(sample)
+    return list(failed.values())
 
 
 def _reason(problem: Any) -> str:

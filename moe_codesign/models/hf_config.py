@@ -15,10 +15,16 @@ _TOP_K = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_
 _WIDTH = ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", "ffn_hidden_size")
 _HIDDEN = ("hidden_size", "d_model", "n_embd")
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
-_SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "num_shared_expert")
-_SHARED_WIDTH = ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size")
+_SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
+_SHARED_WIDTH = (
+    "shared_expert_intermediate_size",
+    "moe_shared_expert_intermediate_size",
+    "shared_intermediate_size",
+    "share_expert_dim",
+)
+_EVERY = ("moe_layer_freq", "interleave_moe_layer_step", "decoder_sparse_step", "expert_layer_period")
 _LATENT = ("moe_latent_size", "routed_expert_hidden_size")
-_UNGATED_ACTIVATIONS = ("relu2", "relu", "gelu")
+_UNGATED_ACTIVATIONS = ("relu2", "relu")
 # Llama-4 has one shared expert per layer and no field that says so (modeling_llama4.py, Llama4TextMoe).
 _IMPLICIT_SHARED = {"llama4": 1, "llama4_text": 1}
 
@@ -60,10 +66,11 @@ def shape_from_config(config: dict[str, Any], *, source: str = "config") -> MoES
     hidden = _first(merged, _LATENT) or _need(merged, _HIDDEN, source)
     width = _need(merged, _WIDTH, source)
     shared = _first(merged, _SHARED_COUNT)
-    if shared is None:
-        shared_width = _first(merged, _SHARED_WIDTH)
-        implicit = _IMPLICIT_SHARED.get(str(merged.get("model_type")), 0)
-        shared = -(-shared_width // width) if shared_width else implicit
+    shared_width = _first(merged, _SHARED_WIDTH)
+    if shared_width:
+        shared = -(-shared_width * (1 if shared is None else shared) // width)
+    elif shared is None:
+        shared = _IMPLICIT_SHARED.get(str(merged.get("model_type")), 0)
     return MoEShape(
         name=name,
         hidden_size=hidden,
@@ -88,10 +95,10 @@ def _moe_layers(config: dict[str, Any], layers: int) -> int:
     if isinstance(config.get("moe_layers"), list) and config["moe_layers"]:
         return len(config["moe_layers"])
     frequency = config.get("moe_layer_freq")
-    dense_first = _first(config, ("first_k_dense_replace",)) or 0
+    dense_first = _first(config, ("first_k_dense_replace", "moe_layer_start_index")) or 0
     if isinstance(frequency, list):
         return sum(bool(f) for f in frequency) or layers
-    step = _first(config, ("moe_layer_freq", "interleave_moe_layer_step", "decoder_sparse_step")) or 1
+    step = _first(config, _EVERY) or 1
     listed_dense = config.get("mlp_only_layers")
     dense = len(listed_dense) if isinstance(listed_dense, list) else 0
     return max(1, (layers - dense_first) // step - dense)

@@ -1,5 +1,6 @@
 """The report as one HTML file: plotly's script inside, nothing fetched."""
 
+import html
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,19 @@ _SYMBOLS = {"joint": "circle", "nested": "diamond"}
 def write_html(path: Path, result: SearchResult, provenance: dict[str, str]) -> None:
     """Write the report of a search."""
     rows = report_rows(result)
-    chips = []
+    chips: list[dict[str, Any]] = []
     for name in result.space.chips:
-        own = [row for row in rows if row.pair.chip == name]
-        trials = [t for t in result.trials if t.chip == name]
+        chip = load_chip(name)
+        own = [row for row in rows if row.pair.chip == chip.name]
+        trials = [t for t in result.trials if t.chip == chip.name]
         chips.append(
             {
-                "name": name,
-                "product": load_chip(name).product,
+                "name": chip.name,
+                "product": chip.product,
                 "grades": ", ".join(sorted({row.pair.timing.grade for row in own})) or "no feasible pair",
                 "figures": [
-                    _figure(own, result, name, workload)
-                    for workload in dict.fromkeys(row.pair.workload.name for row in own)
+                    _figure(own, result, chip.name, workload, f"plot-{len(chips)}-{number}")
+                    for number, workload in enumerate(dict.fromkeys(row.pair.workload.name for row in own))
                 ],
                 "frontier": [_cells(row) for row in own if row.on_frontier],
                 "trials": len(trials),
@@ -49,7 +51,7 @@ def write_html(path: Path, result: SearchResult, provenance: dict[str, str]) -> 
     path.write_text(page)
 
 
-def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: str) -> str:
+def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: str, div_id: str) -> str:
     own = [row for row in rows if row.pair.workload.name == workload]
     figure = go.Figure()
     for mode in result.space.modes:
@@ -71,16 +73,17 @@ def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: st
                 )
             )
     tokens = own[0].pair.workload.num_tokens
+    grades = ", ".join(sorted({row.pair.timing.grade for row in own}))
     figure.update_layout(
-        title=f"{workload}: {tokens} tokens",
-        xaxis={"title": f"time of one layer, us ({own[0].pair.timing.grade}; bars: interval)", "type": "log"},
+        title=html.escape(f"{workload}: {tokens} tokens"),
+        xaxis={"title": f"time of one layer, us ({grades}; bars: interval)", "type": "log"},
         yaxis={"title": f"quality over {result.space.reference}"},
         template="plotly_white",
         height=420,
         margin={"l": 60, "r": 20, "t": 50, "b": 50},
         legend={"orientation": "h", "y": -0.2},
     )
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"plot-{chip}-{workload}"))
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=div_id))
 
 
 def _trace(points: list[ReportRow], mode: str, on_frontier: bool) -> Any:

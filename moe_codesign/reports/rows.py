@@ -40,7 +40,7 @@ def report_rows(result: SearchResult) -> list[ReportRow]:
     base = {(p.chip, p.workload.name): p for p in result.reference}
     for name in result.space.chips:
         chip = load_chip(name)
-        trials = [t for t in result.trials if t.chip == name and t.pairs]
+        trials = [t for t in result.trials if t.chip == chip.name and t.pairs]
         objectives = {id(t): _values(t, chip, result.space) for t in trials}
         best = {id(t) for t in frontier(trials, lambda t: objectives[id(t)], result.space.maximised())}  # noqa: B023
         sign = -1.0 if result.space.maximised()[0] else 1.0
@@ -61,10 +61,12 @@ def _values(trial: TrialRow, chip: Chip, space: Space) -> list[float]:
 def _row(pair: Pair, chip: Chip, on_frontier: bool, base: dict[tuple[str, str], Pair]) -> ReportRow:
     bound = layer_bound(chip, rank_work(pair.shape, pair.workload))
     reference = base.get((pair.chip, pair.workload.name))
+    # A gain across grades would compare a model with a stopwatch.
+    comparable = reference is not None and reference.timing.grade == pair.timing.grade
     return ReportRow(
         pair=pair,
         on_frontier=on_frontier,
         share_of_peak=bound.compute_us / pair.timing.latency_us,
-        gain=reference.timing.latency_us / pair.timing.latency_us if reference else None,
+        gain=reference.timing.latency_us / pair.timing.latency_us if reference is not None and comparable else None,
         metrics=pair.metrics(chip),
     )

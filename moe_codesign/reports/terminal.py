@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_codesign.auditing import LOSSES, AuditRow
+from moe_codesign.chips import load_chip
 from moe_codesign.reports.rows import report_rows
 from moe_codesign.study.runner import SearchResult
 from moe_codesign.timing import Timing
@@ -33,7 +34,7 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         table.add_column(column, overflow="fold")
     for column in ("time", "interval", "grade", "of peak", "limiter", "quality", "gain"):
         table.add_column(column, justify="right", no_wrap=True)
-    for chip in result.space.chips:
+    for chip in (load_chip(name).name for name in result.space.chips):
         of_chip = [row for row in rows if row.pair.chip == chip]
         trials = list(dict.fromkeys((row.pair.mode, row.pair.trial) for row in of_chip))
         for row in of_chip:
@@ -61,7 +62,7 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         f"quality: dense-equivalent compute over {result.space.reference}'s (* the law is extrapolated); "
         f"gain: {result.space.reference} with its default tile over this pair. Times are one layer's."
     )
-    for chip in result.space.chips:
+    for chip in (load_chip(name).name for name in result.space.chips):
         trials_of = [t for t in result.trials if t.chip == chip]
         refused = Counter(t.reason.split(":")[0] for t in trials_of if t.reason)
         why = ", ".join(f"{n} {reason}" for reason, n in refused.most_common()) or "none"
@@ -103,9 +104,7 @@ def print_compiled(console: Console, chip: str, compiled: Sequence[Any]) -> None
     for one in compiled:
         artifact = one.artifact
         tile = ", ".join(f"{k}={v}" for k, v in artifact.tile.items())
-        console.print(
-            f"[bold]{artifact.kernel} {artifact.op}[/bold] on {chip} ({artifact.target}, {artifact.compiler})"
-        )
+        console.print(f"{artifact.kernel} {artifact.op} on {chip} ({artifact.target}, {artifact.compiler})")
         console.print(f"  tile              {tile}", highlight=False)
         if one.refused:
             console.print(f"  {artifact.status if artifact.status != 'ok' else 'refused'}: {one.refused}")

@@ -11,7 +11,7 @@ from moe_codesign.measure import Bench, Failure, LayerJob, Measurement
 from moe_codesign.models import find_model
 from moe_codesign.pair import Pair
 from moe_codesign.quality import Quality, quality
-from moe_codesign.shape import MoEShape
+from moe_codesign.shape import DTYPE_BYTES, MoEShape
 from moe_codesign.study.space import Space
 from moe_codesign.timing import Timing
 from moe_codesign.workload import RankWork, Workload, rank_work
@@ -58,7 +58,7 @@ class Evaluator:
         for workload in self.workloads:
             if reason := workload.misfit(shape):
                 raise InfeasibleError(f"split: {reason}")
-            used = shape.weight_bytes(workload.dtype) / workload.chips
+            used = _weight_bytes_per_chip(shape, workload)
             allowed = limits.memory_fraction * self.chip.memory.hbm_bytes
             if used > allowed and not self.chip.is_host:  # the host holds one layer, not the model
                 raise InfeasibleError(
@@ -79,9 +79,9 @@ class Evaluator:
         """
         found = []
         for workload in self.workloads:
-            work = rank_work(shape, workload)
             wanted = tiles[workload.name] if tiles else None
             try:
+                work = rank_work(shape, workload)
                 timing, kernel, chosen = self._time(work, wanted, trial)
             except NoTileError as error:
                 raise InfeasibleError(f"compiler: {error}") from None
@@ -94,11 +94,9 @@ class Evaluator:
         """The reference model with the tile that an untuned user gets: what gains are counted from."""
         found = []
         for workload in self.workloads:
-            if workload.misfit(self.reference):
-                continue
-            work = rank_work(self.reference, workload)
-            wanted = default_tiles(self.kernel, work) if self.kernel else None
             try:
+                work = rank_work(self.reference, workload)
+                wanted = default_tiles(self.kernel, work) if self.kernel else None
                 timing, kernel, chosen = self._time(work, wanted, 0)
             except (NoTileError, InfeasibleError, UserError):
                 continue
@@ -183,7 +181,13 @@ class Evaluator:
             ]
             return [(a, b) for a, b in zip(orders[0][:top], orders[1][:top], strict=True)]
         best = estimate_layer(self.tables, self.chip, work, space=self.tile_space).tiles
-        return [(best[0], best[1]), default_tiles(self.kernel, work)][:top]
+        return list(dict.fromkeys([(best[0], best[1]), default_tiles(self.kernel, work)]))[:top]
+
+
+def _weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
+    """Routed experts are split over all chips; shared ones are copied to every expert-parallel rank."""
+    shared = shape.num_layers * shape.n_shared_experts * shape.expert_params * DTYPE_BYTES[workload.dtype]
+    return (shape.weight_bytes(workload.dtype) - shared) / workload.chips + shared / workload.tp
 
 
 def _host_cost(tile: TileConfig, rows: Sequence[int], k: int, n: int) -> tuple[float, float]:

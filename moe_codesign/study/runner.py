@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from optuna.trial import Trial, TrialState
 
 from moe_codesign.chips import Chip, load_chip
-from moe_codesign.cost.table import Tables
+from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.errors import UserError
 from moe_codesign.measure import Bench, device_for
 from moe_codesign.pair import Pair
 from moe_codesign.shape import MoEShape
@@ -58,8 +59,11 @@ def run_search(
         UserError: unknown chip or model, storage locked or of another space.
     """
     # The host is last: its measurements want the machine to themselves.
-    chips = sorted((load_chip(name) for name in space.chips), key=lambda chip: chip.is_host)
+    named = sorted(((name, load_chip(name)) for name in space.chips), key=lambda item: item[1].is_host)
+    chips = [chip for _, chip in named]
     allotted = space.allot(trials)
+    for chip in chips:
+        _check_chip(space, chip)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     interrupted = False
     with store.lock(study):
@@ -68,13 +72,13 @@ def run_search(
             ops: tuple[Op, ...] = ("gate_up" if gated else "up", "down")
             tables.prepare((chip, space.tile_space(chip.name, chip.backend), ops) for chip in chips)
             with _storage(store) as storage:
-                for chip in chips:
+                for name, chip in named:
                     with _bench(chip) as bench:
                         evaluator = Evaluator(space, chip, tables, bench)
                         _reference(evaluator, store, study)
                         for mode in space.modes:
                             runner = _Runner(evaluator, store, storage, study, mode, report)
-                            runner.run(allotted[chip.name, mode])
+                            runner.run(allotted[name, mode])
         except KeyboardInterrupt:
             interrupted = True
     return read_search(space, store, study, interrupted=interrupted)
@@ -90,6 +94,21 @@ def read_search(space: Space, store: Store, study: str, *, interrupted: bool = F
         reference=[pair for row in rows if row.mode == "reference" for pair in row.pairs],
         interrupted=interrupted,
     )
+
+
+def _check_chip(space: Space, chip: Chip) -> None:
+    """Raise UserError for an objective that the chip's file cannot answer, or a tile field of no kernel of its."""
+    for objective in space.objectives:
+        metric = objective.rpartition(".")[2]
+        if metric == "usd_per_mtok" and chip.usd_per_hour() is None:
+            raise UserError(f"objective {objective!r}: {chip.name} has no price", mend="drop the objective or the chip")
+        if metric == "joules_per_token" and chip.power.all_in_kw is None:
+            raise UserError(f"objective {objective!r}: {chip.name} has no power", mend="drop the objective or the chip")
+    if chip.backend != "none":
+        fields = kernel_for(chip).tile_type.fields()
+        for field in space.tile_space(chip.name, chip.backend):
+            if field not in fields:
+                raise UserError(f"tiles for {chip.name} have field", value=field, mend="use " + ", ".join(fields))
 
 
 @contextlib.contextmanager

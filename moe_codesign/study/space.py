@@ -49,6 +49,13 @@ class Span(_Table):
 Choice = Annotated[int, Field(ge=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Span
 
 
+def choice_values(choice: Choice) -> list[int]:
+    """Every value that a choice allows."""
+    if isinstance(choice, Span):
+        return choice.values()
+    return [choice] if isinstance(choice, int) else list(choice)
+
+
 class WorkloadTable(_Table):
     """One workload; with ``chips`` it holds for those alone and replaces one of the same name there."""
 
@@ -116,6 +123,15 @@ class Space(_Table):
         for field in self.shape:
             if field not in SHAPE_FIELDS:
                 raise ValueError(f"shape.{field} is unknown{_near(field, SHAPE_FIELDS)}")
+            values = choice_values(self.shape[field])
+            if min(values) < 1 and field != "n_shared_experts":
+                raise ValueError(f"shape.{field} has {min(values)}; give values of at least 1")
+            if field == "num_layers" and len(values) > 1:
+                # Times are one layer's, quality is the whole model's: depth would be quality for nothing.
+                raise ValueError("shape.num_layers cannot vary, as times are of one layer; give one number")
+        for name, given in (("chips", self.chips), ("modes", self.modes)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} = {given} names one twice; name each once")
         known_chips = chip_names()
         for chip in self.chips:
             if chip not in known_chips and not chip.endswith(".toml"):
@@ -152,14 +168,12 @@ class Space(_Table):
 
     def allot(self, trials: int) -> dict[tuple[str, str], int]:
         """Trials per (chip, mode), in proportion to the weights, summing to ``trials`` exactly."""
-        keys = [(chip, mode) for chip in self.chips for mode in self.modes]
-        weight = [self.budget.weights.get(chip, 1.0) for chip, _ in keys]
-        exact = [trials * w / sum(weight) for w in weight]
-        counts = [int(e) for e in exact]
-        by_remainder = sorted(range(len(keys)), key=lambda i: (counts[i] - exact[i], i))
-        for i in by_remainder[: trials - sum(counts)]:
-            counts[i] += 1
-        return dict(zip(keys, counts, strict=True))
+        # Sainte-Lague, a seat at a time: asking for more trials never takes one away.
+        counts: dict[tuple[str, str], int] = {(chip, mode): 0 for chip in self.chips for mode in self.modes}
+        for _ in range(trials):
+            neediest = max(counts, key=lambda key: self.budget.weights.get(key[0], 1.0) / (2 * counts[key] + 1))
+            counts[neediest] += 1
+        return counts
 
 
 def load_space(path: str | Path, *, chips: list[str] | None = None) -> Space:
@@ -173,7 +187,11 @@ def load_space(path: str | Path, *, chips: list[str] | None = None) -> Space:
         file = _FOLDER / f"{file.stem}.toml"
     if not file.is_file():
         raise UserError("space file", value=str(path), mend="see `moe-codesign list spaces`")
-    return parse_space(file.read_text(), source=file.name, chips=chips)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error})") from None
+    return parse_space(text, source=file.name, chips=chips)
 
 
 def parse_space(text: str, *, source: str = "space", chips: list[str] | None = None) -> Space:

@@ -88,6 +88,18 @@ def test_the_layer_matches_float64(gated: bool) -> None:
     assert reference.row_error(f64(out), expected) <= BF16_TOLERANCE
 
 
+def test_a_rank_without_rows_writes_zeros() -> None:
+    rng = np.random.default_rng(1)
+    up, down = (bf16(rng, 2, 128, 128),), bf16(rng, 2, 128, 128)
+    none = jnp.zeros(0)
+    out = moe_experts(
+        bf16(rng, 4, 128), up, down, none.astype(jnp.int32), none, jnp.zeros(2, jnp.int32), tile_up=TILE,
+        tile_down=TILE, interpret=True,
+    )  # fmt: skip
+    assert out.shape == (4, 128)
+    assert not np.asarray(out).any()
+
+
 def test_row_error_sees_nan_and_dirt_in_empty_rows() -> None:
     zeros = np.zeros((2, 4))
     assert reference.row_error(zeros, zeros) == 0

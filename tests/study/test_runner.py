@@ -11,7 +11,8 @@ from moe_codesign.models import find_model
 from moe_codesign.reports.rows import report_rows
 from moe_codesign.shape import MoEShape
 from moe_codesign.study.runner import SearchResult
-from tests.conftest import make_space
+from moe_codesign.study.space import parse_space
+from tests.conftest import make_space, space_text
 
 
 def run(tmp_path: Path, **options: str) -> SearchResult:
@@ -61,9 +62,6 @@ def test_joint_and_nested_on_a_compiled_chip(tmp_path: Path) -> None:
 
 
 def test_the_host_is_measured(tmp_path: Path) -> None:
-    from moe_codesign.study.space import parse_space
-    from tests.conftest import space_text
-
     text = (
         space_text(chips='"cpu"', constraint="").replace("high = 1536", "high = 128").replace("[64, 128, 256]", "[64]")
     )
@@ -113,3 +111,33 @@ def test_a_running_study_is_locked(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
     with Store(url).lock("a"), pytest.raises(UserError, match="another process"):
         api.search(make_space(chips='"trainium2"'), trials=2, storage=url, study="a")
+
+
+def test_what_a_chip_cannot_answer_is_told_before_any_trial(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    space = make_space(chips='"trainium2"')
+    priced = space.model_copy(update={"objectives": ["decode.usd_per_mtok"]})
+    with pytest.raises(UserError, match="no price"):
+        api.search(priced, trials=2, storage=url, study="a")
+    odd = make_space(chips='"h100_sxm"').model_copy(update={"tiles": {"triton": {"blok_m": [64]}}})
+    with pytest.raises(UserError, match="blok_m"):
+        api.search(odd, trials=2, storage=url, study="b")
+
+
+def test_a_histogram_of_another_length_rules_out_trials_not_the_search(tmp_path: Path) -> None:
+    (tmp_path / "h.json").write_text(str([1] * 64))
+    text = space_text(chips='"trainium2"', constraint="").replace("ep = 4", f'routing = "histogram:{tmp_path}/h.json"')
+    result = api.search(parse_space(text), trials=12, storage=f"sqlite:///{tmp_path / 's.db'}")
+    assert len(result.trials) == 12
+    assert any("64 entries" in t.reason for t in result.trials)
+    assert any(t.feasible for t in result.trials)
+
+
+def test_a_chip_file_of_ones_own_can_be_searched(tmp_path: Path) -> None:
+    import moe_codesign.chips
+
+    text = (Path(moe_codesign.chips.__file__).parent / "trainium2.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text.replace('name = "trainium2"', 'name = "mine"'))
+    space = parse_space(space_text(chips=f'"{tmp_path / "mine.toml"}"'))
+    result = api.search(space, trials=8, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path / "out")
+    assert {row.pair.chip for row in report_rows(result)} == {"mine"}

@@ -29,6 +29,9 @@ def test_the_spaces_that_come_with_the_project_are_valid(name: str) -> None:
         ("num_tokens = 64", "tokens = 64", "did you mean num_tokens"),
         ("ep = 4", 'routing = "zipf"', "zipf:ALPHA"),
         ("min_quality_ratio = 1.0", "min_quality = 1.0", "did you mean min_quality_ratio"),
+        ('chips = ["trainium2"]', 'chips = ["trainium2", "trainium2"]', "twice"),
+        ("low = 128, high", "low = 0, high", "at least 1"),
+        ("[shape]", "[shape]\nnum_layers = [24, 48]", "num_layers cannot vary"),
         ('modes = ["nested"]', 'modes = ["all"]', "joint"),
     ],
 )
@@ -45,6 +48,8 @@ def test_trials_are_shared_out_exactly(trials: int, weight: float) -> None:
     text = space_text(chips='"trainium2", "h100_sxm", "cpu"', modes='"joint", "nested"')
     space = parse_space(text + f"[budget.weights]\ncpu = {weight}\n")
     shares = space.allot(trials)
+    fewer = space.allot(max(trials - 1, 1))
+    assert all(shares[key] >= fewer[key] for key in shares), "asking for more takes none away"
     assert sum(shares.values()) == trials
     assert set(shares) == {(c, m) for c in space.chips for m in space.modes}
 

@@ -37,6 +37,8 @@ def moe_experts(
     Returns:
         float32 [T, H].
     """
+    if pair_token.shape[0] == 0:  # an expert-parallel rank that no token chose
+        return jnp.zeros(x.shape, jnp.float32)
     hidden = grouped_matmul(
         x[pair_token],
         w_up,
