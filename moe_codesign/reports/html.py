@@ -83,7 +83,7 @@ def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: st
         margin={"l": 60, "r": 20, "t": 50, "b": 50},
         legend={"orientation": "h", "y": -0.2},
     )
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=div_id))
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=div_id, config={"responsive": True}))
 
 
 def _trace(points: list[ReportRow], mode: str, on_frontier: bool) -> Any:
