@@ -105,6 +105,8 @@ def test_compile_shows_the_binary_and_exits_1_where_it_cannot_run() -> None:
     done = run("compile", "--kernel", "triton.grouped_gemm", "--chip", "h100_sxm")
     assert done.returncode == 0, done.stderr
     assert "HGMMA" in done.stdout
+    assert "wgmma" in done.stdout
+    assert "async copies" in done.stdout
     assert "LDGSTS" in done.stdout
     tile = "block_m=128,block_n=256,block_k=128,num_stages=4"
     refused = run("compile", "--kernel", "triton.grouped_gemm", "--chip", "h100_sxm", "--tile", tile, "--json")

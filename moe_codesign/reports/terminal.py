@@ -129,11 +129,14 @@ def print_compiled(console: Console, chip: str, compiled: Sequence[Any]) -> None
 
 
 _GPU_GROUPS = {
-    "matrix": ("MMA", "mfma", "smfmac"),
+    "matrix, wgmma": ("GMMA",),
+    "matrix, tcgen05": ("UTCHMMA", "UTCQMMA", "UTCOMMA", "UTCIMMA"),
+    "matrix, mma": ("HMMA.", "QMMA.", "IMMA."),
+    "matrix, MFMA": ("mfma", "smfmac"),
     "async copies": ("LDGSTS", "UTMALDG", "UBLKCP", "_lds_"),
     "global loads": ("LDG.", "global_load", "buffer_load"),
-    "shared memory": ("LDS", "STS", "LDSM", "STSM", "ds_"),
-    "tensor memory": ("LDTM", "STTM", "UTC"),
+    "shared memory": ("LDS.", "STS.", "LDSM", "STSM", "ds_"),
+    "tensor memory": ("LDTM", "STTM"),
     "atomics": ("RED", "ATOM", "atomic"),
 }
 _TPU_GROUPS = {"matrix": ("vmatmul", "vmatpush", "vmatprep"), "loads and stores": ("vld", "vst"), "DMA": ("dma",)}
@@ -144,7 +147,7 @@ def _print_opcodes(console: Console, counts: dict[str, int], groups: dict[str, t
     for name, words in groups.items():
         found = [f"{n} {op}" for op, n in counts.items() if any(w in op for w in words)]
         if found:
-            console.print(f"    {name:<16}{', '.join(found[:8])}", highlight=False, soft_wrap=True)
+            console.print(f"    {name:<18}{', '.join(found[:8])}", highlight=False, soft_wrap=True)
 
 
 def print_bench(console: Console, title: str, rows: Sequence[Any]) -> None:
