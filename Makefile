@@ -28,11 +28,11 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	@echo "Running the tests: about 8 minutes on two cores."
+	@echo "Running the tests: about 4 minutes on two cores."
 	$(BIN)/python -m pytest
 
 bench: setup
-	@echo "Benchmarks: host kernels, compile throughput, predictions and trials per second; about 3 minutes."
+	@echo "Benchmarks: host kernels, compile throughput, predictions and trials per second; under a minute once tiles are cached."
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds
 
 coverage: setup
