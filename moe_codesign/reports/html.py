@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from moe_codesign.chips import load_chip
 from moe_codesign.reports.rows import ReportRow, report_rows
-from moe_codesign.reports.terminal import interval_text, time_text
+from moe_codesign.reports.terminal import interval_text, pair_cells, time_text
 from moe_codesign.study.runner import SearchResult
 
 _COLOURS = {"joint": "#d97706", "nested": "#2563eb", "reference": "#111827"}
@@ -128,18 +128,4 @@ def _hover(row: ReportRow) -> str:
 
 
 def _cells(row: ReportRow) -> list[str]:
-    pair = row.pair
-    return [
-        pair.shape.label(),
-        f"{pair.workload.name} {pair.workload.num_tokens}",
-        f"{pair.mode} {pair.trial}",
-        " | ".join(pair.tile_labels) or "-",
-        time_text(pair.timing.latency_us),
-        interval_text(pair.timing),
-        pair.timing.grade,
-        f"{row.share_of_peak:.0%}",
-        pair.timing.limiter,
-        f"{pair.quality_ratio - 1:+.1%}" + (" *" if pair.outside else ""),
-        "-" if row.gain is None else f"{row.gain:.2f}x",
-        f"{row.metrics['usd_per_mtok']:.3g}" if "usd_per_mtok" in row.metrics else "-",
-    ]
+    return [*pair_cells(row), f"{row.metrics['usd_per_mtok']:.3g}" if "usd_per_mtok" in row.metrics else "-"]

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from moe_codesign.auditing import LOSSES, AuditRow
 from moe_codesign.chips import load_chip
-from moe_codesign.reports.rows import report_rows
+from moe_codesign.reports.rows import ReportRow, report_rows
 from moe_codesign.study.runner import SearchResult
 from moe_codesign.timing import Timing
 
@@ -24,6 +24,25 @@ def time_text(us: float) -> str:
 def interval_text(timing: Timing) -> str:
     """``low .. high``."""
     return f"{time_text(timing.low_us)} .. {time_text(timing.high_us)}"
+
+
+def pair_cells(row: ReportRow) -> list[str]:
+    """Shape to gain of one pair, as the terminal and the HTML report print them."""
+    pair = row.pair
+    split = f" ep{pair.workload.ep}" if pair.workload.ep > 1 else ""
+    return [
+        pair.shape.label(),
+        f"{pair.workload.name} {pair.workload.num_tokens}{split}",
+        f"{pair.mode} {pair.trial}",
+        " | ".join(pair.tile_labels) or "-",
+        time_text(pair.timing.latency_us),
+        interval_text(pair.timing),
+        pair.timing.grade,
+        f"{row.share_of_peak:.0%}",
+        pair.timing.limiter,
+        f"{pair.quality_ratio - 1:+.1%}" + ("*" if pair.outside else ""),
+        "-" if row.gain is None else f"{row.gain:.2f}x",
+    ]
 
 
 def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -> None:
@@ -41,21 +60,7 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
             pair = row.pair
             if (pair.mode, pair.trial) not in trials[:per_chip]:
                 continue
-            table.add_row(
-                chip,
-                pair.shape.label(),
-                f"{pair.workload.name} {pair.workload.num_tokens}"
-                + (f" ep{pair.workload.ep}" if pair.workload.ep > 1 else ""),
-                f"{pair.mode} {pair.trial}",
-                " | ".join(pair.tile_labels) or "-",
-                time_text(pair.timing.latency_us),
-                interval_text(pair.timing),
-                pair.timing.grade,
-                f"{row.share_of_peak:.0%}",
-                pair.timing.limiter,
-                f"{pair.quality_ratio - 1:+.0%}" + ("*" if pair.outside else ""),
-                "-" if row.gain is None else f"{row.gain:.2f}x",
-            )
+            table.add_row(chip, *pair_cells(row))
         table.add_section()
     console.print(table)
     console.print(
