@@ -16,6 +16,7 @@ from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
 from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.models import find_model, models
 from moe_codesign.prediction import predict_rows
+from moe_kernels.kernel import Problem
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "quickstart.toml"
 
@@ -50,7 +51,7 @@ def test_compile_throughput(benchmark: BenchmarkFixture, chip: str, tiles: int, 
     """Cold compiles of the down GEMM in two processes; see extra_info for tiles per second."""
     found = load_chip(chip)
     kernel = kernel_for(found)
-    every = [t for t in kernel.tiles() if kernel.refuses("down", t, "bfloat16") is None]
+    every = [t for t in kernel.tiles() if kernel.refuses(Problem(op="down", dtype="bfloat16"), t, None) is None]
     # Launch fields make no binary of their own.
     distinct = {r: t for (_, t), r in requests_for(kernel, found, ["down"], "bfloat16", every).items()}
     wanted = list(itertools.islice(distinct, 0, None, max(1, len(distinct) // tiles)))[:tiles]

@@ -29,8 +29,8 @@ from moe_codesign.study.runner import Report, SearchResult, read_search, run_sea
 from moe_codesign.study.space import Space, load_space, parse_space
 from moe_codesign.timing import Timing
 from moe_codesign.workload import RankWork, Workload, rank_work
-from moe_kernels.kernel import Kernel, Op, kernels
-from moe_kernels.tile import TileConfig
+from moe_kernels.kernel import Kernel, Op, Problem, kernels
+from moe_kernels.tile import TileConfig, Value
 
 DEFAULT_STORAGE = "sqlite:///results/runs/moe-codesign.db"
 
@@ -182,7 +182,13 @@ class Compiled:
 
 
 def compile_kernel(
-    kernel: str, chip: str, *, tile: dict[str, int] | None = None, jobs: int = 1, compiling: Progress | None = None
+    kernel: str,
+    chip: str,
+    *,
+    tile: dict[str, Value] | None = None,
+    dtype: str = "bfloat16",
+    jobs: int = 1,
+    compiling: Progress | None = None,
 ) -> list[Compiled]:
     """What the chip's compiler makes of a kernel's ops with one tile (default: the kernel's own).
 
@@ -194,7 +200,7 @@ def compile_kernel(
     configs: dict[Op, TileConfig] = {}
     ops: tuple[Op, ...] = ("gate_up", "down")
     for op in ops:
-        default = one.default_tile(op, 128.0, 4096, 4096)
+        default = one.default_tile(Problem(op=op, dtype=dtype), 128.0, found.target)
         try:
             configs[op] = one.tile_type.from_dict({**default.as_dict(), **(tile or {})})
         except ValueError as error:
@@ -202,7 +208,7 @@ def compile_kernel(
     requests = {
         op: request
         for op, config in configs.items()
-        for request in requests_for(one, found, (op,), one.dtypes[0], (config,)).values()
+        for request in requests_for(one, found, (op,), dtype, (config,)).values()
     }
     artifacts = compile_all(requests.values(), ArtifactCache(), jobs=jobs, progress=compiling)
     return [
@@ -237,7 +243,7 @@ def bench(
     *,
     chip: str = "cpu",
     tokens: Sequence[int] = (8, 64),
-    tiles: Sequence[dict[str, int]] | None = None,
+    tiles: Sequence[dict[str, Value]] | None = None,
     routing: str = "uniform",
     tp: int = 1,
     ep: int = 1,
@@ -289,11 +295,11 @@ def _bench_one(
     kernel: Kernel,
     work: RankWork,
     num_tokens: int,
-    tiles: Sequence[dict[str, int]] | None,
+    tiles: Sequence[dict[str, Value]] | None,
     seed: int,
     seconds: float,
 ) -> Iterator[BenchRow]:
-    default = default_tiles(kernel, work)
+    default = default_tiles(kernel, work, chip.target)
     candidates = [default]
     if tiles:
         try:

@@ -39,9 +39,8 @@ def audit_shape(
     ep: int = 1,
 ) -> list[AuditRow]:
     """Estimate one layer per chip and token count with its best tiles, and split what it loses."""
-    if dtype == "bfloat16":
-        ops: tuple[Op, ...] = ("gate_up" if shape.gated else "up", "down")
-        tables.prepare((chip, None, ops) for chip in chips)
+    ops: tuple[Op, ...] = ("gate_up" if shape.gated else "up", "down")
+    tables.prepare((chip, None, ops, dtype) for chip in chips if chip.peak(dtype))
     rows = []
     for chip in chips:
         for num_tokens in tokens:

@@ -38,18 +38,22 @@ class _Names(click.ParamType[list[str]]):
         return value if isinstance(value, list) else [part.strip() for part in value.split(",") if part.strip()]
 
 
-class _Fields(click.ParamType[dict[str, int]]):
+class _Fields(click.ParamType[dict[str, int | bool]]):
     name = "k=v,.."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int | bool]:
         if isinstance(value, dict):
             return value
-        fields = {}
+        fields: dict[str, int | bool] = {}
         for part in value.split(","):
             key, _, number = part.partition("=")
-            if not (number.strip().isascii() and number.strip().isdigit()):
-                self.fail(f"got {part!r}; give name=whole number, such as block_m=64,num_warps=4")
-            fields[key.strip()] = int(number)
+            text = number.strip().lower()
+            if text in ("true", "false"):
+                fields[key.strip()] = text == "true"
+            elif text.isascii() and text.isdigit():
+                fields[key.strip()] = int(text)
+            else:
+                self.fail(f"got {part!r}; give name=whole number, true or false, such as block_m=64,tma=true")
         return fields
 
 
@@ -267,9 +271,10 @@ def predict(problems: Path, out: Path, jobs: int, as_json: bool) -> None:
 @click.option("--kernel", required=True, help="See `moe-codesign list kernels`.")
 @click.option("--chip", required=True)
 @click.option("--tile", type=_Fields(), help="Fields to change from the kernel's default tile.")
+@click.option("--dtype", default="bfloat16", show_default=True, help="Of weights and activations.")
 @_JOBS
 @_JSON
-def compile_(kernel: str, chip: str, tile: dict[str, int] | None, jobs: int, as_json: bool) -> None:
+def compile_(kernel: str, chip: str, tile: dict[str, int | bool] | None, dtype: str, jobs: int, as_json: bool) -> None:
     """Show what the chip's compiler made of a kernel.
 
     \b
@@ -279,7 +284,7 @@ def compile_(kernel: str, chip: str, tile: dict[str, int] | None, jobs: int, as_
     from moe_codesign.reports.terminal import print_compiled
 
     with _progress() as bar:
-        compiled = api.compile_kernel(kernel, chip, tile=tile, jobs=jobs, compiling=bar("compile"))
+        compiled = api.compile_kernel(kernel, chip, tile=tile, dtype=dtype, jobs=jobs, compiling=bar("compile"))
     if as_json:
         _emit(compiled)
     else:
@@ -305,7 +310,7 @@ def bench(
     device: str,
     model: str,
     tokens: list[int],
-    tiles: tuple[dict[str, int], ...],
+    tiles: tuple[dict[str, int | bool], ...],
     routing: str,
     tp: int,
     ep: int,

@@ -61,19 +61,20 @@ def predict_rows(
 
 
 def _prepare(rows: Iterable[Row], tables: Tables) -> None:
-    wanted: dict[str, set[Op]] = {}
+    wanted: dict[tuple[str, str], set[Op]] = {}
     for row in rows:
         if not _missing(row.get("tile")):
             continue  # that tile alone is compiled
         try:
             chip = load_chip(_text(row, "chip"))
             up: Op = "gate_up" if _flag(row, "gated", True) else "up"
-            if chip.compiles and _text(row, "dtype", "bfloat16") in kernel_for(chip).dtypes:
+            dtype = _text(row, "dtype", "bfloat16")
+            if chip.compiles and chip.peak(dtype) and dtype in kernel_for(chip).dtypes:
                 ops: set[Op] = {"down"} if _text(row, "op", "fused_moe") == "grouped_gemm" else {up, "down"}
-                wanted.setdefault(_text(row, "chip"), set()).update(ops)
+                wanted.setdefault((_text(row, "chip"), dtype), set()).update(ops)
         except (UserError, *_ROW_ERRORS):
             continue  # told in the row itself
-    tables.prepare((load_chip(name), None, sorted(ops)) for name, ops in wanted.items())
+    tables.prepare((load_chip(name), None, sorted(ops), dtype) for (name, dtype), ops in wanted.items())
 
 
 def _answer(row: Row, tables: Tables) -> Row:

@@ -9,12 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from moe_kernels.tile import TileConfig
+from moe_kernels.tile import TileConfig, Value
 
 Op = Literal["gate_up", "up", "down"]
 """``gate_up``: gather, two matrices, SwiGLU. ``up``: gather, one matrix, squared ReLU. ``down``: the way back."""
 
 OPS: tuple[Op, ...] = ("gate_up", "up", "down")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What a tile is asked to run.
+
+    Args:
+        op: which grouped GEMM.
+        dtype: of weights and activations, in the tool's words (bfloat16, fp8_block, ...).
+        k, n: depth and columns of one matrix; None asks of any size.
+        group: K elements that share a scale, for data types with groups.
+    """
+
+    op: Op
+    dtype: str
+    k: int | None = None
+    n: int | None = None
+    group: int = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +42,23 @@ class Kernel:
     Args:
         name: ``backend.file``.
         tile_type: its tile configuration.
-        tile_space: values worth trying per tile field; the tool compiles their product once per chip.
+        tile_spaces: for each way of running, values worth trying per tile field; the tool compiles their products
+            once per chip.
         launch_fields: tile fields that do not change the binary.
         dtypes: operand types it takes.
-        refuses: ``(op, tile, dtype)`` to the reason why it cannot run, or None.
-        default_tile: ``(op, rows per group on average, k, n)`` to the tile that an untuned user gets.
+        refuses: ``(problem, tile, target)`` to the reason why it cannot run, or None; target None: on no chip at all.
+        default_tile: ``(problem, rows per group on average, target)`` to the tile that an untuned user gets.
         sources: files whose text decides the binary.
-        build: backend's recipe for compiling one (op, tile) ahead of time.
+        build: backend's recipe for compiling one (op, tile, ...) ahead of time.
     """
 
     name: str
     tile_type: type[TileConfig]
-    tile_space: Mapping[str, tuple[int, ...]]
+    tile_spaces: Mapping[str, Mapping[str, tuple[Value, ...]]]
     launch_fields: frozenset[str]
     dtypes: tuple[str, ...]
-    refuses: Callable[[Op, Any, str], str | None]
-    default_tile: Callable[[Op, float, int, int], TileConfig]
+    refuses: Callable[[Problem, Any, str | None], str | None]
+    default_tile: Callable[[Problem, float, str | None], TileConfig]
     sources: tuple[Path, ...]
     build: Callable[..., Any]
 
@@ -47,11 +66,24 @@ class Kernel:
     def backend(self) -> str:
         return self.name.split(".", 1)[0]
 
-    def tiles(self, space: Mapping[str, tuple[int, ...]] | None = None) -> Iterator[TileConfig]:
-        """Every tile of ``space`` (default: the kernel's own), refused ones included."""
-        values = {**self.tile_space, **(space or {})}
-        for combination in itertools.product(*values.values()):
-            yield self.tile_type.from_dict(dict(zip(values, combination, strict=True)))
+    @property
+    def tile_values(self) -> dict[str, tuple[Value, ...]]:
+        """Every value of every field over all tile spaces."""
+        return {
+            field: tuple(dict.fromkeys(v for space in self.tile_spaces.values() for v in space.get(field, ())))
+            for field in self.tile_type.fields()
+        }
+
+    def tiles(self, space: Mapping[str, tuple[Value, ...]] | None = None) -> Iterator[TileConfig]:
+        """Every tile of the kernel's spaces, fields of ``space`` replaced, each once, refused ones included."""
+        seen: set[TileConfig] = set()
+        for own in self.tile_spaces.values():
+            values = {**own, **(space or {})}
+            for combination in itertools.product(*values.values()):
+                tile = self.tile_type.from_dict(dict(zip(values, combination, strict=True)))
+                if tile not in seen:
+                    seen.add(tile)
+                    yield tile
 
 
 @functools.cache

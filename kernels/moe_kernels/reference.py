@@ -1,5 +1,6 @@
 """The layer in float64: what every kernel is checked against."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,40 @@ import numpy.typing as npt
 F64 = npt.NDArray[np.float64]
 
 
-def activate(gate: F64, up: F64 | None) -> F64:
-    """SwiGLU of gate and up, or squared ReLU where there is no gate."""
-    if up is None:
-        return np.square(np.maximum(gate, 0.0))
-    return gate / (1.0 + np.exp(-gate)) * up
+_ERF = np.vectorize(math.erf, otypes=[float])
+
+
+def _sigmoid(x: F64) -> F64:
+    return np.asarray(1.0 / (1.0 + np.exp(-x)))
+
+
+def activate(gate: F64, up: F64 | None, activation: str | None = None) -> F64:
+    """Hidden values; ``activation`` default SwiGLU, or squared ReLU where there is no ``up``.
+
+    Raises:
+        ValueError: unknown activation.
+    """
+    gelu = 0.5 * gate * (1.0 + _ERF(gate / math.sqrt(2.0))) if activation in ("geglu", "gelu") else gate
+    match activation or ("relu2" if up is None else "swiglu"):
+        case "relu2":
+            return np.square(np.maximum(gate, 0.0))
+        case "silu":
+            return gate * _sigmoid(gate)
+        case "gelu":
+            return gelu
+        case "none":
+            return gate
+        case "swiglu" if up is not None:
+            return gate * _sigmoid(gate) * up
+        case "geglu" if up is not None:
+            return gelu * up
+        case "geglu_tanh" if up is not None:
+            inner = math.sqrt(2.0 / math.pi) * (gate + 0.044715 * gate**3)
+            return 0.5 * gate * (1.0 + np.tanh(inner)) * up
+        case "swiglu_oai" if up is not None:
+            g = np.minimum(gate, 7.0)
+            return g * _sigmoid(1.702 * g) * (np.clip(up, -7.0, 7.0) + 1.0)
+    raise ValueError(f"activation {activation!r} is unknown, or lacks its up projection")
 
 
 def grouped_gemm(rows: F64, weights: F64, group_sizes: npt.NDArray[Any]) -> F64:
@@ -33,6 +63,7 @@ def moe_experts(
     pair_token: npt.NDArray[Any],
     pair_weight: npt.NDArray[Any],
     group_sizes: npt.NDArray[Any],
+    activation: str | None = None,
 ) -> F64:
     """The expert half of an MoE layer.
 
@@ -43,13 +74,14 @@ def moe_experts(
         pair_token: [P] token of each (token, expert) pair, sorted by expert.
         pair_weight: [P] router weight of each pair.
         group_sizes: [E] pairs of each expert.
+        activation: as :func:`activate`.
 
     Returns:
         [T, H].
     """
     rows = x[pair_token]
     up = None if w_up is None else grouped_gemm(rows, w_up, group_sizes)
-    hidden = activate(grouped_gemm(rows, w_gate, group_sizes), up)
+    hidden = activate(grouped_gemm(rows, w_gate, group_sizes), up, activation)
     out = np.zeros_like(x)
     np.add.at(out, pair_token, grouped_gemm(hidden, w_down, group_sizes) * pair_weight[:, None])
     return out
@@ -65,11 +97,36 @@ def row_error(actual: F64, expected: F64) -> float:
     return float(np.max(np.where(scale > 0, error / np.where(scale > 0, scale, 1.0), error / 1e-30), initial=0.0))
 
 
-BF16_TOLERANCE = 0.05
-"""For :func:`row_error` of bfloat16 kernels that accumulate in float32.
+OUTPUT_TOLERANCE = {"bfloat16": 0.08, "float16": 0.01}
+"""For :func:`row_error` of one GEMM (with its activation, or its weighted sum) from operands as the kernel has them.
 
-bfloat16 rounds to 2**-9 relative. The rounded hidden row spreads as 2**-9 of the output's rms; the largest of
-1e7 such errors is under 6 standard deviations (0.012). The rounded output adds 2**-9 of its largest element,
-under 6 rms (0.012), once per expert where experts are summed in bfloat16. Together below 0.03; a dropped
-expert, tail or scale changes some element by its own size, about 1.
+Products of 16-, 8- and 4-bit operands are exact in float32 and are summed there: 2**-24 sqrt(K) of rms, nothing. What
+is left is the rounding of the result, at most 2**-8 (bfloat16) or 2**-11 (float16) of itself. A gated activation's
+result is a product of two normal numbers, whose largest of 1e7 is about 20 rms: 0.08 and 0.01. A dropped expert or
+step of K or a doubled scale changes some element of a row by a good part of its rms.
+"""
+
+BF16_TOLERANCE = 0.05
+"""For :func:`row_error` of a whole bfloat16 layer that accumulates in float32.
+
+bfloat16 rounds to 2**-8 at most, to 2**-9.3 in the root mean square. The rounded hidden row spreads as that of the
+output's rms; the largest of 1e7 such errors is under 6 standard deviations (0.01). The rounded output adds 2**-8 of
+its largest element, under 6 rms (0.024). Together below 0.04; a dropped expert, tail or scale changes some element by
+its own size, about 1.
+"""
+
+LAYER_TOLERANCE = {
+    "bfloat16": BF16_TOLERANCE,
+    "float16": 0.01,
+    "fp8": 0.35,
+    "fp8_block": 0.35,
+    "int8": 0.35,
+    "mxfp4": BF16_TOLERANCE,
+    "int4": BF16_TOLERANCE,
+}
+"""For :func:`row_error` of a whole layer against the unquantised activations and the weights as they were rounded.
+
+4-bit weights meet 16-bit activations, so only those round. e4m3 keeps 3 bits of mantissa: 2**-4 at most, 0.026 in the
+root mean square, twice (x and the hidden row) and widened by the activation's slope: 0.05 of the output's rms, whose
+largest of 1e7 is under 6 standard deviations. int8 rounds to 1/127 of the row's peak, 5 to 15 rms: 0.035, the same.
 """

@@ -4,19 +4,25 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
+Value = int | bool
+"""Of one tile field."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TileConfig:
-    """Positive whole numbers that choose one compiled form (and launch order) of a kernel.
+    """Positive whole numbers and switches that choose one compiled form (and launch order) of a kernel.
 
     Raises:
-        ValueError: a field is not a positive whole number.
+        ValueError: a field is not a positive whole number, or a switch is not true or false.
     """
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if field.type is bool:
+                if not isinstance(value, bool):
+                    raise ValueError(f"{field.name} = {value!r} is not true or false")
+            elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{field.name} = {value!r} is not a positive whole number")
 
     @classmethod
@@ -37,7 +43,7 @@ class TileConfig:
             raise ValueError(f"tile field {missing[0]!r} is missing; the fields are {', '.join(cls.fields())}")
         return cls(**values)
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, Value]:
         return dataclasses.asdict(self)
 
     def label(self) -> str:
@@ -46,8 +52,17 @@ class TileConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TritonTile(TileConfig):
-    """``group_m`` is the number of row tiles that share a column of weights; it is a launch argument and does
-    not change the binary."""
+    """One program's share of a grouped GEMM, and how programs and loads are arranged.
+
+    Args:
+        block_m, block_n, block_k: token rows, output columns (of gate and of up each), depth of a step.
+        num_warps, num_stages: Triton's own.
+        group_m: row tiles that share a column of weights; a launch argument, the same binary.
+        split_k: parts of K that run side by side; a launch argument too.
+        persistent: programs stay and walk the tiles.
+        tma: weights (and rows in expert order) through tensor descriptors.
+        swap_ab: the weights' rows take the wide side of the matrix instruction.
+    """
 
     block_m: int
     block_n: int
@@ -55,9 +70,20 @@ class TritonTile(TileConfig):
     num_warps: int
     num_stages: int
     group_m: int = 8
+    split_k: int = 1
+    persistent: bool = False
+    tma: bool = False
+    swap_ab: bool = False
 
     def label(self) -> str:
-        return f"{self.block_m}x{self.block_n}x{self.block_k} w{self.num_warps} s{self.num_stages} g{self.group_m}"
+        words = [f"{self.block_m}x{self.block_n}x{self.block_k}", f"w{self.num_warps}", f"s{self.num_stages}"]
+        words.append(f"g{self.group_m}")
+        if self.split_k > 1:
+            words.append(f"k{self.split_k}")
+        words += [
+            word for word, on in (("persistent", self.persistent), ("tma", self.tma), ("swap", self.swap_ab)) if on
+        ]
+        return " ".join(words)
 
 
 @dataclass(frozen=True, kw_only=True)

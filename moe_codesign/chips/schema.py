@@ -4,6 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 
+_RATE_OF = {"fp8_block": "fp8", "mxfp4": "bfloat16", "int4": "bfloat16"}
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,8 +94,8 @@ class Chip(_Table):
         return self.name == "cpu"
 
     def peak(self, dtype: str) -> float | None:
-        """Dense FLOP/s for ``dtype``; ``fp8_block`` runs at the fp8 rate. None: the chip has no such type."""
-        return self.peak_flops_per_s.get({"fp8_block": "fp8"}.get(dtype, dtype))
+        """Dense FLOP/s for ``dtype``, 4-bit weights at the rate of 16 bits. None: the chip has no such type."""
+        return self.peak_flops_per_s.get(_RATE_OF.get(dtype, dtype))
 
     def usd_per_hour(self) -> float | None:
         """The lowest listed price of one chip-hour."""

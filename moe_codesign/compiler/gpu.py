@@ -1,7 +1,6 @@
 """Compile a Triton kernel for a GPU that is not here, and read the binary. Runs in a child process."""
 
 import re
-import shutil
 import subprocess
 import tempfile
 import time
@@ -10,33 +9,35 @@ from typing import Any
 
 from moe_codesign.compiler.artifact import Artifact, GpuFacts, Request
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
-from moe_kernels.kernel import kernels
+from moe_kernels.kernel import Problem, kernels
 
 
 def compile_gpu(request: Request) -> Artifact:
     """Compile one request, whose target is ``cuda:SM`` or ``hip:GFX``, with Triton."""
+    kernel = kernels()[0][request.kernel]
+    if reason := kernel.refuses(Problem(op=request.op, dtype=request.dtype), request.tile, request.target):
+        return request.outcome("refused", reason)
+    start = time.perf_counter()
+    try:
+        source, options = kernel.build(request.op, request.tile, request.dtype, request.target)
+        facts = binary_facts(source, options, request.target)
+    except Exception as error:  # whatever a compiler raises is a result
+        return request.outcome("failed", _first_line(error), compile_s=time.perf_counter() - start)
+    return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts)
+
+
+def binary_facts(source: Any, options: dict[str, Any], target: str) -> GpuFacts:
+    """Compile any Triton source for ``cuda:SM`` or ``hip:GFX`` and read the binary. Raises what the compiler raises."""
     import triton
     from triton.backends.compiler import GPUTarget
 
-    kernel = kernels()[0][request.kernel]
-    if reason := kernel.refuses(request.op, request.tile, request.dtype):
-        return request.outcome("refused", reason)
-    backend, arch = request.target.split(":")
-    target = GPUTarget(backend, int(arch) if backend == "cuda" else arch, 32 if backend == "cuda" else 64)
-    source, options = kernel.build(request.op, request.tile)
-    scratch = tempfile.mkdtemp(prefix="moe-codesign-")
-    start = time.perf_counter()
-    try:
+    backend, arch = target.split(":")
+    with tempfile.TemporaryDirectory(prefix="moe-codesign-") as scratch, triton.knobs.cache.scope():
         # Triton's own cache would make compile times and failures depend on earlier runs.
-        with triton.knobs.cache.scope():
-            triton.knobs.cache.dir = scratch
-            compiled = triton.compile(source, target=target, options=options)
-        facts = _nvidia(compiled, Path(scratch)) if backend == "cuda" else _amd(compiled)
-    except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome("failed", _first_line(error), compile_s=time.perf_counter() - start)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts)
+        triton.knobs.cache.dir = scratch
+        chip = GPUTarget(backend, int(arch) if backend == "cuda" else arch, 32 if backend == "cuda" else 64)
+        compiled = triton.compile(source, target=chip, options=options)
+        return _nvidia(compiled, Path(scratch)) if backend == "cuda" else _amd(compiled)
 
 
 def _first_line(error: Exception) -> str:

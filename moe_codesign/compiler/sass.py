@@ -17,7 +17,7 @@ MATRIX_OPCODES = re.compile(r"^(HMMA|HGMMA|QGMMA|IMMA|IGMMA|QMMA|UTC\w*MMA|v_mfm
 
 @dataclass(frozen=True)
 class Listing:
-    """Opcode counts of a program, and of its main loop: the loop with the most matrix instructions."""
+    """Opcode counts of a program, and of its main loop: the innermost one with the most matrix instructions."""
 
     instructions: dict[str, int]
     loop_instructions: int
@@ -56,9 +56,26 @@ def _read(
             if to and ("BRA" in opcode or "branch" in opcode) and to[1] in labels:
                 loops.append((labels[to[1]], len(opcodes)))
     best = (0, 0)
-    for start, end in loops:
+    for start, end in _innermost(opcodes, loops):
         matrix = sum(bool(MATRIX_OPCODES.match(op)) for op in opcodes[start:end])
-        # On a tie the shorter loop is the inner one.
-        if (matrix, -(end - start)) > (best[1], -best[0]) and matrix:
+        if matrix > best[1]:
             best = (end - start, matrix)
     return Listing(dict(Counter(opcodes).most_common()), *best)
+
+
+def _innermost(opcodes: list[str], loops: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Loops with matrix instructions that hold no other such loop.
+
+    A backward branch over the program's end is no loop: waits that rarely spin are placed behind it.
+    """
+    real = [
+        (start, end)
+        for start, end in loops
+        if not any(op in ("EXIT", "s_endpgm") for op in opcodes[start:end])
+        and any(MATRIX_OPCODES.match(op) for op in opcodes[start:end])
+    ]
+    return [
+        outer
+        for outer in real
+        if not any(inner != outer and outer[0] <= inner[0] and inner[1] <= outer[1] for inner in real)
+    ]

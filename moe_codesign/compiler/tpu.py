@@ -42,10 +42,10 @@ def prepare_process() -> Path:
 
 def compile_tpu(request: Request, folder: Path) -> Artifact:
     """Compile the probes of one request with Mosaic and libtpu; ``folder`` is the process's dump folder."""
-    from moe_kernels.kernel import kernels
+    from moe_kernels.kernel import Problem, kernels
 
     kernel = kernels()[0][request.kernel]
-    if reason := kernel.refuses(request.op, request.tile, request.dtype):
+    if reason := kernel.refuses(Problem(op=request.op, dtype=request.dtype), request.tile, request.target):
         return request.outcome("refused", reason)
     cycles: dict[str, int] = {}
     bundles, instructions = 0, dict[str, int]()

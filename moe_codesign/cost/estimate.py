@@ -1,6 +1,7 @@
 """The estimate of a layer or a grouped GEMM on a chip: best tiles, time, grade, interval, losses."""
 
-from collections.abc import Sequence, Set
+import functools
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,9 +12,10 @@ from moe_codesign.cost.gpu import TileTimes
 from moe_codesign.cost.problem import Bound, GroupedGemm, gemm_bound, layer_bound, layer_gemms
 from moe_codesign.cost.table import F64, Tables, TileSpace, TileTable, kernel_for
 from moe_codesign.errors import UserError
+from moe_codesign.shape import DTYPE_BYTES, activation_bytes
 from moe_codesign.timing import Grade, Timing
 from moe_codesign.workload import RankWork
-from moe_kernels.kernel import Kernel
+from moe_kernels.kernel import Kernel, Problem, kernels
 from moe_kernels.tile import TileConfig
 
 DATASHEET_SLOWDOWN = 2.25
@@ -35,6 +37,9 @@ class Estimate:
     losses_us: dict[str, float] = field(default_factory=dict)
 
 
+Refusals = Mapping[int, str]
+
+
 class NoTileError(Exception):
     """Nothing of the tile space can run this problem; the message says why."""
 
@@ -51,6 +56,14 @@ def rank_tiles(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
     if table.chip.backend == "triton":
         return gpu.tile_times(table, gemm, ideal)
     return tpu.tile_times(table, gemm, ideal)
+
+
+@functools.lru_cache(maxsize=4096)
+def _unsupported(kernel_name: str, tiles: tuple[TileConfig, ...], problem: Problem, target: str | None) -> Refusals:
+    """Tiles (by position) that cannot run a problem of this very size, and why."""
+    kernel = kernels()[0][kernel_name]
+    reasons = ((i, kernel.refuses(problem, tile, target)) for i, tile in enumerate(tiles))
+    return {i: reason for i, reason in reasons if reason is not None}
 
 
 def estimate_layer(
@@ -112,10 +125,10 @@ def estimate_gemm(
     return _compose(chip, bound, [(gemm, table, _choose(table, gemm, tile))], {"launch": launch}, False)
 
 
-def default_tiles(kernel: Kernel, work: RankWork) -> tuple[TileConfig, TileConfig]:
+def default_tiles(kernel: Kernel, work: RankWork, target: str | None) -> tuple[TileConfig, TileConfig]:
     """What an untuned user of the kernel gets for this work."""
     per_group = work.total_rows / max(int((work.rows > 0).sum()), 1)
-    first, second = (kernel.default_tile(g.op, per_group, g.k, g.n) for g in layer_gemms(work))
+    first, second = (kernel.default_tile(g.problem, per_group, target) for g in layer_gemms(work))
     return first, second
 
 
@@ -125,13 +138,22 @@ def _choose(table: TileTable, gemm: GroupedGemm, wanted: TileConfig | None) -> i
         if row is None:
             reason = table.refused.get(wanted, "it was not compiled")
             raise NoTileError(f"tile {wanted.label()} of {table.op} on {table.chip.name}: {reason}")
+        if misfit := table.kernel.refuses(gemm.problem, wanted, table.chip.target):
+            raise NoTileError(f"tile {wanted.label()} of {table.op} on {table.chip.name}: {misfit}")
         return row
-    return int(np.argmin(rank_tiles(table, gemm).total_us))
+    times = rank_tiles(table, gemm).total_us
+    refused = _unsupported(table.kernel.name, table.tiles, gemm.problem, table.chip.target)
+    if len(refused) == len(table):
+        raise NoTileError(f"no tile of {table.kernel.name} {table.op} takes K = {gemm.k}: {refused[0]}")
+    times[list(refused)] = np.inf
+    return int(np.argmin(times))
 
 
 def _layer_overhead(chip: Chip, work: RankWork) -> dict[str, float]:
     if chip.backend == "triton":
-        return {"launch": gpu.LAYER_LAUNCHES * gpu.LAUNCH_US}
+        # Two more where activations are quantised: before each GEMM.
+        launches = gpu.LAYER_LAUNCHES + (2 if activation_bytes(work.dtype) == 1 else 0)
+        return {"launch": launches * gpu.LAUNCH_US}
     # Rows are put in expert order before, and summed per token after: both read and write every row.
     moved = work.hidden_size * (4.0 * work.total_rows + 4.0 * work.total_rows + 4.0 * work.tokens)
     return {"launch": tpu.LAUNCH_US, "permute": 1e6 * moved / chip.memory.hbm_bytes_per_s}
@@ -154,9 +176,10 @@ def _compose(
     low, high = (gpu if chip.backend == "triton" else tpu).INTERVAL
     notes = []
     for gemm, table, row in chosen:
-        if chip.backend == "triton" and (gemm.k % 16 or gemm.n % 16):
+        aligned = 128 // (8 * min(DTYPE_BYTES[gemm.dtype], 2.0))
+        if chip.backend == "triton" and (gemm.k % aligned or gemm.n % aligned):
             high *= _UNALIGNED_WIDENING
-            notes.append(f"rows of {gemm.k} or {gemm.n} elements are no multiple of 16: loads are narrow")
+            notes.append(f"rows of {gemm.k} or {gemm.n} elements are no multiple of 16 bytes: loads are narrow")
             break
         if chip.backend == "pallas" and gemm.k > table.columns["tile_k"][row] and gemm.k % table.columns["tile_k"][row]:
             high *= tpu.RAGGED_DEPTH

@@ -13,7 +13,7 @@ import numpy as np
 from moe_codesign.chips import Chip
 from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.table import F64, TileTable
-from moe_codesign.shape import DTYPE_BYTES
+from moe_codesign.shape import DTYPE_BYTES, activation_bytes
 
 _OVERLAP = 3.0
 """Exponent of the power mean that joins core, HBM and L2 time (2 to 3 fits measured fused-MoE data)."""
@@ -75,16 +75,21 @@ def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
     chip, c = table.chip, table.columns
     cores = float(chip.core.count)
     bm, bn, bk = c["block_m"], c["block_n"], c["block_k"]
-    item = DTYPE_BYTES[gemm.dtype]
+    weight_item, item = DTYPE_BYTES[gemm.dtype], activation_bytes(gemm.dtype)
     rows = gemm.rows[gemm.rows > 0]
     if "padding" in ideal:
         row_tiles, col_tiles, iterations = rows.sum() / bm, gemm.n / bn, gemm.k / bk
     else:
         row_tiles = _row_tiles(rows, bm)
         col_tiles, iterations = np.ceil(gemm.n / bn), np.ceil(gemm.k / bk)
-    blocks = row_tiles * col_tiles
+    # No more parts than there are steps of K.
+    splits = np.minimum(c["split_k"], np.maximum(iterations, 1.0))
+    iterations = np.ceil(iterations / splits) if "padding" not in ideal else iterations / splits
+    blocks = row_tiles * col_tiles * splits
 
     resident = resident_blocks(table)
+    # A persistent launch starts this many programs on a core, and no more.
+    resident = np.where(c["persistent"] > 0, np.minimum(resident, np.maximum(8 // c["num_warps"], 1)), resident)
     fill = blocks / (cores * resident)
     # The last wave is rarely in step with the others: halfway between whole waves and none.
     waves = fill if "waves" in ideal else np.where(fill <= 1.0, 1.0, (np.ceil(fill) + fill) / 2)
@@ -93,9 +98,8 @@ def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
     clock = chip.core.clock_hz or 1e9
     latency_us = (chip.memory.hbm_latency_ns or 500.0) / 1e3
     share = np.where(c["wide_mma"] > 0, 1.0, _LEGACY_MMA_SHARE) if _has_wide_mma(chip) else 1.0
-    matrix_us = (
-        1e6 * (2.0 * bm * bn * bk * gemm.matrices) / (_peak(chip, gemm.dtype) / cores * _MATRIX_EFFICIENCY * share)
-    )
+    peak = np.where(c["narrow_mma"] > 0, _peak(chip, gemm.dtype), _peak(chip, "bfloat16"))
+    matrix_us = 1e6 * (2.0 * bm * bn * bk * gemm.matrices) / (peak / cores * _MATRIX_EFFICIENCY * share)
     issue_us = 1e6 * c["loop_instructions"] * c["num_warps"] / (chip.core.schedulers or 4) / clock
     load_us = latency_us / np.maximum(c["num_stages"] - 1, 1)
     step_us = np.maximum(busy * np.maximum(matrix_us, issue_us), load_us)
@@ -106,20 +110,24 @@ def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
 
     # A column of weights is fetched again for each further band of group_m row tiles unless the L2 kept it.
     bands = np.maximum(row_tiles / max(len(rows), 1) / c["group_m"], 1.0)
-    footprint = gemm.k * gemm.n * gemm.matrices * item
+    footprint = gemm.k * gemm.n * gemm.matrices * weight_item
     forgotten = 1.0 / (1.0 + ((chip.memory.l3_bytes or chip.memory.l2_bytes or 1.0) / footprint) ** 2)
     weights = gemm.weight_bytes * (1.0 + (bands - 1.0) * forgotten)
     read = gemm.tokens * gemm.k * item if not gemm.accumulates else gemm.total_rows * gemm.k * item
     written = gemm.total_rows * gemm.n * item if not gemm.accumulates else 2 * gemm.tokens * gemm.n * 4.0
     hbm_us = 1e6 * (weights + read + written) / (chip.memory.hbm_bytes_per_s * chip.memory.hbm_efficiency)
 
-    traffic = blocks * iterations * (bm + bn * gemm.matrices) * bk * item
-    if gemm.accumulates:
-        traffic = traffic + 2 * gemm.total_rows * gemm.n * 4.0
+    traffic = blocks * iterations * (bm * item + bn * gemm.matrices * weight_item) * bk
+    # float32 results of each part: added in place, or written and read again by the activation.
+    parts = splits if gemm.accumulates else np.where(splits > 1, splits, 0.0) * gemm.matrices
+    traffic = traffic + 2 * parts * gemm.total_rows * gemm.n * 4.0
     l2_us = 1e6 * traffic / (chip.memory.l2_bytes_per_s or chip.memory.hbm_bytes_per_s)
 
     core_us, hbm_us, l2_us = (_SUSTAINED * part for part in (core_us, hbm_us, l2_us))
     total = (core_us**_OVERLAP + hbm_us**_OVERLAP + l2_us**_OVERLAP) ** (1 / _OVERLAP)
+    # Parts of GEMM 1 are summed by a kernel of their own.
+    reduce_us = np.where((splits > 1) & (not gemm.accumulates), LAUNCH_US, 0.0)
+    total = total + reduce_us
     waiting = busy * np.maximum(matrix_us, issue_us) < load_us
     return TileTimes(
         total,
@@ -128,6 +136,7 @@ def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
             "latency": np.where(waiting, core_us, 0.0),
             "memory": hbm_us + 0 * total,
             "l2": l2_us + 0 * total,
+            "launch": reduce_us,
         },
     )
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from moe_codesign.chips import Chip
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Counts
-from moe_codesign.shape import DTYPE_BYTES
+from moe_codesign.shape import DTYPE_BYTES, activation_bytes
 from moe_codesign.workload import RankWork
-from moe_kernels.kernel import Op
+from moe_kernels.kernel import Op, Problem
 
 Range = tuple[float, float]
 
@@ -30,6 +30,11 @@ class GroupedGemm:
     @property
     def matrices(self) -> int:
         return 2 if self.op == "gate_up" else 1
+
+    @property
+    def problem(self) -> Problem:
+        """What a kernel is asked whether it supports."""
+        return Problem(op=self.op, dtype=self.dtype, k=self.k, n=self.n)
 
     @property
     def total_rows(self) -> int:
@@ -95,7 +100,7 @@ def layer_bound(chip: Chip, work: RankWork) -> Bound:
         UserError: the chip has no matrix units for the dtype.
     """
     gemms = layer_gemms(work)
-    activations = 2 * work.fewest_tokens * work.hidden_size * DTYPE_BYTES[work.dtype]
+    activations = 2 * work.fewest_tokens * work.hidden_size * activation_bytes(work.dtype)
     total_bytes = sum(g.weight_bytes for g in gemms) + activations
     return _bound(chip, sum(g.flops for g in gemms), total_bytes, work.dtype)
 
@@ -106,5 +111,5 @@ def gemm_bound(chip: Chip, gemm: GroupedGemm) -> Bound:
     Raises:
         UserError: the chip has no matrix units for the dtype.
     """
-    activations = gemm.total_rows * (gemm.k + gemm.n) * DTYPE_BYTES[gemm.dtype]
+    activations = gemm.total_rows * (gemm.k + gemm.n) * activation_bytes(gemm.dtype)
     return _bound(chip, gemm.flops, gemm.weight_bytes + activations, gemm.dtype)

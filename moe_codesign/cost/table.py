@@ -10,11 +10,15 @@ from moe_codesign.chips import Chip
 from moe_codesign.compiler import Artifact, ArtifactCache, Request, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
 from moe_codesign.errors import UserError
-from moe_kernels.kernel import Kernel, Op, kernels
-from moe_kernels.tile import TileConfig
+from moe_kernels.kernel import Kernel, Op, Problem, kernels
+from moe_kernels.tile import TileConfig, Value
 
 F64 = npt.NDArray[np.float64]
-TileSpace = Mapping[str, tuple[int, ...]]
+TileSpace = Mapping[str, tuple[Value, ...]]
+
+
+_DEFAULT_ROWS = (1, 8, 24, 48, 96, 256, 1024)
+"""Rows per expert: one of each range that default rules tell apart."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class TileTable:
             rows = {tile: i for i, tile in enumerate(self.tiles)}
             self.__dict__["_row_index"] = rows
         return rows
+
+
+_NARROW_MMA = ("QGMMA", "QMMA", "IGMMA", "IMMA", "fp8", "f8f6f4", "i8")
+"""Words of 8-bit matrix instructions. Without them 8-bit operands were widened, and run at the 16-bit rate."""
 
 
 def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
@@ -76,16 +84,17 @@ class Tables:
         self.progress = progress
         self._tables: dict[tuple[str, str, Op, str, str], TileTable] = {}
 
-    def prepare(self, wanted: Iterable[tuple[Chip, TileSpace | None, Iterable[Op]]], dtype: str = "bfloat16") -> None:
-        """Compile every tile of those (chip, space, ops) that have a compiler, all in one pool."""
+    def prepare(self, wanted: Iterable[tuple[Chip, TileSpace | None, Iterable[Op], str]]) -> None:
+        """Compile every tile of those (chip, space, ops, dtype) that have a compiler, all in one pool."""
         requests: list[Request] = []
-        for chip, space, ops in wanted:
+        for chip, space, ops, dtype in wanted:
             if chip.compiles:
                 kernel = kernel_for(chip)
                 if dtype in kernel.dtypes:
                     for op in ops:
-                        tiles = (*kernel.tiles(_own(kernel, space)), *_defaults(kernel, op))
-                        requests += requests_for(kernel, chip, (op,), dtype, tiles).values()
+                        requests += requests_for(
+                            kernel, chip, (op,), dtype, _tiles(kernel, chip, op, dtype, space)
+                        ).values()
         compile_all(requests, self.cache, jobs=self.jobs, progress=self.progress)
 
     def get(
@@ -101,24 +110,31 @@ class Tables:
         space = _own(kernel, space)
         key = (chip.name, kernel.name, op, dtype, repr(only or sorted(space.items())))
         if key not in self._tables:
-            tiles = [only] if only else dict.fromkeys((*kernel.tiles(space), *_defaults(kernel, op)))
+            tiles = [only] if only else _tiles(kernel, chip, op, dtype, space)
             requests = requests_for(kernel, chip, (op,), dtype, tiles)
             artifacts = compile_all(requests.values(), self.cache, jobs=self.jobs, progress=self.progress)
             rows = {tile: artifacts[r] for (_, tile), r in requests.items()}
-            self._tables[key] = _table(kernel, chip, op, rows)
+            self._tables[key] = table_of(kernel, chip, op, rows)
         return self._tables[key]
 
 
-def _own(kernel: Kernel, space: TileSpace | None) -> dict[str, tuple[int, ...]]:
+def _own(kernel: Kernel, space: TileSpace | None) -> dict[str, tuple[Value, ...]]:
     """The part of a tile space that speaks of this kernel's fields."""
-    return {k: tuple(v) for k, v in (space or {}).items() if k in kernel.tile_space}
+    return {k: tuple(v) for k, v in (space or {}).items() if k in kernel.tile_type.fields()}
 
 
-def _defaults(kernel: Kernel, op: Op) -> list[TileConfig]:
-    return [kernel.default_tile(op, rows, 4096, 4096) for rows in (1, 17, 33, 65)]
+def _tiles(kernel: Kernel, chip: Chip, op: Op, dtype: str, space: TileSpace | None) -> list[TileConfig]:
+    """The tiles of a space that the kernel does not refuse at any size, and those an untuned user gets."""
+    problem = Problem(op=op, dtype=dtype)
+    every = list(kernel.tiles(_own(kernel, space)))
+    good = [tile for tile in every if kernel.refuses(problem, tile, chip.target) is None]
+    defaults = [kernel.default_tile(problem, rows, chip.target) for rows in _DEFAULT_ROWS]
+    # If all are refused, the table says why.
+    return list(dict.fromkeys([*(good or every), *defaults]))
 
 
-def _table(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artifact]) -> TileTable:
+def table_of(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artifact]) -> TileTable:
+    """Columns of compiled tiles; those that the chip cannot launch are listed with their reasons."""
     refused = {t: reason for t, a in rows.items() if (reason := unlaunchable(a, t, chip)) is not None}
     good = {t: a for t, a in rows.items() if t not in refused}
     columns: dict[str, F64] = {}
@@ -133,6 +149,7 @@ def _table(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artifac
         columns["loop_instructions"] = np.array([f.loop_instructions for f in facts], dtype=float)
         columns["waves_per_simd"] = np.array([f.waves_per_simd or 0 for f in facts], dtype=float)
         columns["wide_mma"] = np.array([f.count("GMMA", "UTC") > 0 for f in facts], dtype=float)
+        columns["narrow_mma"] = np.array([f.count(*_NARROW_MMA) > 0 for f in facts], dtype=float)
     elif first is not None:
         tpu = [a.tpu for a in good.values() if a.tpu is not None]
         for name in ("prologue_cycles", "visit_cycles", "edge_cycles", "step_cycles", "bundles"):

@@ -10,7 +10,10 @@ import triton
 from moe_codesign.measure.job import Inputs, Tiles
 from moe_codesign.measure.protocol import F64
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton.fused_moe import moe_experts
+from moe_kernels.triton.formats import fp8_type
+from moe_kernels.triton.launch import Weights, target_of
+from moe_kernels.triton.layer import Expert, experts_in_groups
+from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_weights
 
 _FLUSH_BYTES = 512 << 20
 """Written before each sample: twice the largest last-level cache there is (256 MB on MI300)."""
@@ -24,18 +27,29 @@ class CudaDevice:
         self.software = f"torch {torch.__version__}, triton {triton.__version__}, driver {torch.version.cuda}"
         self._flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device="cuda")
         self._arrays: dict[str, Any] = {}
+        self._expert = Expert()
         self._graphs: dict[str, tuple[Any, torch.Tensor]] = {}
 
-    def load(self, inputs: Inputs) -> None:
+    def load(self, inputs: Inputs, dtype: str) -> None:
         def put(array: Any, dtype: torch.dtype) -> torch.Tensor:
             return torch.from_numpy(array).to(device="cuda", dtype=dtype)
 
+        def weights(array: Any, matrices: int) -> Weights:
+            plain = put(np.ascontiguousarray(array), wide)
+            if dtype in ("bfloat16", "float16"):
+                return plain
+            old = fp8_type(target_of(plain.device)) == "fp8e4b8"
+            fp8 = torch.float8_e4m3fnuz if old else torch.float8_e4m3fn
+            return quantize_weights(plain, dtype, matrices=matrices, fp8=fp8)
+
         self._graphs.clear()
+        wide = torch.float16 if dtype == "float16" else torch.bfloat16
+        self._expert = Expert(activation="relu2" if inputs.up is None else "swiglu")
         up = [w.transpose(0, 2, 1) for w in (inputs.gate, inputs.up) if w is not None]
         self._arrays = {
-            "x": put(inputs.x, torch.bfloat16),
-            "w_up": put(np.ascontiguousarray(np.concatenate(up, axis=1)), torch.bfloat16),
-            "w_down": put(np.ascontiguousarray(inputs.down.transpose(0, 2, 1)), torch.bfloat16),
+            "x": put(inputs.x, wide),
+            "w_up": weights(np.concatenate(up, axis=1), len(up)),
+            "w_down": weights(inputs.down.transpose(0, 2, 1), 1),
             "pair_weight": put(inputs.pair_weight, torch.float32),
             "routings": [(put(s, torch.int32), put(t, torch.int32)) for s, t in inputs.routings],
             "width": inputs.gate.shape[2],
@@ -43,15 +57,15 @@ class CudaDevice:
 
     def _call(self, tiles: Tiles, routing: int) -> torch.Tensor:
         sizes, token = self._arrays["routings"][routing]
-        return moe_experts(
+        return experts_in_groups(
             self._arrays["x"],
             self._arrays["w_up"],
             self._arrays["w_down"],
             token,
             self._arrays["pair_weight"],
             sizes,
-            tile_up=TritonTile.from_dict(tiles[0]),
-            tile_down=TritonTile.from_dict(tiles[1]),
+            self._expert,
+            (TritonTile.from_dict(tiles[0]), TritonTile.from_dict(tiles[1])),
         )
 
     def run(self, tiles: Tiles, routing: int) -> F64:
@@ -64,7 +78,7 @@ class CudaDevice:
         # The allocator hands the block just freed to the next request of its size: the hidden rows, so that rows
         # which GEMM 1 fails to write cannot hold an earlier candidate's right values.
         pairs = self._arrays["pair_weight"].numel()
-        poison = torch.full((pairs, self._arrays["width"]), float("nan"), dtype=torch.bfloat16, device="cuda")
+        poison = torch.full((pairs, self._arrays["width"]), float("nan"), dtype=self._arrays["x"].dtype, device="cuda")
         del poison
         return np.asarray(self._call(tiles, routing).double().cpu().numpy())
 
@@ -91,7 +105,8 @@ class CudaDevice:
         return once
 
     def weights(self) -> tuple[F64, F64, F64 | None, F64]:
-        def host(tensor: torch.Tensor) -> F64:
+        def host(held: Weights) -> F64:
+            tensor = dequantize_weights(held) if isinstance(held, QuantizedWeights) else held
             return np.asarray(tensor.double().cpu().numpy())
 
         width = self._arrays["width"]

@@ -25,7 +25,10 @@ class JaxDevice:
         self._arrays: dict[str, Any] = {}
         self._inputs: Inputs | None = None
 
-    def load(self, inputs: Inputs) -> None:
+    def load(self, inputs: Inputs, dtype: str) -> None:
+        if dtype != "bfloat16":
+            raise ValueError(f"dtype {dtype} is not measured by the Pallas kernels; use bfloat16")
+
         def put(array: Any, dtype: Any) -> jax.Array:
             return jax.device_put(jnp.asarray(array, dtype=dtype), self._device)
 

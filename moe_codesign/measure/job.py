@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from moe_codesign.timing import Timing
 from moe_codesign.workload import RankWork
+from moe_kernels.tile import Value
 
-Tiles = tuple[dict[str, int], dict[str, int]]
+Tiles = tuple[dict[str, Value], dict[str, Value]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class LayerJob:
     intermediate_size: int
     gated: bool
     candidates: tuple[Tiles, ...]
+    dtype: str = "bfloat16"
     seed: int = 0
     min_samples: int = 5
     max_samples: int = 50
@@ -39,6 +41,7 @@ class LayerJob:
             intermediate_size=work.intermediate_size,
             gated=work.gated,
             candidates=candidates,
+            dtype=work.dtype,
             seed=seed,
             budget_s=budget_s,
         )

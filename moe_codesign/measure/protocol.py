@@ -20,8 +20,8 @@ class Device(Protocol):
     name: str
     software: str
 
-    def load(self, inputs: Inputs) -> None:
-        """Put weights and activations on the device, in bfloat16."""
+    def load(self, inputs: Inputs, dtype: str) -> None:
+        """Put weights and activations on the device, in the data type (activations in 16 bits)."""
 
     def run(self, tiles: Tiles, routing: int) -> F64:
         """The layer's output [T, H] under one of the inputs' routings; fresh or poisoned memory each time."""
@@ -30,7 +30,7 @@ class Device(Protocol):
         """A function that runs the layer once under the job's own routing and returns us."""
 
     def weights(self) -> tuple[F64, F64, F64 | None, F64]:
-        """(x, gate, up, down) as the device holds them, after rounding to bfloat16."""
+        """(x, gate, up, down) as the device holds them, after rounding to the data type."""
 
 
 @dataclass
@@ -46,14 +46,15 @@ class _Candidate:
 def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
     """Verify and time every candidate of a job; a candidate that fails does not stop the others."""
     inputs = make_inputs(job)
-    device.load(inputs)
+    device.load(inputs, job.dtype)
+    tolerance = reference.LAYER_TOLERANCE[job.dtype]
     expected = _References(device, inputs)
     alive: list[_Candidate] = []
     outcomes: dict[int, Outcome] = {}
     for position, tiles in enumerate(job.candidates):
         try:
-            error, checks = _verify(device, tiles, expected, range(len(inputs.routings)))
-            if not error <= reference.BF16_TOLERANCE:
+            error, checks = _verify(device, tiles, expected, range(len(inputs.routings)), tolerance)
+            if not error <= tolerance:
                 outcomes[position] = Failure(tiles=tiles, reason=f"wrong result: row error {error:.3g}")
                 continue
             alive.append(_Candidate(position, tiles, error, checks, device.timer(tiles), []))
@@ -66,11 +67,11 @@ def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
         if position in outcomes:
             continue
         try:
-            error, checks = _verify(device, candidate.tiles, expected, (0,))
+            error, checks = _verify(device, candidate.tiles, expected, (0,), tolerance)
         except Exception as problem:
             outcomes[position] = Failure(tiles=candidate.tiles, reason=_reason(problem))
             continue
-        if not error <= reference.BF16_TOLERANCE:
+        if not error <= tolerance:
             reason = f"wrong result after timing: row error {error:.3g}"
             outcomes[position] = Failure(tiles=candidate.tiles, reason=reason)
             continue
@@ -103,11 +104,13 @@ class _References:
         return self._known[routing]
 
 
-def _verify(device: Device, tiles: Tiles, expected: _References, routings: Sequence[int]) -> tuple[float, int]:
+def _verify(
+    device: Device, tiles: Tiles, expected: _References, routings: Sequence[int], tolerance: float
+) -> tuple[float, int]:
     worst = 0.0
     for routing in routings:
         error = reference.row_error(device.run(tiles, routing), expected[routing])
-        if not error <= reference.BF16_TOLERANCE:
+        if not error <= tolerance:
             return error, len(routings)
         worst = max(worst, error)
     return worst, len(routings)

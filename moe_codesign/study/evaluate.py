@@ -96,7 +96,7 @@ class Evaluator:
         for workload in self.workloads:
             try:
                 work = rank_work(self.reference, workload)
-                wanted = default_tiles(self.kernel, work) if self.kernel else None
+                wanted = default_tiles(self.kernel, work, self.chip.target) if self.kernel else None
                 timing, kernel, chosen = self._time(work, wanted, 0)
             except (NoTileError, InfeasibleError, UserError):
                 continue
@@ -144,7 +144,7 @@ class Evaluator:
         candidates = [wanted] if wanted else self._promising(work)
         for tiles in candidates:
             for op, tile in zip(layer_gemms(work), tiles, strict=True):
-                if reason := self.kernel.refuses(op.op, tile, work.dtype):
+                if reason := self.kernel.refuses(op.problem, tile, self.chip.target):
                     raise InfeasibleError(f"kernel: {reason}")
         job = LayerJob.of(
             work,
@@ -181,7 +181,7 @@ class Evaluator:
             ]
             return [(a, b) for a, b in zip(orders[0][:top], orders[1][:top], strict=True)]
         best = estimate_layer(self.tables, self.chip, work, space=self.tile_space).tiles
-        return list(dict.fromkeys([(best[0], best[1]), default_tiles(self.kernel, work)]))[:top]
+        return list(dict.fromkeys([(best[0], best[1]), default_tiles(self.kernel, work, self.chip.target)]))[:top]
 
 
 def _weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:

@@ -28,7 +28,7 @@ from moe_codesign.store import Store, TrialRow, configure_sqlite
 from moe_codesign.study.evaluate import Evaluator, InfeasibleError, Tiles
 from moe_codesign.study.space import SHAPE_FIELDS, Choice, Space, Span
 from moe_kernels.kernel import Kernel, Op
-from moe_kernels.tile import TileConfig
+from moe_kernels.tile import TileConfig, Value
 
 _STARTUP_TRIALS = 12
 """Random trials before TPE models them: two per shape field that a space usually varies."""
@@ -70,7 +70,11 @@ def run_search(
         try:
             gated = Evaluator(space, chips[0], tables, None).reference.gated
             ops: tuple[Op, ...] = ("gate_up" if gated else "up", "down")
-            tables.prepare((chip, space.tile_space(chip.name, chip.backend), ops) for chip in chips)
+            tables.prepare(
+                (chip, space.tile_space(chip.name, chip.backend), ops, workload.dtype)
+                for chip in chips
+                for workload in space.workloads_on(chip.name)
+            )
             with _storage(store) as storage:
                 for name, chip in named:
                     with _bench(chip) as bench:
@@ -251,8 +255,16 @@ class _Runner:
         }
 
     def _suggest_tile(self, trial: Trial, kernel: Kernel, prefix: str) -> TileConfig:
-        space = {**kernel.tile_space, **self.evaluator.tile_space}
-        return kernel.tile_type.from_dict({f: _suggest(trial, f"{prefix}.{f}", list(v)) for f, v in space.items()})
+        ways = kernel.tile_spaces
+        way = next(iter(ways)) if len(ways) == 1 else str(trial.suggest_categorical(f"{prefix}.way", sorted(ways)))
+        space = {**ways[way], **self.evaluator.tile_space}
+        # The same field may have other values in another way, which Optuna takes for another parameter.
+        name = prefix if len(ways) == 1 else f"{prefix}.{way}"
+        return kernel.tile_type.from_dict({f: _choose(trial, f"{name}.{f}", v) for f, v in space.items()})
+
+
+def _choose(trial: Trial, name: str, values: tuple[Value, ...]) -> Value:
+    return values[0] if len(values) == 1 else trial.suggest_categorical(name, sorted(values))
 
 
 def _suggest(trial: Trial, name: str, choice: Choice) -> int:

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictBool, ValidationError, model_validator
 
 from moe_codesign.chips import chip_names
 from moe_codesign.errors import UserError
@@ -13,6 +13,7 @@ from moe_codesign.pair import MAXIMISED, METRICS
 from moe_codesign.routing import Routing
 from moe_codesign.shape import DTYPE_BYTES
 from moe_codesign.workload import Workload
+from moe_kernels.tile import Value
 
 SHAPE_FIELDS = (
     "hidden_size",
@@ -113,7 +114,7 @@ class Space(_Table):
     objectives: Annotated[list[str], Field(min_length=1)]
     seed: int = Field(default=0, ge=0)
     shape: dict[str, Choice]
-    tiles: dict[str, dict[str, Annotated[list[PositiveInt], Field(min_length=1)]]] = {}
+    tiles: dict[str, dict[str, Annotated[list[StrictBool | PositiveInt], Field(min_length=1)]]] = {}
     workloads: Annotated[list[WorkloadTable], Field(min_length=1)]
     constraints: Constraints = Constraints()
     budget: Budget = Budget()
@@ -159,7 +160,7 @@ class Space(_Table):
         own |= {w.name: w for w in self.workloads if w.chips is not None and chip in w.chips}
         return list(own.values())
 
-    def tile_space(self, chip: str, backend: str) -> dict[str, tuple[int, ...]]:
+    def tile_space(self, chip: str, backend: str) -> dict[str, tuple[Value, ...]]:
         """Tile values for a chip: under its name, else under its backend's."""
         return {k: tuple(v) for k, v in (self.tiles.get(chip) or self.tiles.get(backend) or {}).items()}
 

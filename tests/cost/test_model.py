@@ -126,7 +126,7 @@ def test_resident_blocks_obey_every_limit(tables: Tables) -> None:
 def test_one_gemm_and_a_tile_that_cannot_run(tables: Tables) -> None:
     chip: Chip = load_chip("h100_sxm")
     gemm = GroupedGemm("down", np.array([5, 0, 300]), 2880, 704, 305, "bfloat16", accumulates=False)
-    timing = estimate_gemm(tables, chip, gemm, tile=kernel_for(chip).default_tile("down", 64, 1, 1)).timing
+    timing = estimate_gemm(tables, chip, gemm, tile=kernel_for(chip).default_tile(gemm.problem, 64, chip.target)).timing
     assert timing.latency_us > timing.bound_us
     huge = kernel_for(chip).tile_type.from_dict(
         {"block_m": 128, "block_n": 256, "block_k": 128, "num_warps": 8, "num_stages": 4}

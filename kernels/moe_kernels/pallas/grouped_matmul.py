@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from moe_kernels.kernel import Kernel, Op
+from moe_kernels.kernel import Kernel, Op, Problem
 from moe_kernels.tile import PallasTile
 
 Visits = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -212,9 +212,9 @@ def probe(op: Op, tile: PallasTile, num_visits: int, depth_tiles: int) -> tuple[
     return run, arguments
 
 
-def _refuses(op: Op, tile: PallasTile, dtype: str) -> str | None:
-    if dtype != "bfloat16":
-        return f"dtype {dtype} is not supported by pallas.grouped_matmul; use bfloat16"
+def _refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | None:
+    if problem.dtype != "bfloat16":
+        return f"dtype {problem.dtype} is not supported by pallas.grouped_matmul; use bfloat16"
     if tile.tile_m % 16:
         return f"tile_m = {tile.tile_m} is no multiple of 16, the bfloat16 sublane tile"
     for field in ("tile_k", "tile_n"):
@@ -223,7 +223,7 @@ def _refuses(op: Op, tile: PallasTile, dtype: str) -> str | None:
     return None
 
 
-def _default_tile(op: Op, rows_per_group: float, k: int, n: int) -> PallasTile:
+def _default_tile(problem: Problem, rows_per_group: float, target: str | None) -> PallasTile:
     """An untuned user's tile: 512 x 512 weights keep every generation's matrix units fed and fit any VMEM."""
     return PallasTile(tile_m=16 if rows_per_group <= 16 else 128, tile_k=512, tile_n=512)
 
@@ -231,7 +231,7 @@ def _default_tile(op: Op, rows_per_group: float, k: int, n: int) -> PallasTile:
 KERNEL = Kernel(
     name="pallas.grouped_matmul",
     tile_type=PallasTile,
-    tile_space={"tile_m": (16, 64, 128, 256), "tile_k": (512, 768, 1024), "tile_n": (256, 512, 768)},
+    tile_spaces={"grid": {"tile_m": (16, 64, 128, 256), "tile_k": (512, 768, 1024), "tile_n": (256, 512, 768)}},
     launch_fields=frozenset(),
     dtypes=("bfloat16",),
     refuses=_refuses,

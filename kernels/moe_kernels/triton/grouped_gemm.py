@@ -1,243 +1,371 @@
-"""Grouped GEMM over expert-sorted rows: both halves of a mixture-of-experts layer, in Triton.
+"""The grouped GEMM over expert-sorted rows: both halves of a mixture-of-experts layer, forward and data gradient.
 
-GEMM 1 (``gate_up``) gathers token rows, multiplies them by their expert's gate and up matrices and applies
-SwiGLU before anything is written (``up``: one matrix and squared ReLU). GEMM 2 (``down``) multiplies by the
-expert's down matrix, scales by the router weight and adds into the token's row. bfloat16 in, float32 accumulation.
+One kernel, whose compile-time switches choose what it is:
 
-Layouts (the ones vLLM and Hugging Face store, so no weight is transposed at load time):
+- **GEMM 1** gathers token rows, multiplies them by their expert's gate and up matrices and applies the activation
+  before anything is written. **GEMM 2** reads hidden rows in expert order, multiplies by the down matrix and weights
+  each row by the router.
+- **Paths**: one tile per program, or persistent programs that walk the tiles; split along K (the second grid axis);
+  weights (and hidden rows) through tensor descriptors, that is by TMA; operands swapped, so that weight rows are the
+  wide side of the matrix instruction when an expert has few token rows.
+- **Data types**: see :mod:`moe_kernels.triton.formats`. Accumulation is float32 (int32 for int8).
 
-=============  =======================  ==============================================
-``x``          [num_tokens, H]          token rows
-``w_gate_up``  [num_experts, 2 I, H]    gate rows first, then up rows; [.., I, H] not gated
-``w_down``     [num_experts, H, I]
-``hidden``     [num_tokens * k, I]      in expert order, between the two GEMMs
-``out``        [num_tokens, H]          float32; summed with atomic adds over the k experts
-=============  =======================  ==============================================
+Gate and up rows alternate inside a tile: column 2 j of the product is gate j and column 2 j + 1 is up j. Both
+then lie in one thread's registers, one matrix instruction covers both, and a 4-dimensional descriptor fetches them
+together whichever way the checkpoint stores them.
 """
 
 from pathlib import Path
-from typing import Any
 
 import triton
 import triton.language as tl
 
-from moe_kernels.kernel import Kernel, Op
+from moe_kernels.kernel import Kernel
 from moe_kernels.tile import TritonTile
+from moe_kernels.triton import ahead_of_time, unpack
+from moe_kernels.triton.activation import activate
+from moe_kernels.triton.formats import SERVED
+from moe_kernels.triton.support import refusal
+from moe_kernels.triton.tiles import default_tile
 
 
 @triton.jit
-def _locate(
-    tile_expert_ptr,
-    tile_row_ptr,
-    offsets_ptr,
-    num_row_tiles,
-    num_col_tiles,
-    group_m,
-    BLOCK_M: tl.constexpr,
-):
+def _band(tile, num_row_tiles, num_col_tiles, group_m):
     # Neighbouring programs share a column of weights for group_m row tiles, so the weight tile is
     # read from L2 and not from HBM when an expert owns several row tiles.
-    pid = tl.program_id(0)
     in_band = group_m * num_col_tiles
-    first = (pid // in_band) * group_m
+    first = (tile // in_band) * group_m
     height = min(num_row_tiles - first, group_m)
-    row_tile = first + (pid % in_band) % height
-    col_tile = (pid % in_band) // height
+    return first + (tile % in_band) % height, (tile % in_band) // height
+
+
+@triton.jit
+def _multiply(a, w, acc, TRANSPOSED: tl.constexpr, SWAP_AB: tl.constexpr):
+    # a [BLOCK_M, BLOCK_K]; w [W_ROWS, BLOCK_K], or [BLOCK_K, W_ROWS] if transposed.
+    if TRANSPOSED:
+        acc = tl.dot(a, w, acc, input_precision="ieee", out_dtype=acc.dtype)
+    elif SWAP_AB:
+        acc = tl.dot(w, tl.trans(a), acc, input_precision="ieee", out_dtype=acc.dtype)
+    else:
+        acc = tl.dot(a, tl.trans(w), acc, input_precision="ieee", out_dtype=acc.dtype)
+    return acc
+
+
+@triton.jit
+def _zeros(ROWS: tl.constexpr, COLS: tl.constexpr, SWAP_AB: tl.constexpr, dtype: tl.constexpr):
+    if SWAP_AB:
+        acc = tl.zeros((COLS, ROWS), dtype=dtype)
+    else:
+        acc = tl.zeros((ROWS, COLS), dtype=dtype)
+    return acc
+
+
+@triton.jit
+def _scaled(product, row_scale, col_scale, SWAP_AB: tl.constexpr):
+    if SWAP_AB:
+        scaled = product * col_scale[:, None] * row_scale[None, :]
+    else:
+        scaled = product * row_scale[:, None] * col_scale[None, :]
+    return scaled
+
+
+@triton.jit
+def _gemm_tile(
+    tile,
+    a,
+    w,
+    out_ptr,
+    a_scale_ptr,
+    w_scale_ptr,
+    bias_ptr,
+    row_token_ptr,
+    row_slot_ptr,
+    row_weight_ptr,
+    tile_expert_ptr,
+    tile_row_ptr,
+    tile_end_ptr,
+    num_row_tiles,
+    num_rows,
+    group_m,
+    K,
+    N,
+    w_stride_expert,
+    w_stride_matrix,
+    w_stride_row,
+    w_group,
+    alpha,
+    limit,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    FORMAT: tl.constexpr,
+    MATRICES: tl.constexpr,
+    GATHER: tl.constexpr,
+    EPILOGUE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    TMA: tl.constexpr,
+    SWAP_AB: tl.constexpr,
+):
+    row_tile, col_tile = _band(tile, num_row_tiles, tl.cdiv(N, BLOCK_N), group_m)
     expert = tl.load(tile_expert_ptr + row_tile)
     row = tl.load(tile_row_ptr + row_tile)
-    end = row
-    if expert >= 0:
-        end = tl.load(offsets_ptr + expert + 1)
-    return expert, row + tl.arange(0, BLOCK_M), end, col_tile
+    rows = row + tl.arange(0, BLOCK_M)
+    row_ok = rows < tl.load(tile_end_ptr + row_tile)
 
-
-@triton.jit
-def gate_up_kernel(
-    x_ptr,
-    w_ptr,
-    hidden_ptr,
-    pair_token_ptr,
-    offsets_ptr,
-    tile_expert_ptr,
-    tile_row_ptr,
-    num_row_tiles,
-    group_m,
-    H,
-    I,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    GATED: tl.constexpr,
-):
-    """GEMM 1: hidden rows of one [BLOCK_M, BLOCK_N] tile."""
-    expert, rows, end, col_tile = _locate(
-        tile_expert_ptr, tile_row_ptr, offsets_ptr, num_row_tiles, tl.cdiv(I, BLOCK_N), group_m, BLOCK_M
-    )
-    if expert < 0:  # the grid is a static bound; this row tile has no rows
-        return
-    row_ok = rows < end
-    token = tl.load(pair_token_ptr + rows, mask=row_ok, other=0)
-    cols = col_tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    col_ok = cols < I
+    W_ROWS: tl.constexpr = MATRICES * BLOCK_N
+    PACKED: tl.constexpr = 2 if FORMAT == "int4" or FORMAT == "mxfp4" else 1
+    A_TMA: tl.constexpr = TMA and not GATHER
+    j = tl.arange(0, W_ROWS)
+    matrix = j % MATRICES
+    col = col_tile * BLOCK_N + j // MATRICES
+    w_ok = col < N
     ks = tl.arange(0, BLOCK_K)
+    packed_ks = tl.arange(0, BLOCK_K // PACKED)
+    # 64-bit where an index spans experts or tokens: 256 experts of 7168 x 4096 exceed 2**31 elements.
+    if GATHER:
+        source = tl.load(row_token_ptr + rows, mask=row_ok, other=0.0).to(tl.int64)
+    else:
+        source = rows.to(tl.int64)
+    if not A_TMA:
+        a_ptrs = a + source[:, None] * K + ks[None, :]
+    if not TMA:
+        w_row = matrix * w_stride_matrix + col * w_stride_row
+        w_base = w + expert.to(tl.int64) * w_stride_expert
+        if TRANSPOSED:
+            w_ptrs = w_base + (matrix * w_stride_matrix + col)[None, :] + ks[:, None] * w_stride_row
+        else:
+            w_ptrs = w_base + w_row[:, None] + packed_ks[None, :]
+    if FORMAT == "fp8_block":
+        k_blocks = tl.cdiv(K, 128)
+        a_scale_ptrs = a_scale_ptr + source * k_blocks
+        n_blocks = tl.cdiv(N, 128)
+        w_scale_ptrs = w_scale_ptr + ((expert * MATRICES + matrix) * n_blocks + col // 128).to(tl.int64) * k_blocks
+    elif PACKED == 2:
+        w_scale_ptrs = w_scale_ptr + ((expert * MATRICES + matrix).to(tl.int64) * N + col) * (K // w_group)
 
-    a_ptrs = x_ptr + token.to(tl.int64)[:, None] * H + ks[None, :]
-    # 64-bit: 256 experts of 7168 x 4096 exceed 2**31 elements.
-    matrix_rows = I.to(tl.int64) * (2 if GATED else 1)
-    gate_ptrs = w_ptr + expert * matrix_rows * H + cols[None, :].to(tl.int64) * H + ks[:, None]
-    up_ptrs = gate_ptrs + I.to(tl.int64) * H
-    gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for k in range(tl.cdiv(H, BLOCK_K)):
-        k_ok = ks < H - k * BLOCK_K
-        a = tl.load(a_ptrs, mask=row_ok[:, None] & k_ok[None, :], other=0.0)
-        b_ok = k_ok[:, None] & col_ok[None, :]
-        gate = tl.dot(a, tl.load(gate_ptrs, mask=b_ok, other=0.0), gate)
-        if GATED:
-            up = tl.dot(a, tl.load(up_ptrs, mask=b_ok, other=0.0), up)
-        a_ptrs += BLOCK_K
-        gate_ptrs += BLOCK_K
-        up_ptrs += BLOCK_K
-    hidden = gate * tl.sigmoid(gate) * up if GATED else tl.maximum(gate, 0.0) * tl.maximum(gate, 0.0)
-    out_ptrs = hidden_ptr + rows.to(tl.int64)[:, None] * I + cols[None, :]
-    tl.store(out_ptrs, hidden.to(hidden_ptr.dtype.element_ty), mask=row_ok[:, None] & col_ok[None, :])
+    num_k = tl.cdiv(K, BLOCK_K)
+    per_split = tl.cdiv(num_k, tl.num_programs(1))
+    first_k = tl.program_id(1) * per_split
+    if FORMAT == "int8":
+        acc = _zeros(BLOCK_M, W_ROWS, SWAP_AB, tl.int32)
+    elif FORMAT == "float64":
+        acc = _zeros(BLOCK_M, W_ROWS, SWAP_AB, tl.float64)
+    else:
+        acc = _zeros(BLOCK_M, W_ROWS, SWAP_AB, tl.float32)
+    for kb in range(first_k, min(first_k + per_split, num_k)):
+        k0 = kb * BLOCK_K
+        if A_TMA:
+            a_tile = a.load([row, k0])
+        elif EVEN_K:
+            a_tile = tl.load(a_ptrs + k0, mask=row_ok[:, None], other=0.0)
+        else:
+            a_tile = tl.load(a_ptrs + k0, mask=row_ok[:, None] & (ks < K - k0)[None, :], other=0.0)
+        if TMA:
+            w_tile = tl.reshape(
+                w.load([expert, col_tile * BLOCK_N, 0, kb * (BLOCK_K // PACKED)]), (W_ROWS, BLOCK_K // PACKED)
+            )
+        elif TRANSPOSED:
+            w_tile = tl.load(w_ptrs + k0 * w_stride_row, mask=w_ok[None, :] & (ks < K - k0)[:, None], other=0.0)
+        elif EVEN_K:
+            w_tile = tl.load(w_ptrs + kb * (BLOCK_K // PACKED), mask=w_ok[:, None], other=0.0)
+        else:
+            w_k_ok = packed_ks < (K - k0) // PACKED
+            w_tile = tl.load(w_ptrs + kb * (BLOCK_K // PACKED), mask=w_ok[:, None] & w_k_ok[None, :], other=0.0)
+        if FORMAT == "fp8_block":
+            kq = k0 // 128
+            row_scale = tl.load(a_scale_ptrs + kq, mask=row_ok, other=0.0)
+            col_scale = tl.load(w_scale_ptrs + kq, mask=w_ok, other=0.0)
+            product = _multiply(a_tile, w_tile, _zeros(BLOCK_M, W_ROWS, SWAP_AB, tl.float32), TRANSPOSED, SWAP_AB)
+            acc += _scaled(product, row_scale, col_scale, SWAP_AB)
+        elif FORMAT == "int4":
+            # A group's scale is applied to its partial product: exact, and less work than scaling the weights
+            # while a tile has fewer rows than columns.
+            col_scale = tl.load(w_scale_ptrs + k0 // w_group, mask=w_ok, other=0.0).to(tl.float32)
+            w_tile = unpack.int4(w_tile, a_tile.dtype)
+            product = _multiply(a_tile, w_tile, _zeros(BLOCK_M, W_ROWS, SWAP_AB, tl.float32), TRANSPOSED, SWAP_AB)
+            if SWAP_AB:
+                acc += product * col_scale[:, None]
+            else:
+                acc += product * col_scale[None, :]
+        elif FORMAT == "mxfp4":
+            groups = tl.arange(0, BLOCK_K // 32)
+            exponent = tl.load(
+                w_scale_ptrs[:, None] + (k0 // 32 + groups)[None, :],
+                mask=w_ok[:, None] & (groups < (K - k0) // 32)[None, :],
+                other=0,
+            )
+            w_tile = unpack.mxfp4(w_tile, exponent, a_tile.dtype, W_ROWS, BLOCK_K)
+            acc = _multiply(a_tile, w_tile, acc, TRANSPOSED, SWAP_AB)
+        else:
+            acc = _multiply(a_tile, w_tile, acc, TRANSPOSED, SWAP_AB)
+
+    if SWAP_AB:
+        acc = tl.trans(acc)
+    if FORMAT == "fp8":
+        w_scale = tl.load(w_scale_ptr + expert * MATRICES + matrix)
+        acc = acc * (tl.load(a_scale_ptr) * w_scale)[None, :]
+    elif FORMAT == "int8":
+        row_scale = tl.load(a_scale_ptr + source, mask=row_ok, other=0.0)
+        col_scale = tl.load(w_scale_ptr + (expert * MATRICES + matrix).to(tl.int64) * N + col, mask=w_ok, other=0.0)
+        acc = acc.to(tl.float32) * row_scale[:, None] * col_scale[None, :]
+    if bias_ptr is not None:  # noqa: SIM102 (decided at compile time; the next is not)
+        if tl.program_id(1) == 0:
+            bias = tl.load(bias_ptr + (expert * MATRICES + matrix).to(tl.int64) * N + col, mask=w_ok, other=0.0)
+            acc += bias.to(acc.dtype)[None, :]
+
+    cols = col_tile * BLOCK_N + tl.arange(0, BLOCK_N)
+    ok = row_ok[:, None] & (cols < N)[None, :]
+    if MATRICES == 2:
+        gate, up = tl.split(tl.reshape(acc, (BLOCK_M, BLOCK_N, 2)))
+    else:
+        gate = acc
+        up = acc
+    if EPILOGUE == "partial":
+        to = out_ptr + (tl.program_id(1) * num_rows + rows).to(tl.int64)[:, None] * (MATRICES * N) + cols[None, :]
+        tl.store(to, gate.to(out_ptr.dtype.element_ty), mask=ok)
+        if MATRICES == 2:
+            tl.store(to + N, up.to(out_ptr.dtype.element_ty), mask=ok)
+    elif EPILOGUE == "hidden":
+        hidden = activate(gate, up, alpha, limit, ACTIVATION)
+        tl.store(out_ptr + rows.to(tl.int64)[:, None] * N + cols[None, :], hidden.to(out_ptr.dtype.element_ty), mask=ok)
+    else:
+        slot = tl.load(row_slot_ptr + rows, mask=row_ok, other=0.0)
+        if row_weight_ptr is not None:
+            gate *= tl.load(row_weight_ptr + slot, mask=row_ok, other=0.0)[:, None]
+        if EPILOGUE == "rows":
+            to = out_ptr + (tl.program_id(1) * num_rows + slot).to(tl.int64)[:, None] * N + cols[None, :]
+            tl.store(to, gate.to(out_ptr.dtype.element_ty), mask=ok)
+        else:
+            tl.static_assert(EPILOGUE == "add", "unknown epilogue")
+            token = tl.load(row_token_ptr + rows, mask=row_ok, other=0.0)
+            # Each of a token's k experts adds to the same row; relaxed order is enough for a sum.
+            to = out_ptr + token.to(tl.int64)[:, None] * N + cols[None, :]
+            tl.atomic_add(to, gate, mask=ok, sem="relaxed")
 
 
 @triton.jit
-def down_kernel(
-    hidden_ptr,
-    w_ptr,
+def grouped_gemm_kernel(
+    a,
+    w,
     out_ptr,
-    pair_token_ptr,
-    pair_weight_ptr,
-    offsets_ptr,
+    a_scale_ptr,
+    w_scale_ptr,
+    bias_ptr,
+    row_token_ptr,
+    row_slot_ptr,
+    row_weight_ptr,
     tile_expert_ptr,
     tile_row_ptr,
-    num_row_tiles,
+    tile_end_ptr,
+    num_row_tiles_ptr,
+    num_rows,
     group_m,
-    H,
-    I,
+    K,
+    N,
+    w_stride_expert,
+    w_stride_matrix,
+    w_stride_row,
+    w_group,
+    alpha,
+    limit,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    FORMAT: tl.constexpr,
+    MATRICES: tl.constexpr,
+    GATHER: tl.constexpr,
+    EPILOGUE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    TMA: tl.constexpr,
+    SWAP_AB: tl.constexpr,
+    PERSISTENT: tl.constexpr,
 ):
-    """GEMM 2: adds one [BLOCK_M, BLOCK_N] tile into the token rows."""
-    expert, rows, end, col_tile = _locate(
-        tile_expert_ptr, tile_row_ptr, offsets_ptr, num_row_tiles, tl.cdiv(H, BLOCK_N), group_m, BLOCK_M
-    )
-    if expert < 0:
-        return
-    row_ok = rows < end
-    cols = col_tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    col_ok = cols < H
-    ks = tl.arange(0, BLOCK_K)
+    """Rows of one expert by its weights, tile by tile.
 
-    a_ptrs = hidden_ptr + rows.to(tl.int64)[:, None] * I + ks[None, :]
-    b_ptrs = w_ptr + expert.to(tl.int64) * H * I + cols[None, :].to(tl.int64) * I + ks[:, None]
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for k in range(tl.cdiv(I, BLOCK_K)):
-        k_ok = ks < I - k * BLOCK_K
-        a = tl.load(a_ptrs, mask=row_ok[:, None] & k_ok[None, :], other=0.0)
-        b = tl.load(b_ptrs, mask=k_ok[:, None] & col_ok[None, :], other=0.0)
-        acc = tl.dot(a, b, acc)
-        a_ptrs += BLOCK_K
-        b_ptrs += BLOCK_K
-    token = tl.load(pair_token_ptr + rows, mask=row_ok, other=0)
-    acc *= tl.load(pair_weight_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    out_ptrs = out_ptr + token.to(tl.int64)[:, None] * H + cols[None, :]
-    # Each of a token's k experts adds to the same row; relaxed order is enough for a sum.
-    tl.atomic_add(out_ptrs, acc, mask=row_ok[:, None] & col_ok[None, :], sem="relaxed")
+    Args:
+        a: [rows, K]; token rows if GATHER, else rows in expert order. A descriptor if TMA and not GATHER.
+        w: [experts, MATRICES, N, K] by its strides (in bytes of two 4-bit values, K is halved); if TRANSPOSED
+            [experts, K, N]. A descriptor [experts, N, MATRICES, K] if TMA.
+        out_ptr: by EPILOGUE ``hidden`` [rows, N], ``partial`` [splits, rows, MATRICES N], ``rows``
+            [splits, slots, N], ``add`` [tokens, N].
+        row_token_ptr: token of each row. row_slot_ptr: place of each row before sorting (``rows``, ``add``).
+        row_weight_ptr: weight by slot.
+        tile_expert_ptr, tile_row_ptr, tile_end_ptr: expert, first row and end of its expert's rows, per row tile.
+        num_rows: rows (and slots) of one split's results.
+        w_group: K elements that share a scale (4-bit weights).
 
-
-_POINTERS = {
-    "x_ptr": "*bf16",
-    "w_ptr": "*bf16",
-    "hidden_ptr": "*bf16",
-    "out_ptr": "*fp32",
-    "pair_token_ptr": "*i32",
-    "pair_weight_ptr": "*fp32",
-    "offsets_ptr": "*i32",
-    "tile_expert_ptr": "*i32",
-    "tile_row_ptr": "*i32",
-}
-
-
-def ahead_of_time(op: Op, tile: TritonTile) -> tuple[Any, dict[str, Any]]:
-    """The source and options that ``triton.compile`` takes, with the alignment a launch would have.
-
-    H and I are taken as multiples of 16 elements and pointers as 16-byte aligned: without these hints the
-    compiler issues narrow loads and no asynchronous copies.
+    The grid is (tiles or programs, splits).
     """
-    function = down_kernel if op == "down" else gate_up_kernel
-    names = function.arg_names
-    constants: dict[str, Any] = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
-    if op != "down":
-        constants["GATED"] = op == "gate_up"
-    signature = {n: "constexpr" if n in constants else _POINTERS.get(n, "i32") for n in names}
-    aligned = [*_POINTERS, "H", "I"]
-    source = triton.compiler.ASTSource(
-        function,
-        signature=signature,
-        constexprs={(names.index(n),): value for n, value in constants.items()},
-        attrs={(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if n in aligned},
-    )
-    return source, {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    num_row_tiles = tl.load(num_row_tiles_ptr)
+    total = num_row_tiles * tl.cdiv(N, BLOCK_N)
+    if PERSISTENT:
+        for tile in range(tl.program_id(0), total, tl.num_programs(0)):
+            _gemm_tile(
+                tile, a, w, out_ptr, a_scale_ptr, w_scale_ptr, bias_ptr, row_token_ptr, row_slot_ptr, row_weight_ptr,
+                tile_expert_ptr, tile_row_ptr, tile_end_ptr, num_row_tiles, num_rows, group_m, K, N, w_stride_expert,
+                w_stride_matrix, w_stride_row, w_group, alpha, limit, BLOCK_M, BLOCK_N, BLOCK_K, FORMAT, MATRICES,
+                GATHER, EPILOGUE, ACTIVATION, EVEN_K, TRANSPOSED, TMA, SWAP_AB,
+            )  # fmt: skip
+    else:
+        # The grid is a static bound: how many row tiles there are is known on the device alone.
+        if tl.program_id(0) < total:
+            _gemm_tile(
+                tl.program_id(0), a, w, out_ptr, a_scale_ptr, w_scale_ptr, bias_ptr, row_token_ptr, row_slot_ptr,
+                row_weight_ptr, tile_expert_ptr, tile_row_ptr, tile_end_ptr, num_row_tiles, num_rows, group_m, K, N,
+                w_stride_expert, w_stride_matrix, w_stride_row, w_group, alpha, limit, BLOCK_M, BLOCK_N, BLOCK_K,
+                FORMAT, MATRICES, GATHER, EPILOGUE, ACTIVATION, EVEN_K, TRANSPOSED, TMA, SWAP_AB,
+            )  # fmt: skip
 
 
-def _refuses(op: Op, tile: TritonTile, dtype: str) -> str | None:
-    if dtype != "bfloat16":
-        return f"dtype {dtype} is not supported by triton.grouped_gemm; use bfloat16"
-    for field in ("block_m", "block_n", "block_k", "num_warps"):
-        value = getattr(tile, field)
-        if value & (value - 1):
-            return f"{field} = {value} is no power of two"
-    for field in ("block_m", "block_n", "block_k"):
-        if getattr(tile, field) < 16:
-            return f"{field} = {getattr(tile, field)} is below the 16 that matrix instructions need"
-    if tile.num_warps > 16:
-        return f"num_warps = {tile.num_warps} is over 16"
-    accumulators = 2 if op == "gate_up" else 1
-    per_thread = accumulators * tile.block_m * tile.block_n // (32 * tile.num_warps)
-    if per_thread > 256:
-        # The accumulator alone would need more registers than a thread can name (255); the compiler would
-        # take a minute to spill it all.
-        return f"{per_thread} accumulator values per thread exceed the 255 registers a thread has"
-    return None
+def _build(op, tile, dtype="bfloat16", target="cuda:90", **variant):
+    return ahead_of_time.source(grouped_gemm_kernel, op, tile, dtype, target, **variant)
 
 
-def _default_tile(op: Op, rows_per_group: float, k: int, n: int) -> TritonTile:
-    """An untuned user's tile: rows to the next power of two in 16..128, as vLLM's and SGLang's rules do.
-
-    ``gate_up`` holds two accumulators, so it takes half the columns: a wider tile spills on Ampere and Ada and
-    exceeds the 64 KiB of shared memory of gfx942.
-    """
-    block_m = next((b for b in (16, 32, 64) if rows_per_group <= b), 128)
-    small = block_m <= 32
-    return TritonTile(
-        block_m=block_m,
-        block_n=64 if small or op == "gate_up" else 128,
-        block_k=128 if small else 64,
-        num_warps=4 if small else 8,
-        num_stages=3,
-        group_m=8,
-    )
-
+_FOLDER = Path(__file__).parent
 
 KERNEL = Kernel(
     name="triton.grouped_gemm",
     tile_type=TritonTile,
-    tile_space={
-        "block_m": (16, 32, 64, 128),
-        "block_n": (64, 128, 256),
-        "block_k": (64, 128),
-        "num_warps": (4, 8),
-        "num_stages": (3, 4),
-        "group_m": (1, 8),
+    tile_spaces={
+        "pointers": {
+            "block_m": (16, 32, 64, 128),
+            "block_n": (64, 128, 256),
+            "block_k": (64, 128),
+            "num_warps": (4, 8),
+            "num_stages": (3, 4),
+            "group_m": (1, 8),
+        },
+        # Few rows per expert: the weights on the wide side, K split where there are too few programs.
+        "few rows": {
+            "block_m": (16, 32),
+            "block_n": (64, 128),
+            "block_k": (64, 128),
+            "num_warps": (4,),
+            "num_stages": (3, 4),
+            "group_m": (1,),
+            "split_k": (1, 2, 4, 8),
+            "tma": (False, True),
+            "swap_ab": (True,),
+        },
+        "descriptors": {
+            "block_m": (64, 128),
+            "block_n": (64, 128, 256),
+            "block_k": (64,),
+            "num_warps": (4, 8),
+            "num_stages": (3, 4),
+            "group_m": (1, 8),
+            "persistent": (False, True),
+            "tma": (True,),
+        },
     },
-    launch_fields=frozenset({"group_m"}),
-    dtypes=("bfloat16",),
-    refuses=_refuses,
-    default_tile=_default_tile,
-    sources=(Path(__file__),),
-    build=ahead_of_time,
+    launch_fields=frozenset({"group_m", "split_k"}),
+    dtypes=SERVED,
+    refuses=refusal,
+    default_tile=default_tile,
+    sources=tuple(_FOLDER / f"{name}.py" for name in ("grouped_gemm", "activation", "unpack", "ahead_of_time")),
+    build=_build,
 )

@@ -1,32 +1,78 @@
-"""Make Triton's interpreter multiply bfloat16.
+"""Make Triton's interpreter round and multiply narrow floats as GPUs do.
 
-The interpreter keeps bfloat16 as its bits in uint16, and its ``dot`` (3.6.0, 3.7.1) multiplies those bits as
-whole numbers. Widening to float32 first is exact, as matrix units do it. Only for ``TRITON_INTERPRET=1``.
+The interpreter (3.6.0, 3.7.1) keeps bfloat16 and fp8 as bits in whole numbers. Its arithmetic and ``dot`` work on the
+bits of bfloat16, it has no bfloat16 constants, its conversion to bfloat16 cuts instead of rounding, and its conversion
+to fp8 loses the carry into the exponent. Here all go through ml_dtypes, which rounds to nearest even. Only for
+``TRITON_INTERPRET=1``.
 """
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
+_NARROW = {
+    tl.bfloat16: ml_dtypes.bfloat16,
+    tl.float8e4nv: ml_dtypes.float8_e4m3fn,
+    tl.float8e4b8: ml_dtypes.float8_e4m3fnuz,
+    tl.float8e5: ml_dtypes.float8_e5m2,
+}
+
 
 def _widen(handle: Any) -> Any:
-    if handle.dtype.scalar != tl.bfloat16:
+    narrow = _NARROW.get(handle.dtype.scalar)
+    if narrow is None:
         return handle
-    bits = handle.data.astype(np.uint32) << 16
-    return interpreter.TensorHandle(bits.view(np.float32), tl.float32)
+    return interpreter.TensorHandle(handle.data.view(narrow).astype(np.float32), tl.float32)
 
 
-def enable_bfloat16_dot() -> None:
-    """Patch the interpreter's ``dot`` once for this process."""
+def _narrow(data: np.ndarray, dtype: Any) -> np.ndarray:
+    wide = data.astype(np.float32)
+    if dtype in (tl.float8e4nv, tl.float8e4b8):
+        # Triton saturates, ml_dtypes overflows to NaN.
+        top = float(ml_dtypes.finfo(_NARROW[dtype]).max)
+        wide = np.clip(wide, -top, top)
+    rounded = wide.astype(_NARROW[dtype])
+    return rounded.view(np.uint16 if dtype == tl.bfloat16 else np.uint8)
+
+
+def correct_narrow_floats() -> None:
+    """Patch the interpreter once for this process."""
     builder = interpreter.InterpreterBuilder
-    original = builder.create_dot
-    if getattr(original, "widens_bfloat16", False):
+    if getattr(builder, "rounds_narrow_floats", False):
         return
+    original_dot, original_binary, original_cast = builder.create_dot, builder.binary_op, builder.cast_impl
 
     def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
-        return original(self, _widen(a), _widen(b), *rest)
+        return original_dot(self, _widen(a), _widen(b), *rest)
 
-    create_dot.widens_bfloat16 = True  # type: ignore[attr-defined]
-    builder.create_dot = create_dot
+    def binary_op(self: Any, lhs: Any, rhs: Any, op: Any) -> Any:
+        scalar = lhs.dtype.scalar
+        if scalar not in _NARROW:
+            return original_binary(self, lhs, rhs, op)
+        result = op(_widen(lhs).data, _widen(rhs).data)
+        if result.dtype == np.bool_:
+            return interpreter.TensorHandle(result, tl.int1)
+        return interpreter.TensorHandle(_narrow(result, scalar), scalar)
+
+    def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
+        scalar = dst_type.scalar
+        if src.dtype.scalar not in _NARROW and scalar not in _NARROW:
+            return original_cast(self, src, dst_type)
+        wide = _widen(src)
+        if scalar in _NARROW:
+            return interpreter.TensorHandle(_narrow(wide.data, scalar), scalar)
+        return original_cast(self, wide, dst_type)
+
+    def create_fp_to_fp(self: Any, src: Any, dst_type: Any, _rounding: Any) -> Any:
+        return cast_impl(self, src, dst_type)
+
+    def get_bf16(_self: Any, value: float) -> Any:
+        return interpreter.TensorHandle(_narrow(np.array([value]), tl.bfloat16), tl.bfloat16)
+
+    builder.get_bf16 = get_bf16
+    builder.create_dot, builder.binary_op = create_dot, binary_op
+    builder.cast_impl, builder.create_fp_to_fp = cast_impl, create_fp_to_fp
+    builder.rounds_narrow_floats = True

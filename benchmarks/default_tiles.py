@@ -1,0 +1,122 @@
+"""Write the default rule of the Triton kernels: for each family of chips the tiles that lose least untuned.
+
+Compiles a space of tiles for one chip of each family, asks the cost model for the time of every tile on the GEMMs of
+every catalogue model at several rows per expert, and keeps per range of rows the tile with the smallest mean loss
+against the best tile of each problem. Takes about 15 minutes on two cores where nothing is compiled yet.
+
+    python benchmarks/default_tiles.py [--jobs N]
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from moe_codesign.chips import load_chip
+from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
+from moe_codesign.compiler.artifact import compiler_version
+from moe_codesign.cost.estimate import rank_tiles
+from moe_codesign.cost.problem import GroupedGemm
+from moe_codesign.cost.table import kernel_for, table_of
+from moe_codesign.models import models
+from moe_kernels.kernel import Op, Problem
+from moe_kernels.tile import TritonTile
+from moe_kernels.triton.tiles import ROW_STEPS, family, width_class
+
+OUT = Path(__file__).parents[1] / "kernels" / "moe_kernels" / "triton" / "default_tiles.json"
+CHIPS = ("a100_sxm", "l40s", "h100_sxm", "b200", "mi300x", "mi355x")
+DTYPES = {"16": "bfloat16", "8": "fp8_block", "4": "mxfp4"}
+"""The type that stands for a width: of the 8-bit ones the one with most registers."""
+SPACES = (
+    {"block_m": (16, 32, 64, 128), "block_n": (64, 128), "block_k": (64, 128), "num_warps": (4, 8), "num_stages": (3,)},
+    {
+        "block_m": (16, 32),
+        "block_n": (64, 128),
+        "block_k": (64, 128),
+        "num_warps": (4,),
+        "num_stages": (3, 4),
+        "group_m": (1,),
+        "split_k": (1, 2, 4, 8),
+        "swap_ab": (True,),
+        "tma": (False, True),
+    },
+    {
+        "block_m": (64, 128),
+        "block_n": (64, 128, 256),
+        "block_k": (64,),
+        "num_warps": (4, 8),
+        "num_stages": (3, 4),
+        "tma": (True,),
+        "persistent": (False, True),
+    },
+)
+ROWS = ((1, 3), (6, 12), (20, 30), (40, 60), (80, 120), (200, 400), (1000, 4000))
+"""Rows per expert that stand for each range of ROW_STEPS."""
+
+
+def tiles() -> list[TritonTile]:
+    import itertools
+
+    found = [
+        TritonTile.from_dict(dict(zip(space, values, strict=True)))
+        for space in SPACES
+        for values in itertools.product(*space.values())
+    ]
+    return list(dict.fromkeys(found))
+
+
+def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: int) -> list[dict[str, int | bool]]:
+    chip = load_chip(chip_name)
+    kernel = kernel_for(chip)
+    problem = Problem(op=op, dtype=dtype)
+    every = [tile for tile in tiles() if kernel.refuses(problem, tile, chip.target) is None]
+    requests = requests_for(kernel, chip, (op,), dtype, every)
+    artifacts = compile_all(requests.values(), cache, jobs=jobs)
+    table = table_of(kernel, chip, op, {tile: artifacts[r] for (_, tile), r in requests.items()})
+    usable = table.columns["spill_bytes"] == 0
+    chosen = []
+    for rows in ROWS:
+        losses = []
+        for shape in models().values():
+            if shape.gated != (op == "gate_up") and op != "down":
+                continue
+            k, n = shape.hidden_size, shape.moe_intermediate_size
+            k, n = (n, k) if op == "down" else (k, n)
+            # An eighth of the experts, as one of eight ranks has.
+            counts = max(shape.num_experts // 8, 1)
+            for count in rows:
+                each = np.full(counts, count, dtype=np.int64)
+                gemm = GroupedGemm(op, each, k, n, int(each.sum()), dtype, accumulates=op == "down")
+                times = np.where(usable, rank_tiles(table, gemm).total_us, np.inf)
+                fits = [kernel.refuses(gemm.problem, t, chip.target) is None for t in table.tiles]
+                times = np.where(fits, times, np.inf)
+                if np.isfinite(times).any():
+                    losses.append(np.log(times / times.min()))
+        mean = np.mean(losses, axis=0)
+        best = int(mean.argmin())
+        print(f"{chip_name} {dtype} {op} {rows}: {table.tiles[best].label()}, {np.exp(mean[best]):.3f} of the best")
+        chosen.append(table.tiles[best].as_dict())
+    assert len(chosen) == len(ROW_STEPS) + 1
+    return chosen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2)
+    jobs = parser.parse_args().jobs
+    cache = ArtifactCache()
+    rule: dict[str, dict[str, dict[str, list[dict[str, int | bool]]]]] = {}
+    for chip_name in CHIPS:
+        chip = load_chip(chip_name)
+        by_width = rule.setdefault(family(chip.target), {})
+        for width, dtype in DTYPES.items():
+            stand_in = "int8" if chip.peak(dtype) is None else dtype
+            assert width_class(stand_in) == width
+            ops: tuple[Op, ...] = ("gate_up", "down")
+            by_width[width] = {op: best_tiles(chip_name, stand_in, op, cache, jobs) for op in ops}
+        OUT.write_text(json.dumps({"made_with": compiler_version("triton"), "tiles": rule}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

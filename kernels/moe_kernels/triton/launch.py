@@ -1,0 +1,176 @@
+"""Launch the grouped GEMM: from tensors and a tile to the kernel's arguments."""
+
+import functools
+import os
+from typing import Any, TypeAlias
+
+import torch
+import triton
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from moe_kernels.kernel import Op, Problem
+from moe_kernels.tile import TritonTile
+from moe_kernels.triton.alignment import Alignment
+from moe_kernels.triton.formats import FORMATS
+from moe_kernels.triton.grouped_gemm import grouped_gemm_kernel
+from moe_kernels.triton.quantize import QuantizedWeights
+from moe_kernels.triton.support import refusal
+
+Weights: TypeAlias = "torch.Tensor | QuantizedWeights"
+
+_INTERPRETED_CORES = 3
+"""Few, so that persistent programs walk several tiles in the interpreter."""
+
+
+@functools.cache
+def target_of(device: torch.device) -> str | None:
+    """``cuda:90``, ``hip:gfx942``; None for the interpreter, which runs anything.
+
+    Raises:
+        ValueError: a CPU tensor outside the interpreter.
+    """
+    if device.type == "cuda":
+        if torch.version.hip:
+            return "hip:" + torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"cuda:{10 * major + minor}"
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"tensors are on {device}: move them to a GPU, or set TRITON_INTERPRET=1 before importing triton"
+        )
+    return None
+
+
+@functools.cache
+def _cores(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    return _INTERPRETED_CORES
+
+
+@functools.cache
+def _checked(problem: Problem, tile: TritonTile, target: str | None) -> None:
+    if reason := refusal(problem, tile, target):
+        raise ValueError(f"tile {tile.label()} of {problem.op}: {reason}")
+
+
+def dtype_name(weights: Weights) -> str:
+    """The data type's name in :mod:`moe_kernels.triton.formats`.
+
+    Raises:
+        ValueError: a torch type that no kernel takes.
+    """
+    if isinstance(weights, QuantizedWeights):
+        return weights.dtype
+    name = str(weights.dtype).removeprefix("torch.")
+    if name not in FORMATS:
+        raise ValueError(f"weights are {weights.dtype}; use bfloat16, float16 or QuantizedWeights")
+    return name
+
+
+def problem_of(op: Op, weights: Weights, matrices: int) -> Problem:
+    """The problem that these weights [experts, matrices * N, K] make."""
+    group = weights.group if isinstance(weights, QuantizedWeights) else 128
+    return Problem(op=op, dtype=dtype_name(weights), k=weights.shape[2], n=weights.shape[1] // matrices, group=group)
+
+
+def launch_gemm(
+    a: torch.Tensor,
+    weights: Weights,
+    out: torch.Tensor,
+    rows: Alignment,
+    tile: TritonTile,
+    *,
+    gather: bool,
+    epilogue: str,
+    a_scale: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    row_weight: torch.Tensor | None = None,
+    activation: str = "none",
+    alpha: float = 0.0,
+    limit: float = 0.0,
+    matrices: int = 1,
+    transposed: bool = False,
+) -> None:
+    """Run the kernel; arguments as :func:`grouped_gemm_kernel` describes them.
+
+    Args:
+        weights: [experts, matrices * N, K]; if ``transposed`` [experts, K, N], 16 bits or more.
+
+    Raises:
+        ValueError: the tile cannot run this problem on this device; says why.
+    """
+    values = weights.values if isinstance(weights, QuantizedWeights) else weights
+    scale = weights.scale if isinstance(weights, QuantizedWeights) else None
+    op: Op = "down" if not gather else "gate_up" if matrices == 2 else "up"
+    problem = problem_of(op, weights, matrices)
+    k, n = problem.k, problem.n
+    assert k is not None
+    assert n is not None
+    if transposed:
+        k, n = weights.shape[1], weights.shape[2]
+        problem = Problem(op=op, dtype=problem.dtype, k=k, n=n)
+        if tile.tma or tile.swap_ab:
+            raise ValueError(f"tile {tile.label()}: weights that are read along N take neither tma nor swap_ab")
+    _checked(problem, tile, target_of(a.device))
+    tiles = rows.tiles[tile.block_m]
+    packed = FORMATS[problem.dtype].packed
+    if transposed:
+        stride_expert, stride_matrix, stride_row = n * k, 0, n
+    else:
+        stride_row = k // packed
+        stride_matrix, stride_expert = n * stride_row, matrices * n * stride_row
+    a_argument: Any = a
+    w_argument: Any = values
+    if tile.tma:
+        w_argument = TensorDescriptor(
+            values,
+            [values.shape[0], n, matrices, stride_row],
+            [stride_expert, stride_row, stride_matrix if matrices == 2 else stride_row, 1],
+            [1, tile.block_n, matrices, tile.block_k // packed],
+        )
+        if not gather:
+            a_argument = TensorDescriptor(a, list(a.shape), [k, 1], [tile.block_m, tile.block_k])
+    programs = tiles.bound * triton.cdiv(n, tile.block_n)
+    if tile.persistent:
+        programs = min(programs, _cores(a.device) * max(1, 8 // tile.num_warps))
+    grouped_gemm_kernel[(programs, tile.split_k)](
+        a_argument,
+        w_argument,
+        out,
+        a_scale,
+        scale,
+        bias,
+        rows.token,
+        rows.slot,
+        row_weight,
+        tiles.expert,
+        tiles.row,
+        tiles.end,
+        tiles.count,
+        rows.slot.numel(),
+        tile.group_m,
+        k,
+        n,
+        stride_expert,
+        stride_matrix,
+        stride_row,
+        problem.group,
+        alpha,
+        limit,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        FORMAT=problem.dtype,
+        MATRICES=matrices,
+        GATHER=gather,
+        EPILOGUE=epilogue,
+        ACTIVATION=activation,
+        EVEN_K=k % tile.block_k == 0,
+        TRANSPOSED=transposed,
+        TMA=tile.tma,
+        SWAP_AB=tile.swap_ab,
+        PERSISTENT=tile.persistent,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )

@@ -1,0 +1,254 @@
+"""The expert half of the layer, forward and backward, as plain functions over aligned rows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from moe_kernels.tile import TritonTile
+from moe_kernels.triton.activation import ACTIVATIONS, GATED, SWIGLU_OAI_ALPHA, SWIGLU_OAI_LIMIT
+from moe_kernels.triton.alignment import Alignment, align, align_groups
+from moe_kernels.triton.launch import Weights, launch_gemm
+from moe_kernels.triton.quantize import QuantizedWeights, quantize_rows
+from moe_kernels.triton.rows import activate_rows, activate_rows_backward, combine
+from moe_kernels.triton.weight_gradient import weight_gradient
+
+Tiles = tuple[TritonTile, TritonTile]
+
+BACKWARD_TILE = TritonTile(block_m=64, block_n=128, block_k=64, num_warps=8, num_stages=3)
+"""Of both data gradients: weights are read along N, so neither descriptors nor swapped operands apply."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expert:
+    """What one expert computes, besides its weights.
+
+    Args:
+        activation: a name of :mod:`moe_kernels.triton.activation`.
+        alpha, limit: of ``swiglu_oai``.
+        first_expert: of this rank's; tokens' choices outside its experts count as zero.
+        deterministic: sum a token's experts in a fixed order; else by float32 atomic adds.
+
+    Raises:
+        ValueError: unknown activation.
+    """
+
+    activation: str = "swiglu"
+    alpha: float = SWIGLU_OAI_ALPHA
+    limit: float = SWIGLU_OAI_LIMIT
+    first_expert: int = 0
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation = {self.activation!r}; use one of {', '.join(ACTIVATIONS)}")
+
+    @property
+    def matrices(self) -> int:
+        return 2 if self.activation in GATED else 1
+
+
+def check_shapes(
+    x: torch.Tensor,
+    w_up: Weights,
+    w_down: Weights,
+    matrices: int,
+    b_up: torch.Tensor | None = None,
+    b_down: torch.Tensor | None = None,
+) -> None:
+    """Raise ValueError where x [T, H], w_up [E, matrices * I, H], w_down [E, H, I] and biases do not fit."""
+    hidden_size = x.shape[1]
+    experts, out_size, width = w_down.shape
+    if tuple(w_up.shape) != (experts, matrices * width, hidden_size) or out_size != hidden_size:
+        raise ValueError(
+            f"w_gate_up {tuple(w_up.shape)} and w_down {tuple(w_down.shape)} do not fit x {tuple(x.shape)}: "
+            f"give [E, {matrices} I, {hidden_size}] and [E, {hidden_size}, I]"
+        )
+    for name, bias, size in (("b_gate_up", b_up, matrices * width), ("b_down", b_down, hidden_size)):
+        if bias is not None and tuple(bias.shape) != (experts, size):
+            raise ValueError(f"{name} {tuple(bias.shape)} should be {(experts, size)}")
+    plain = [t for t in (x, w_up, w_down, b_up, b_down) if isinstance(t, torch.Tensor)]
+    if not all(t.is_contiguous() for t in plain):
+        raise ValueError("x, weights and biases must be contiguous; call .contiguous() on them once")
+    for weights in (w_up, w_down):
+        if isinstance(weights, torch.Tensor) and weights.dtype != x.dtype:
+            raise ValueError(f"weights are {weights.dtype} and x is {x.dtype}; convert one")
+
+
+def gemm_up(
+    x: torch.Tensor, w_up: Weights, rows: Alignment, expert: Expert, tile: TritonTile, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Hidden rows [P, I] in expert order."""
+    a, a_scale = quantize_rows(x, w_up) if isinstance(w_up, QuantizedWeights) else (x, None)
+    num_rows, width = rows.token.numel(), w_up.shape[1] // expert.matrices
+    common: dict[str, Any] = {"a_scale": a_scale, "bias": bias, "matrices": expert.matrices, "gather": True}
+    if tile.split_k == 1:
+        hidden = torch.empty((num_rows, width), dtype=x.dtype, device=x.device)
+        launch_gemm(
+            a, w_up, hidden, rows, tile, epilogue="hidden",
+            activation=expert.activation, alpha=expert.alpha, limit=expert.limit, **common,
+        )  # fmt: skip
+        return hidden
+    # The activation is not linear: parts of K have to be summed before it.
+    parts = torch.empty((tile.split_k, num_rows, expert.matrices * width), dtype=torch.float32, device=x.device)
+    launch_gemm(a, w_up, parts, rows, tile, epilogue="partial", **common)
+    return activate_rows(parts, rows.start[-1:], expert.activation, expert.alpha, expert.limit, x.dtype)
+
+
+def experts_forward(
+    x: torch.Tensor,
+    w_up: Weights,
+    w_down: Weights,
+    topk_weights: torch.Tensor,
+    topk_ids: torch.Tensor,
+    expert: Expert,
+    tiles: Tiles,
+    b_up: torch.Tensor | None = None,
+    b_down: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """[T, H] in the type of x; arguments as :func:`moe_kernels.triton.experts`."""
+    rows = align(topk_ids, w_down.shape[0], (tiles[0].block_m, tiles[1].block_m), first_expert=expert.first_expert)
+    if rows.token.numel() == 0:
+        return torch.zeros_like(x)
+    hidden = gemm_up(x, w_up, rows, expert, tiles[0], b_up)
+    return gemm_down(hidden, w_down, rows, topk_weights, topk_ids, expert, tiles[1], b_down)
+
+
+def gemm_down(
+    hidden: torch.Tensor,
+    w_down: Weights,
+    rows: Alignment,
+    topk_weights: torch.Tensor,
+    topk_ids: torch.Tensor,
+    expert: Expert,
+    tile: TritonTile,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """[T, H] from hidden rows: GEMM 2, the router's weights and the sum over k."""
+    experts, hidden_size, _ = w_down.shape
+    a, a_scale = hidden, None
+    if isinstance(w_down, QuantizedWeights):
+        a, a_scale = quantize_rows(hidden, w_down, rows.start[-1:])
+    common: dict[str, Any] = {
+        "a_scale": a_scale,
+        "bias": bias,
+        "row_weight": topk_weights.contiguous(),
+        "gather": False,
+    }
+    if not expert.deterministic:
+        out = torch.zeros((topk_ids.shape[0], hidden_size), dtype=torch.float32, device=a.device)
+        launch_gemm(a, w_down, out, rows, tile, epilogue="add", **common)
+        return out.to(hidden.dtype)
+    dtype = hidden.dtype if tile.split_k == 1 or hidden.dtype == torch.float64 else torch.float32
+    parts = torch.empty((tile.split_k, topk_ids.numel(), hidden_size), dtype=dtype, device=a.device)
+    launch_gemm(a, w_down, parts, rows, tile, epilogue="rows", **common)
+    return combine(parts, topk_ids, experts, hidden.dtype, first_expert=expert.first_expert)
+
+
+def experts_in_groups(
+    x: torch.Tensor,
+    w_up: Weights,
+    w_down: Weights,
+    token: torch.Tensor,
+    weight: torch.Tensor,
+    group_sizes: torch.Tensor,
+    expert: Expert,
+    tiles: Tiles,
+) -> torch.Tensor:
+    """The same for rows given in expert order, any number of a token's: float32 [T, H].
+
+    Args:
+        token: int32 [P]. weight: float32 [P]. group_sizes: int32 [E], summing to P.
+    """
+    check_shapes(x, w_up, w_down, expert.matrices)
+    out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+    if token.numel() == 0:
+        return out
+    rows = align_groups(group_sizes, token, (tiles[0].block_m, tiles[1].block_m))
+    hidden = gemm_up(x, w_up, rows, expert, tiles[0], None)
+    a_scale = None
+    if isinstance(w_down, QuantizedWeights):
+        hidden, a_scale = quantize_rows(hidden, w_down)
+    launch_gemm(hidden, w_down, out, rows, tiles[1], gather=False, epilogue="add", a_scale=a_scale, row_weight=weight)
+    return out
+
+
+def experts_train(
+    x: torch.Tensor,
+    w_up: torch.Tensor,
+    w_down: torch.Tensor,
+    topk_weights: torch.Tensor,
+    topk_ids: torch.Tensor,
+    expert: Expert,
+    tiles: Tiles,
+    b_up: torch.Tensor | None,
+    b_down: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(out [T, H], product [P, matrices * I] before the activation, which the backward pass needs)."""
+    rows = align(topk_ids, w_down.shape[0], (tiles[0].block_m, tiles[1].block_m), first_expert=expert.first_expert)
+    product = torch.empty((topk_ids.numel(), w_up.shape[1]), dtype=x.dtype, device=x.device)
+    if topk_ids.numel() == 0:
+        return torch.zeros_like(x), product
+    launch_gemm(x, w_up, product, rows, tiles[0], gather=True, epilogue="partial", bias=b_up, matrices=expert.matrices)
+    hidden = activate_rows(product[None], rows.start[-1:], expert.activation, expert.alpha, expert.limit, x.dtype)
+    return gemm_down(hidden, w_down, rows, topk_weights, topk_ids, expert, tiles[1], b_down), product
+
+
+def experts_backward(
+    d_out: torch.Tensor,
+    x: torch.Tensor,
+    w_up: torch.Tensor,
+    w_down: torch.Tensor,
+    topk_weights: torch.Tensor,
+    topk_ids: torch.Tensor,
+    product: torch.Tensor,
+    expert: Expert,
+    b_down: torch.Tensor | None,
+) -> tuple[torch.Tensor, ...]:
+    """Gradients of x, w_up, w_down, topk_weights, b_up, b_down (the last one zero without a bias)."""
+    tile = BACKWARD_TILE
+    experts, _, width = w_down.shape
+    rows = align(topk_ids, experts, (tile.block_m, tile.block_m), first_expert=expert.first_expert)
+    num_valid = rows.start[-1:]
+    d_hidden = torch.empty((topk_ids.numel(), width), dtype=x.dtype, device=x.device)
+    weights = topk_weights.contiguous()
+    if topk_ids.numel() == 0:
+        return tuple(torch.zeros_like(t) for t in (x, w_up, w_down, topk_weights, w_up[:, :, 0], w_down[:, :, 0]))
+    launch_gemm(d_out, w_down, d_hidden, rows, tile, gather=True, epilogue="hidden", transposed=True)
+    d_product, weighted, d_weights = activate_rows_backward(
+        product, d_hidden, rows.slot, weights, num_valid, expert.activation, expert.alpha, expert.limit
+    )
+    d_w_down = weight_gradient(d_out, weighted, rows.token, rows.start, gather_left=True)
+    d_w_up = weight_gradient(d_product, x, rows.token, rows.start, gather_left=False)
+    d_rows = torch.empty((1, topk_ids.numel(), x.shape[1]), dtype=x.dtype, device=x.device)
+    launch_gemm(d_product, w_up, d_rows, rows, tile, gather=False, epilogue="rows", transposed=True)
+    d_x = combine(d_rows, topk_ids, experts, x.dtype, first_expert=expert.first_expert)
+    d_b_up, d_b_down = _bias_gradients(d_out, d_product, rows, weights, d_weights, b_down)
+    return d_x, d_w_up, d_w_down, d_weights, d_b_up, d_b_down
+
+
+def _bias_gradients(
+    d_out: torch.Tensor,
+    d_product: torch.Tensor,
+    rows: Alignment,
+    weights: torch.Tensor,
+    d_weights: torch.Tensor,
+    b_down: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of both biases; adds the down bias's part to ``d_weights`` in place."""
+    experts, device = rows.start.numel() - 1, d_out.device
+    d_b_up = torch.zeros((experts, d_product.shape[1]), dtype=d_out.dtype, device=device)
+    d_b_down = torch.zeros((experts, d_out.shape[1]), dtype=d_out.dtype, device=device)
+    if b_down is None:
+        return d_b_up, d_b_down
+    index = torch.arange(rows.token.numel(), device=device)
+    # Rows past the last are other ranks': nobody wrote them.
+    valid = (index < rows.start[-1])[:, None]
+    expert = torch.searchsorted(rows.start[1:].contiguous(), index.to(torch.int32), right=True).clamp(max=experts - 1)
+    slot = torch.where(valid[:, 0], rows.slot, 0).long()
+    token = torch.where(valid[:, 0], rows.token, 0).long()
+    d_b_up.index_add_(0, expert, torch.where(valid, d_product, 0))
+    per_row = torch.where(valid, d_out[token], 0)
+    d_b_down.index_add_(0, expert, (per_row * weights.reshape(-1)[slot, None]).to(d_out.dtype))
+    d_weights.view(-1).index_add_(0, slot, (per_row * b_down[expert]).sum(1).to(d_weights.dtype))
+    return d_b_up, d_b_down

@@ -1,0 +1,227 @@
+"""Weights and activations in 8 and 4 bits: containers, quantisers, and back to numbers.
+
+Weights are quantised once, in plain torch; activations at every call, by kernels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from moe_kernels.triton.formats import BLOCK, FORMATS, INT4_GROUPS, MX_GROUP
+
+_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Magnitudes of e2m1 by code (OCP Microscaling Formats 1.0, table 5)."""
+
+
+@dataclass(frozen=True)
+class QuantizedWeights:
+    """One projection of all experts.
+
+    Args:
+        values: e4m3 or int8 [experts, matrices * N, K]; 4-bit: uint8 [experts, matrices * N, K / 2], even K in the
+            low nibble. ``matrices`` is 2 for gate and up (gate rows first), else 1.
+        scale: float32 ``fp8`` [experts, matrices], ``fp8_block`` [experts, matrices, ceil(N / 128), ceil(K / 128)],
+            ``int8`` [experts, matrices * N]; ``mxfp4`` uint8 (e8m0) [experts, matrices * N, K / 32]; ``int4``
+            bfloat16 or float16 [experts, matrices * N, K / group].
+        dtype: a name of :mod:`moe_kernels.triton.formats`.
+        activation_scale: float32 [1] of ``fp8``'s activations if it is known beforehand, else it is found per call.
+        group: K elements that share a scale of ``int4``.
+
+    Raises:
+        ValueError: shapes or types that do not belong to ``dtype``.
+    """
+
+    values: torch.Tensor
+    scale: torch.Tensor
+    dtype: str
+    activation_scale: torch.Tensor | None = None
+    group: int = 128
+
+    def __post_init__(self) -> None:
+        if self.dtype not in FORMATS or FORMATS[self.dtype].weight_bits > 8:
+            raise ValueError(f"dtype {self.dtype!r} is not quantised; use fp8, fp8_block, int8, mxfp4 or int4")
+        if self.values.dim() != 3 or not self.values.is_contiguous() or not self.scale.is_contiguous():
+            raise ValueError("values must be contiguous [experts, rows, K], and the scale contiguous")
+        experts, rows, k = self.values.shape[0], self.values.shape[1], self.k
+        shapes: dict[str, list[tuple[int, ...]]] = {
+            "int8": [(experts, rows)],
+            "mxfp4": [(experts, rows, k // MX_GROUP)],
+            "int4": [(experts, rows, k // self.group)],
+            "fp8": [(experts, m) for m in (1, 2)],
+            "fp8_block": [(experts, m, -(-rows // m // BLOCK), -(-k // BLOCK)) for m in (1, 2)],
+        }
+        wanted = shapes[self.dtype]
+        if tuple(self.scale.shape) not in wanted:
+            raise ValueError(f"scale {tuple(self.scale.shape)} of {self.dtype} should be {wanted[0]}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(experts, matrices * N, K) of the numbers, as an unquantised tensor would have."""
+        return self.values.shape[0], self.values.shape[1], self.k
+
+    @property
+    def k(self) -> int:
+        return int(self.values.shape[2]) * FORMATS[self.dtype].packed
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+
+def quantize_weights(
+    weights: torch.Tensor, dtype: str, *, matrices: int, group: int = 128, fp8: torch.dtype = torch.float8_e4m3fn
+) -> QuantizedWeights:
+    """Round weights [experts, matrices * N, K] to the nearest of ``dtype`` under absolute-maximum scales.
+
+    Raises:
+        ValueError: unknown type, or a K that is no multiple of what shares a scale.
+    """
+    experts, rows, k = weights.shape
+    w = weights.float()
+    if dtype in FORMATS and FORMATS[dtype].weight_bits == 4:
+        along = MX_GROUP if dtype == "mxfp4" else group
+        if k % along or (dtype == "int4" and group not in INT4_GROUPS):
+            raise ValueError(f"K = {k} with groups of {along}: use a multiple, and one of {INT4_GROUPS} for int4")
+        grouped = w.reshape(experts, rows, k // along, along)
+        peak = grouped.abs().amax(-1)
+        if dtype == "mxfp4":
+            # The exponent of the group's largest value, less e2m1's own largest exponent (MX 1.0, 6.3).
+            exponent = torch.floor(torch.log2(peak.clamp(min=2.0**-120))) - 2
+            codes = _nearest_e2m1(grouped / torch.exp2(exponent)[..., None])
+            scale = (exponent + 127).clamp(0, 254).to(torch.uint8)
+        else:
+            scale = (peak / 7).clamp(min=1e-8).to(weights.dtype)
+            codes = (torch.round(grouped / scale.float()[..., None]).clamp(-8, 7) + 8).to(torch.uint8)
+        codes = codes.reshape(experts, rows, k)
+        packed = codes[..., 0::2] | (codes[..., 1::2] << 4)
+        return QuantizedWeights(packed.contiguous(), scale.contiguous(), dtype, group=along)
+    if dtype == "int8":
+        scale = (w.abs().amax(-1) / 127).clamp(min=1e-12)
+        return QuantizedWeights(torch.round(w / scale[..., None]).to(torch.int8), scale, dtype)
+    top = torch.finfo(fp8).max
+    if dtype == "fp8":
+        by_matrix = w.reshape(experts, matrices, -1)
+        scale = (by_matrix.abs().amax(-1) / top).clamp(min=1e-12)
+        return QuantizedWeights((by_matrix / scale[..., None]).to(fp8).reshape(experts, rows, k), scale, dtype)
+    if dtype == "fp8_block":
+        n = rows // matrices
+        padded = torch.nn.functional.pad(w.reshape(experts, matrices, n, k), (0, -k % BLOCK, 0, -n % BLOCK))
+        blocks = padded.unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK))
+        scale = (blocks.abs().amax((3, 5)) / top).clamp(min=1e-12)
+        each = _per_element(scale, n, k)
+        values = (w.reshape(experts, matrices, n, k) / each).to(fp8).reshape(experts, rows, k)
+        return QuantizedWeights(values, scale, dtype)
+    raise ValueError(f"dtype {dtype!r}: use fp8, fp8_block, int8, mxfp4 or int4")
+
+
+def dequantize_weights(weights: QuantizedWeights) -> torch.Tensor:
+    """The numbers that the weights stand for, float64 [experts, matrices * N, K]."""
+    experts, rows, k = weights.shape
+    scale = weights.scale.double()
+    match weights.dtype:
+        case "fp8":
+            matrices = scale.shape[1]
+            return (weights.values.double().reshape(experts, matrices, -1) * scale[..., None]).reshape(experts, rows, k)
+        case "fp8_block":
+            matrices = scale.shape[1]
+            n = rows // matrices
+            values = weights.values.double().reshape(experts, matrices, n, k)
+            return (values * _per_element(scale, n, k)).reshape(experts, rows, k)
+        case "int8":
+            return weights.values.double() * scale[..., None]
+    packed = weights.values
+    codes = torch.stack((packed & 15, packed >> 4), -1).reshape(experts, rows, k)
+    if weights.dtype == "int4":
+        return (codes.double() - 8) * scale.repeat_interleave(weights.group, -1)
+    table = torch.tensor(_E2M1 + tuple(-v for v in _E2M1), dtype=torch.float64, device=packed.device)
+    return table[codes.long()] * torch.exp2(scale - 127).repeat_interleave(MX_GROUP, -1)
+
+
+def _nearest_e2m1(values: torch.Tensor) -> torch.Tensor:
+    table = torch.tensor(_E2M1, device=values.device)
+    magnitude = values.abs().clamp(max=6.0)
+    middle = (table[1:] + table[:-1]) / 2
+    code = torch.bucketize(magnitude.contiguous(), middle).to(torch.uint8)
+    return code | ((values < 0).to(torch.uint8) << 3)
+
+
+def _per_element(scale: torch.Tensor, n: int, k: int) -> torch.Tensor:
+    return scale.repeat_interleave(BLOCK, -2)[..., :n, :].repeat_interleave(BLOCK, -1)[..., :k]
+
+
+@triton.jit
+def quantize_kernel(
+    x_ptr,
+    out_ptr,
+    scale_ptr,
+    num_valid_ptr,
+    K,
+    top,
+    BLOCK: tl.constexpr,
+    FORMAT: tl.constexpr,
+):
+    """One row a program: ``int8`` one scale a row, ``fp8_block`` one a 128, ``fp8`` by the given scale."""
+    row = tl.program_id(0).to(tl.int64)
+    valid = True
+    if num_valid_ptr is not None:
+        valid = row < tl.load(num_valid_ptr)
+    if valid:
+        at = tl.arange(0, BLOCK)
+        if FORMAT == "int8":
+            peak = tl.zeros((BLOCK,), dtype=tl.float32)
+            for start in range(0, K, BLOCK):
+                x = tl.load(x_ptr + row * K + start + at, mask=start + at < K, other=0.0).to(tl.float32)
+                peak = tl.maximum(peak, tl.abs(x))
+            scale = tl.maximum(tl.max(peak, 0) / top, 1e-12)
+            tl.store(scale_ptr + row, scale)
+            for start in range(0, K, BLOCK):
+                ok = start + at < K
+                x = tl.load(x_ptr + row * K + start + at, mask=ok, other=0.0).to(tl.float32) / scale
+                # To the nearest: adding half towards the sign before the conversion cuts.
+                rounded = (x + tl.where(x < 0, -0.5, 0.5)).to(tl.int8)
+                tl.store(out_ptr + row * K + start + at, rounded, mask=ok)
+        else:
+            for start in range(0, K, BLOCK):
+                ok = start + at < K
+                x = tl.load(x_ptr + row * K + start + at, mask=ok, other=0.0).to(tl.float32)
+                if FORMAT == "fp8_block":
+                    scale = tl.maximum(tl.max(tl.abs(x), 0) / top, 1e-12)
+                    tl.store(scale_ptr + row * tl.cdiv(K, BLOCK) + start // BLOCK, scale)
+                else:
+                    scale = tl.load(scale_ptr)
+                y = tl.minimum(tl.maximum(x / scale, -top), top)
+                tl.store(out_ptr + row * K + start + at, y.to(out_ptr.dtype.element_ty), mask=ok)
+
+
+def quantize_rows(
+    x: torch.Tensor, weights: QuantizedWeights, num_valid: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Activations [rows, K] as ``weights`` need them, and their scales; unchanged for 4-bit weights.
+
+    Args:
+        num_valid: int32 [1]; rows from there on are neither read nor written.
+    """
+    if not FORMATS[weights.dtype].scales_activations:
+        return x, None
+    rows, k = x.shape
+    values = torch.empty((rows, k), dtype=weights.values.dtype, device=x.device)
+    top = 127.0 if weights.dtype == "int8" else float(torch.finfo(weights.values.dtype).max)
+    if weights.dtype == "fp8":
+        scale = weights.activation_scale
+        if scale is None:
+            valid = x
+            if num_valid is not None:
+                # Rows that nobody wrote must not set the scale.
+                index = torch.arange(rows, device=x.device)
+                valid = torch.where((index < num_valid)[:, None], x, 0.0)
+            scale = (valid.abs().amax().float() / top).clamp(min=1e-12).reshape(1)
+    elif weights.dtype == "int8":
+        scale = torch.empty(rows, dtype=torch.float32, device=x.device)
+    else:
+        scale = torch.empty((rows, -(-k // BLOCK)), dtype=torch.float32, device=x.device)
+    if rows:
+        block = BLOCK if weights.dtype == "fp8_block" else 1024
+        quantize_kernel[(rows,)](x, values, scale, num_valid, k, top, BLOCK=block, FORMAT=weights.dtype)
+    return values, scale

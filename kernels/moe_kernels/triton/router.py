@@ -1,0 +1,161 @@
+"""Which experts a token visits and with what weight: softmax or sigmoid, group limit, top-k, renormalisation."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import triton
+import triton.language as tl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Router:
+    """How router logits become choices.
+
+    Args:
+        top_k: experts per token.
+        scoring: ``softmax`` over all experts, or ``sigmoid`` of each (DeepSeek-V3).
+        renormalize: divide the chosen weights by their sum; with softmax also softmax over the chosen (gpt-oss).
+        scaling: factor on the weights (``routed_scaling_factor``).
+        groups, top_groups: experts come in equal groups and only the best ``top_groups`` may be chosen from.
+        group_score: a group's score is its best expert's (``max``, DeepSeek-V2) or its two best's sum
+            (``top2``, DeepSeek-V3).
+
+    Raises:
+        ValueError: numbers that do not fit each other.
+    """
+
+    top_k: int
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    renormalize: bool = True
+    scaling: float = 1.0
+    groups: int = 1
+    top_groups: int = 1
+    group_score: Literal["max", "top2"] = "top2"
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ValueError(f"top_k = {self.top_k}; give at least 1")
+        if self.scoring not in ("softmax", "sigmoid"):
+            raise ValueError(f"scoring = {self.scoring!r}; use softmax or sigmoid")
+        if self.group_score not in ("max", "top2"):
+            raise ValueError(f"group_score = {self.group_score!r}; use max or top2")
+        if not 1 <= self.top_groups <= self.groups:
+            raise ValueError(f"top_groups = {self.top_groups} of groups = {self.groups}; give 1 to {self.groups}")
+
+    def check(self, num_experts: int) -> None:
+        """Raise ValueError if this router cannot choose among ``num_experts``."""
+        if num_experts % self.groups:
+            raise ValueError(f"{num_experts} experts do not split into {self.groups} equal groups")
+        eligible = num_experts // self.groups * self.top_groups
+        if self.top_k > eligible:
+            raise ValueError(f"top_k = {self.top_k} exceeds the {eligible} experts that may be chosen")
+
+
+@triton.jit
+def _group_scores(choice, TOP2: tl.constexpr):
+    best = tl.max(choice, 1)
+    if TOP2:
+        column = tl.broadcast_to(tl.arange(0, choice.shape[1])[None, :], choice.shape)
+        first = tl.min(tl.where(choice == best[:, None], column, choice.shape[1]), 1)
+        best += tl.max(tl.where(column == first[:, None], float("-inf"), choice), 1)
+    return best
+
+
+@triton.jit
+def route_kernel(
+    logits_ptr,
+    bias_ptr,
+    weights_ptr,
+    ids_ptr,
+    per_group,
+    scaling,
+    NUM_GROUPS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    PER_GROUP: tl.constexpr,
+    TOP_GROUPS: tl.constexpr,
+    TOP_K: tl.constexpr,
+    K_PADDED: tl.constexpr,
+    SIGMOID: tl.constexpr,
+    RENORMALIZE: tl.constexpr,
+    TOP2: tl.constexpr,
+):
+    """One token a program. Experts lie as [GROUPS, PER_GROUP], both padded to powers of two; ties go to the lower."""
+    token = tl.program_id(0).to(tl.int64)
+    num_experts = NUM_GROUPS * per_group
+    group = tl.arange(0, GROUPS)
+    member = tl.arange(0, PER_GROUP)
+    expert = group[:, None] * per_group + member[None, :]
+    there = (group < NUM_GROUPS)[:, None] & (member < per_group)[None, :]
+    logit = tl.load(logits_ptr + token * num_experts + expert, mask=there, other=float("-inf")).to(tl.float32)
+    if SIGMOID:
+        score = tl.where(there, tl.sigmoid(logit), 0.0)
+    else:
+        peak = tl.max(tl.max(logit, 1), 0)
+        power = tl.exp(logit - peak)
+        score = power / tl.sum(tl.sum(power, 1), 0)
+    choice = score
+    if bias_ptr is not None:
+        # The load-balancing bias of DeepSeek-V3 decides who is chosen, not with what weight.
+        choice += tl.load(bias_ptr + expert, mask=there, other=0.0).to(tl.float32)
+    choice = tl.where(there, choice, float("-inf"))
+    if TOP_GROUPS < NUM_GROUPS:
+        group_score = _group_scores(choice, TOP2)
+        kept = tl.zeros((GROUPS,), dtype=tl.int32)
+        for _ in range(TOP_GROUPS):
+            best = tl.min(tl.where(group_score == tl.max(group_score, 0), group, GROUPS), 0)
+            kept = tl.where(group == best, 1, kept)
+            group_score = tl.where(group == best, float("-inf"), group_score)
+        choice = tl.where(kept[:, None] > 0, choice, float("-inf"))
+    place = tl.arange(0, K_PADDED)
+    weights = tl.zeros((K_PADDED,), dtype=tl.float32)
+    ids = tl.zeros((K_PADDED,), dtype=tl.int32)
+    for i in range(TOP_K):
+        highest = tl.max(tl.max(choice, 1), 0)
+        chosen = tl.min(tl.min(tl.where(choice == highest, expert, num_experts), 1), 0)
+        weight = tl.sum(tl.sum(tl.where((expert == chosen) & there, score, 0.0), 1), 0)
+        weights = tl.where(place == i, weight, weights)
+        ids = tl.where(place == i, chosen, ids)
+        choice = tl.where((expert == chosen) & there, float("-inf"), choice)
+    if RENORMALIZE:
+        weights = weights / tl.sum(weights, 0)
+    tl.store(weights_ptr + token * TOP_K + place, weights * scaling, mask=place < TOP_K)
+    tl.store(ids_ptr + token * TOP_K + place, ids, mask=place < TOP_K)
+
+
+def route(logits: torch.Tensor, router: Router, bias: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights float32 [T, top_k] and experts int32 [T, top_k], best first.
+
+    Args:
+        logits: [T, experts].
+        router: how.
+        bias: [experts], added to the scores for the choice alone.
+
+    Raises:
+        ValueError: the router does not fit the number of experts.
+    """
+    num_tokens, num_experts = logits.shape
+    router.check(num_experts)
+    weights = torch.empty((num_tokens, router.top_k), dtype=torch.float32, device=logits.device)
+    ids = torch.empty((num_tokens, router.top_k), dtype=torch.int32, device=logits.device)
+    if num_tokens == 0:
+        return weights, ids
+    per_group = num_experts // router.groups
+    route_kernel[(num_tokens,)](
+        logits.contiguous(),
+        bias,
+        weights,
+        ids,
+        per_group,
+        router.scaling,
+        NUM_GROUPS=router.groups,
+        GROUPS=triton.next_power_of_2(router.groups),
+        PER_GROUP=triton.next_power_of_2(per_group),
+        TOP_GROUPS=router.top_groups,
+        TOP_K=router.top_k,
+        K_PADDED=triton.next_power_of_2(router.top_k),
+        SIGMOID=router.scoring == "sigmoid",
+        RENORMALIZE=router.renormalize,
+        TOP2=router.group_score == "top2",
+    )
+    return weights, ids

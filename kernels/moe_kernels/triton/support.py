@@ -1,0 +1,89 @@
+"""Which tile runs which problem on which target: asked by search, tuner, compiler and launch alike.
+
+What only the compiler knows (registers, shared memory) is in the artifact, not here.
+"""
+
+from moe_kernels.kernel import Problem
+from moe_kernels.tile import TritonTile
+from moe_kernels.triton.formats import BLOCK, FORMATS, capability, missing_on
+
+_POWERS = ("block_m", "block_n", "block_k", "num_warps")
+
+
+def refusal(problem: Problem, tile: TritonTile, target: str | None = None) -> str | None:
+    """The reason why ``tile`` cannot run ``problem``, or None.
+
+    Args:
+        problem: operation, data type and, where known, K and N.
+        tile: the configuration.
+        target: ``cuda:90``, ``hip:gfx942``; None asks of no chip in particular (the interpreter).
+    """
+    return (
+        missing_on(problem.dtype, target)
+        or _shape(problem, tile)
+        or _scales(problem, tile)
+        or _path(problem, tile, target)
+        or _registers(problem, tile)
+    )
+
+
+def _shape(problem: Problem, tile: TritonTile) -> str | None:
+    for field in _POWERS:
+        value = getattr(tile, field)
+        if value & (value - 1):
+            return f"{field} = {value} is no power of two"
+    least = {
+        # The wide side of a swapped instruction is the weights', so rows may be few.
+        "block_m": 8 if tile.swap_ab else 16,
+        "block_n": 16,
+        # One matrix instruction takes 32 bytes of K; the whole loop steps in powers of two.
+        "block_k": 32 if FORMATS[problem.dtype].weight_bits <= 8 else 16,
+    }
+    for field, value in least.items():
+        if getattr(tile, field) < value:
+            return f"{field} = {getattr(tile, field)} is below the {value} that matrix instructions need"
+    if tile.num_warps > 16:
+        return f"num_warps = {tile.num_warps} is over 16"
+    return None
+
+
+def _scales(problem: Problem, tile: TritonTile) -> str | None:
+    form, k = FORMATS[problem.dtype], problem.k
+    if k is not None and k % form.k_multiple:
+        return f"K = {k} is no multiple of {form.k_multiple}, which share a scale in {problem.dtype}; pad K"
+    if problem.dtype == "fp8_block" and BLOCK % tile.block_k:
+        return f"block_k = {tile.block_k} spans more than one {BLOCK}-block of scales; use {BLOCK} or less"
+    if problem.dtype == "int4":
+        if problem.group % tile.block_k:
+            return f"block_k = {tile.block_k} spans more than one group of {problem.group}; use {problem.group} or less"
+        if k is not None and k % problem.group:
+            return f"K = {k} is no multiple of the group of {problem.group}; use smaller groups"
+    return None
+
+
+def _path(problem: Problem, tile: TritonTile, target: str | None) -> str | None:
+    form = FORMATS[problem.dtype]
+    if tile.tma:
+        sm = capability(target)
+        if target is not None and (sm is None or sm < 90):
+            return f"tma: {target} has no tensor memory accelerator (Hopper and later have); use tma=false"
+        if form.weight_bits > 16:
+            return f"tma: descriptors of {problem.dtype} are not built; use tma=false"
+        stride_bits = min(form.weight_bits, form.activation_bits) * (problem.k or BLOCK)
+        if stride_bits % 128:
+            return f"tma: rows of K = {problem.k} {problem.dtype} are no multiple of 16 bytes; use tma=false"
+        if max(tile.block_m, tile.block_n, tile.block_k) > 256:
+            return "tma: a descriptor's box has at most 256 elements a side; use smaller blocks"
+    if problem.k is not None and tile.split_k > -(-problem.k // tile.block_k):
+        return f"split_k = {tile.split_k} exceeds the {-(-problem.k // tile.block_k)} steps of K = {problem.k}"
+    return None
+
+
+def _registers(problem: Problem, tile: TritonTile) -> str | None:
+    accumulators = 2 if problem.op == "gate_up" else 1
+    per_thread = accumulators * tile.block_m * tile.block_n // (32 * tile.num_warps)
+    if per_thread > 256:
+        # The accumulator alone would need more registers than a thread can name (255); the compiler would
+        # take a minute to spill it all.
+        return f"{per_thread} accumulator values per thread exceed the 255 registers a thread has"
+    return None

@@ -1,0 +1,137 @@
+"""Which tiles a call uses: a tuned table's where it has an entry, else the default rule's.
+
+The default rule is a table, ``default_tiles.json``: for each family of targets, width of weights and GEMM
+the tile that loses least over the catalogue's models by the tool's cost model (``benchmarks/default_tiles.py`` writes
+it), by rows per expert. A tuned table holds measured winners for exact problems on one device.
+"""
+
+import bisect
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moe_kernels.kernel import Problem
+from moe_kernels.tile import TritonTile
+from moe_kernels.triton.formats import FORMATS, capability
+from moe_kernels.triton.support import refusal
+
+Tiles = tuple[TritonTile, TritonTile]
+_DEFAULTS = Path(__file__).with_name("default_tiles.json")
+ROW_STEPS = (4, 16, 32, 64, 128, 512)
+"""Upper ends of the rule's ranges of rows per expert; the last range is open."""
+
+
+def family(target: str | None) -> str:
+    """The rule's word for a target: chips of one family share their matrix instructions and shared memory."""
+    sm = capability(target)
+    if sm is not None:
+        if sm in (86, 87, 89, 120, 121):
+            return "ada"  # 100 KB of shared memory, no wide matrix instructions
+        return "blackwell" if sm in (100, 101, 103) else "hopper" if sm == 90 else "ampere"
+    return "cdna4" if target == "hip:gfx950" else "cdna3" if target else "ampere"
+
+
+def width_class(dtype: str) -> str:
+    """``16``, ``8`` or ``4``: types whose weights have as many bits share their default tiles."""
+    return str(min(FORMATS[dtype].weight_bits, 16))
+
+
+def row_step(rows_per_expert: float) -> int:
+    """The rule's range that holds this many rows: an index, ``len(ROW_STEPS)`` for the open one."""
+    return bisect.bisect_left(ROW_STEPS, rows_per_expert)
+
+
+def fallback_tile(problem: Problem, rows_per_expert: float) -> TritonTile:
+    """A tile that fits every family: what the rule starts from, and what stands in for an entry that refuses."""
+    small = rows_per_expert <= 32
+    block_m = 16 if rows_per_expert <= 16 else 32 if small else 64
+    return TritonTile(block_m=block_m, block_n=64, block_k=32 if problem.group < 64 else 64, num_warps=4, num_stages=3)
+
+
+@functools.cache
+def _rule() -> dict[str, Any]:
+    return dict(json.loads(_DEFAULTS.read_text())["tiles"]) if _DEFAULTS.exists() else {}
+
+
+@functools.cache
+def default_tile(problem: Problem, rows_per_expert: float, target: str | None) -> TritonTile:
+    """The untuned tile for a problem whose active experts have this many rows on average."""
+    op = "gate_up" if problem.op == "gate_up" else "down"
+    by_step = _rule().get(family(target), {}).get(width_class(problem.dtype), {}).get(op)
+    if by_step:
+        tile = TritonTile.from_dict(by_step[row_step(rows_per_expert)])
+        if refusal(problem, tile, target) is None:
+            return tile
+    return fallback_tile(problem, rows_per_expert)
+
+
+@dataclass(frozen=True)
+class TunedTable:
+    """Measured winners of one device.
+
+    Args:
+        device: the device's name as PyTorch tells it.
+        entries: ``(dtype, activation, experts, hidden_size, moe_intermediate_size)`` to tiles by number of tokens.
+    """
+
+    device: str
+    entries: dict[tuple[str, str, int, int, int], dict[int, Tiles]]
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "TunedTable":
+        """Read the JSON that :meth:`to_json` writes.
+
+        Raises:
+            ValueError: the file is no tuned table; says what is wrong with it.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+            entries: dict[tuple[str, str, int, int, int], dict[int, Tiles]] = {}
+            for one in data["entries"]:
+                key = (
+                    str(one["dtype"]), str(one["activation"]), int(one["num_experts"]), int(one["hidden_size"]),
+                    int(one["moe_intermediate_size"]),
+                )  # fmt: skip
+                entries[key] = {
+                    int(tokens): (TritonTile.from_dict(pair["up"]), TritonTile.from_dict(pair["down"]))
+                    for tokens, pair in one["tiles"].items()
+                }
+                if not entries[key]:
+                    raise ValueError(f"entry {key} has no tiles")
+            return cls(str(data["device"]), entries)
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"tuned table {path}: {type(error).__name__} {error}") from None
+
+    def to_json(self) -> str:
+        """The file's text."""
+        names = ("dtype", "activation", "num_experts", "hidden_size", "moe_intermediate_size")
+        entries = [
+            {**dict(zip(names, key, strict=True)), "tiles": {str(t): _pair(pair) for t, pair in sorted(by.items())}}
+            for key, by in self.entries.items()
+        ]
+        return json.dumps({"device": self.device, "entries": entries}, indent=1)
+
+    def find(self, key: tuple[str, str, int, int, int], num_tokens: int) -> Tiles | None:
+        """The tiles of the nearest tuned number of tokens, or None where this problem is not in the table."""
+        by_tokens = self.entries.get(key)
+        return by_tokens[min(by_tokens, key=lambda tuned: abs(tuned - num_tokens))] if by_tokens else None
+
+
+_in_use: dict[str, TunedTable] = {}
+
+
+def use_tuned(table: TunedTable) -> None:
+    """From now on calls on the table's device take its tiles where it has the problem; replaces an earlier table."""
+    _in_use[table.device] = table
+
+
+def tuned_tiles(device: str, key: tuple[str, str, int, int, int], num_tokens: int) -> Tiles | None:
+    """The tiles of the table in use on this device, or None."""
+    table = _in_use.get(device)
+    return table.find(key, num_tokens) if table else None
+
+
+def _pair(tiles: Tiles) -> dict[str, dict[str, int | bool]]:
+    return {"up": tiles[0].as_dict(), "down": tiles[1].as_dict()}

@@ -1,0 +1,136 @@
+"""Every path of the Triton kernels compiles for every family, and the binaries hold the instructions they should."""
+
+import dataclasses
+import itertools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from moe_codesign.chips import load_chip
+from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
+from moe_codesign.compiler.artifact import GpuFacts
+from moe_codesign.cost.table import kernel_for
+from moe_kernels.kernel import Op, Problem
+from moe_kernels.tile import TritonTile
+from moe_kernels.triton.formats import SERVED, missing_on
+from moe_kernels.triton.tiles import ROW_STEPS, default_tile
+from tests.compiler.variants import FORMS, compile_form
+
+CHIPS = ("a100_sxm", "h100_sxm", "b200", "mi300x", "mi355x")
+OPS: tuple[Op, ...] = ("gate_up", "down")
+BASE = TritonTile(block_m=64, block_n=64, block_k=64, num_warps=4, num_stages=3)
+PATHS = {
+    "plain": BASE,
+    "swapped": dataclasses.replace(BASE, block_m=16, swap_ab=True),
+    "persistent": dataclasses.replace(BASE, persistent=True),
+    "descriptors": dataclasses.replace(BASE, tma=True),
+    "all at once": dataclasses.replace(BASE, block_m=16, swap_ab=True, persistent=True, tma=True),
+}
+MATRIX = {
+    # (chip, width of the operands) to the words of its matrix instructions. Triton 3.7 has no tcgen05 for int8.
+    ("a100_sxm", "16"): ("HMMA",),
+    ("a100_sxm", "int8"): ("IMMA",),
+    ("h100_sxm", "16"): ("HGMMA",),
+    ("h100_sxm", "fp8"): ("QGMMA",),
+    ("h100_sxm", "int8"): ("IGMMA",),
+    ("b200", "16"): ("UTCHMMA",),
+    ("b200", "fp8"): ("UTCQMMA",),
+    ("b200", "int8"): ("IMMA",),
+    ("mi300x", "16"): ("bf16", "f16"),
+    ("mi300x", "fp8"): ("fp8_fp8",),
+    ("mi300x", "int8"): ("_i8",),
+    ("mi355x", "16"): ("bf16", "f16"),
+    ("mi355x", "fp8"): ("fp8_fp8", "f8f6f4"),
+    ("mi355x", "int8"): ("_i8",),
+}
+
+
+def width(dtype: str) -> str:
+    return "fp8" if dtype.startswith("fp8") else "int8" if dtype == "int8" else "16"
+
+
+@pytest.fixture(scope="module")
+def binaries() -> dict[tuple[str, str, Op, str], Artifact]:
+    """Artifacts by (chip, dtype, op, path)."""
+    found = {}
+    requests = {}
+    for chip, dtype in itertools.product(CHIPS, SERVED):
+        one = load_chip(chip)
+        for (op, tile), request in requests_for(kernel_for(one), one, OPS, dtype, PATHS.values()).items():
+            path = next(name for name, known in PATHS.items() if known == tile)
+            requests[chip, dtype, op, path] = request
+    artifacts = compile_all(requests.values(), ArtifactCache(), jobs=2)
+    found = {key: artifacts[request] for key, request in requests.items()}
+    return found
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dtype", SERVED)
+@pytest.mark.parametrize("chip", CHIPS)
+def test_every_path(binaries: dict[tuple[str, str, Op, str], Artifact], chip: str, dtype: str, path: str) -> None:
+    target = load_chip(chip).target
+    for op in OPS:
+        artifact = binaries[chip, dtype, op, path]
+        reason = kernel_for(load_chip(chip)).refuses(Problem(op=op, dtype=dtype), PATHS[path], target)
+        if reason:
+            assert artifact.status == "refused"
+            assert artifact.reason == reason
+            assert missing_on(dtype, target) or "accelerator" in reason
+            continue
+        facts = artifact.gpu
+        assert facts is not None, f"{artifact.status}: {artifact.reason}"
+        assert facts.count(*MATRIX[chip, width(dtype)]) > 0, facts.instructions
+        assert 0 < facts.loop_matrix < facts.loop_instructions
+        if PATHS[path].tma:
+            assert facts.count("UTMALDG") > 0
+        elif chip in ("a100_sxm", "h100_sxm", "b200"):
+            assert facts.count("LDGSTS") > 0, "loads are asynchronous copies"
+
+
+def test_only_what_a_chip_lacks_is_refused(binaries: dict[tuple[str, str, Op, str], Artifact]) -> None:
+    refused = {(chip, dtype, path) for (chip, dtype, _, path), a in binaries.items() if a.status != "ok"}
+    no_fp8 = {("a100_sxm", d, p) for d in ("fp8", "fp8_block") for p in PATHS}
+    no_tma = {(c, d, p) for c in ("a100_sxm", "mi300x", "mi355x") for d in SERVED for p in PATHS if PATHS[p].tma}
+    assert refused == no_fp8 | no_tma
+
+
+@pytest.fixture(scope="module")
+def forms() -> dict[tuple[str, str, str], GpuFacts | str]:
+    cases = [(f, d, load_chip(c).target or "") for c in CHIPS for f in FORMS for d in ("bfloat16", "float16")]
+    cases += [(f, d, load_chip(c).target or "") for c in CHIPS for f in list(FORMS)[:3] for d in ("fp8_block", "mxfp4")]
+    cases += [("weight gradient", d, load_chip(c).target or "") for c in CHIPS for d in ("bfloat16", "float16")]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        return dict(zip(cases, pool.map(compile_form, *zip(*cases, strict=True)), strict=True))
+
+
+def test_every_form_compiles(forms: dict[tuple[str, str, str], GpuFacts | str]) -> None:
+    for (name, dtype, target), facts in forms.items():
+        if isinstance(facts, str):
+            assert target == "cuda:80"
+            assert dtype == "fp8_block"
+            continue
+        assert facts.loop_matrix > 0, (name, dtype, target)
+        assert facts.spill_bytes == 0, (name, dtype, target)
+        if target in ("cuda:90", "cuda:100"):
+            assert facts.count("HGMMA", "QGMMA", "UTC") > 0, (name, dtype, target, facts.instructions)
+
+
+def test_the_default_tiles_launch_and_do_not_spill() -> None:
+    requests, tiles = {}, {}
+    for chip, dtype in itertools.product((*CHIPS, "l40s"), SERVED):
+        one = load_chip(chip)
+        if missing_on(dtype, one.target):
+            continue
+        for op in OPS:
+            problem = Problem(op=op, dtype=dtype)
+            defaults = {default_tile(problem, rows, one.target) for rows in (*ROW_STEPS, 10_000)}
+            found = requests_for(kernel_for(one), one, (op,), dtype, defaults)
+            for (_, tile), request in found.items():
+                requests[chip, dtype, op, tile.label()], tiles[chip, dtype, op, tile.label()] = request, tile
+    artifacts = compile_all(requests.values(), ArtifactCache(), jobs=2)
+    for key, request in requests.items():
+        artifact = artifacts[request]
+        assert unlaunchable(artifact, tiles[key], load_chip(key[0])) is None, (key, artifact.reason)
+        assert artifact.gpu is not None
+        assert artifact.gpu.spill_bytes == 0, key

@@ -1,0 +1,220 @@
+"""The backward pass and the registered operators."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from moe_kernels.triton import Expert, Router, experts, fused_moe, grouped_mm, quantize_weights
+from tests.numerics.cases import SMALL
+from tests.numerics.conftest import INTERPRETED
+
+TILES = (SMALL, SMALL)
+only_interpreted = pytest.mark.skipif(not INTERPRETED, reason="float64 matrix instructions are not on every GPU")
+
+
+def reference_experts(x, w_up, w_down, weights, ids, b_up, b_down, activation):  # type: ignore[no-untyped-def]
+    """Dense PyTorch: every token through its own experts."""
+    out = torch.zeros_like(x)
+    for expert in range(w_up.shape[0]):
+        product = x @ w_up[expert].T + (0 if b_up is None else b_up[expert])
+        gate, up = (
+            product.chunk(2, -1) if activation in ("swiglu", "geglu", "geglu_tanh", "swiglu_oai") else (product,) * 2
+        )
+        if activation == "swiglu":
+            hidden = torch.nn.functional.silu(gate) * up
+        elif activation in ("geglu", "geglu_tanh"):
+            form = "tanh" if activation == "geglu_tanh" else "none"
+            hidden = torch.nn.functional.gelu(gate, approximate=form) * up
+        elif activation == "swiglu_oai":
+            g = gate.clamp(max=7.0)
+            hidden = g * torch.sigmoid(1.702 * g) * (up.clamp(-7.0, 7.0) + 1)
+        elif activation == "relu2":
+            hidden = torch.relu(gate) ** 2
+        elif activation == "silu":
+            hidden = torch.nn.functional.silu(gate)
+        else:
+            hidden = torch.nn.functional.gelu(gate) if activation == "gelu" else gate
+        y = hidden @ w_down[expert].T + (0 if b_down is None else b_down[expert])
+        out = out + (torch.where(ids == expert, weights, 0).sum(1, keepdim=True)) * y
+    return out
+
+
+def make(device: torch.device, activation: str, bias: bool, dtype: torch.dtype = torch.float64):  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(3)
+    tokens, hidden_size, width, num_experts, top_k = 4, 7, 5, 3, 2
+    matrices = Expert(activation=activation).matrices
+
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.tensor(rng.standard_normal(shape), dtype=dtype, device=device).requires_grad_()
+
+    # Expert 1 gets nothing: its weights' gradient is zero.
+    ids = torch.tensor([[0, 2], [2, 0], [2, 0], [0, 2]], dtype=torch.int32, device=device)
+    return (
+        leaf(tokens, hidden_size),
+        leaf(num_experts, matrices * width, hidden_size),
+        leaf(num_experts, hidden_size, width),
+        leaf(tokens, top_k),
+        ids,
+        leaf(num_experts, matrices * width) if bias else None,
+        leaf(num_experts, hidden_size) if bias else None,
+    )
+
+
+@only_interpreted
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", ["swiglu", "geglu", "geglu_tanh", "swiglu_oai", "relu2", "silu", "gelu", "none"])
+def test_gradients_are_the_references(activation: str, bias: bool, device: torch.device) -> None:
+    x, w_up, w_down, weights, ids, b_up, b_down = make(device, activation, bias)
+    leaves = [t for t in (x, w_up, w_down, weights, b_up, b_down) if t is not None]
+    expert = Expert(activation=activation)
+    out = experts(x, w_up, w_down, weights, ids, b_gate_up=b_up, b_down=b_down, expert=expert, tiles=TILES)
+    seed = torch.tensor(np.random.default_rng(5).standard_normal(out.shape), device=device)
+    got = torch.autograd.grad(out, leaves, seed)
+    wanted_out = reference_experts(x, w_up, w_down, weights, ids, b_up, b_down, activation)
+    wanted = torch.autograd.grad(wanted_out, leaves, seed)
+    # The activation's constants are float32 in the kernel.
+    assert torch.allclose(out, wanted_out, rtol=1e-5, atol=1e-6)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert not got[1][1].any()
+
+
+@only_interpreted
+@pytest.mark.parametrize("activation", ["swiglu", "relu2"])
+def test_gradcheck(activation: str, device: torch.device) -> None:
+    x, w_up, w_down, weights, ids, *_ = make(device, activation, bias=False)
+    expert = Expert(activation=activation)
+    assert torch.autograd.gradcheck(
+        lambda *t: experts(*t, ids, expert=expert, tiles=TILES), (x, w_up, w_down, weights), fast_mode=True, atol=1e-4
+    )
+
+
+@only_interpreted
+def test_gradcheck_of_the_grouped_gemm(device: torch.device) -> None:
+    rng = np.random.default_rng(0)
+    rows = torch.tensor(rng.standard_normal((9, 6)), device=device).requires_grad_()
+    weights = torch.tensor(rng.standard_normal((4, 5, 6)), device=device).requires_grad_()
+    sizes = torch.tensor([4, 0, 5, 0], device=device)
+    assert torch.autograd.gradcheck(lambda a, b: grouped_mm(a, b, sizes, tile=SMALL), (rows, weights), fast_mode=True)
+    short = grouped_mm(rows, weights, torch.tensor([2, 1, 0, 0], device=device), tile=SMALL)
+    assert not short[3:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_in_16_bits(dtype: torch.dtype, device: torch.device) -> None:
+    rng = np.random.default_rng(1)
+    tokens, hidden_size, width, num_experts = 24, 96, 64, 4
+    leaves = [
+        torch.tensor(rng.standard_normal(shape) * scale).to(dtype).to(device).requires_grad_()
+        for shape, scale in (
+            ((tokens, hidden_size), 1.0),
+            ((num_experts, 2 * width, hidden_size), hidden_size**-0.5),
+            ((num_experts, hidden_size, width), width**-0.5),
+        )
+    ]
+    weights = torch.tensor(rng.random((tokens, 2)), dtype=torch.float32, device=device).requires_grad_()
+    ids = torch.tensor(np.stack([rng.permutation(num_experts)[:2] for _ in range(tokens)]), device=device)
+    out = experts(*leaves, weights, ids, tiles=TILES)
+    seed = torch.tensor(rng.standard_normal(out.shape)).to(dtype).to(device)
+    got = torch.autograd.grad(out, [*leaves, weights], seed)
+    wide = [t.detach().double().requires_grad_() for t in (*leaves, weights)]
+    wanted = torch.autograd.grad(reference_experts(*wide, ids, None, None, "swiglu"), wide, seed.double())
+    for one, other in zip(got, wanted, strict=True):
+        error = (one.double() - other).square().mean().sqrt() / other.square().mean().sqrt()
+        # Every product in the chain rounds once: 2**-9.3 rms (bfloat16), 2**-12.3 (float16), four in a row.
+        assert float(error) <= (0.01 if dtype == torch.bfloat16 else 0.0015)
+
+
+def test_router_gradients(device: torch.device) -> None:
+    logits = torch.tensor(np.random.default_rng(0).standard_normal((5, 12)), dtype=torch.float32, device=device)
+    for scoring, renormalize in itertools.product(("softmax", "sigmoid"), (True, False)):
+        router = Router(top_k=3, scoring=scoring, renormalize=renormalize, scaling=2.0)  # type: ignore[arg-type]
+        one = logits.clone().requires_grad_()
+        weights, ids = torch.ops.moe_kernels.route(
+            one, None, 3, router.scoring, router.renormalize, router.scaling, 1, 1, "top2"
+        )
+        other = logits.double().requires_grad_()
+        scores = other.sigmoid() if scoring == "sigmoid" else other.softmax(1)
+        chosen = scores.gather(1, ids.long())
+        wanted = 2.0 * (chosen / chosen.sum(1, keepdim=True) if renormalize else chosen)
+        seed = torch.rand(5, 3, device=device, dtype=torch.float64)
+        (got,) = torch.autograd.grad(weights, one, seed.float())
+        (expected,) = torch.autograd.grad(wanted, other, seed)
+        assert torch.allclose(got.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+def test_operators_keep_their_contracts(device: torch.device) -> None:
+    x, w_up, w_down, weights, ids, b_up, b_down = make(device, "swiglu_oai", True, torch.float32)
+    tile = [16, 16, 16, 4, 2, 1, 1, 0, 0, 0]
+    numbers = ("swiglu_oai", 1.702, 7.0, 0)
+    tests = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(
+        torch.ops.moe_kernels.experts_train.default,
+        (x, w_up, w_down, weights, ids, b_up, b_down, *numbers, tile * 2),
+        test_utils=tests,
+    )
+    torch.library.opcheck(
+        torch.ops.moe_kernels.route.default,
+        (torch.randn(4, 6, device=device, requires_grad=True), None, 2, "softmax", True, 1.0, 1, 1, "top2"),
+        test_utils=tests,
+    )
+    sizes = torch.tensor([2, 0, 2], device=device)
+    torch.library.opcheck(torch.ops.moe_kernels.grouped_gemm.default, (x, w_up, sizes, tile), test_utils=tests)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_layer_compiles_in_one_graph(device: torch.device) -> None:
+    rng = np.random.default_rng(2)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.tensor(rng.standard_normal(shape) / shape[-1] ** 0.5).to(torch.bfloat16).to(device)
+
+    x, w_up, w_down, gate = draw(12, 64), draw(4, 2 * 32, 64), draw(4, 64, 32), draw(4, 64)
+
+    def layer(x: torch.Tensor, w_up: torch.Tensor) -> torch.Tensor:
+        return fused_moe(x, x @ gate.T, w_up, w_down, router=Router(top_k=2), tiles=TILES)
+
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x, w_up), layer(x, w_up))
+    leaf = w_up.clone().requires_grad_()
+    (got,) = torch.autograd.grad(compiled(x, leaf).float().square().sum(), leaf)
+    other = w_up.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(layer(x, other).float().square().sum(), other)
+    assert torch.equal(got, wanted)
+
+
+def test_the_default_tiles_run(device: torch.device) -> None:
+    rng = np.random.default_rng(4)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.tensor(rng.standard_normal(shape) / shape[-1] ** 0.5).to(torch.bfloat16).to(device)
+
+    x, logits = draw(5, 64), draw(5, 4)
+    for dtype in ("bfloat16", "int8", "mxfp4", "int4"):
+        w_up, w_down = draw(4, 2 * 64, 64), draw(4, 64, 64)
+        if dtype == "bfloat16":
+            out = fused_moe(x, logits, w_up, w_down, router=Router(top_k=2))
+        else:
+            quantized = [quantize_weights(w, dtype, matrices=m, group=64) for w, m in ((w_up, 2), (w_down, 1))]
+            out = fused_moe(x, logits, *quantized, router=Router(top_k=2))
+        assert out.shape == x.shape
+        assert bool(torch.isfinite(out.float()).all())
+
+
+def test_wrong_use_is_told(device: torch.device) -> None:
+    x = torch.zeros(4, 64, dtype=torch.bfloat16, device=device)
+    w_up = torch.zeros(2, 64, 64, dtype=torch.bfloat16, device=device)
+    w_down = torch.zeros(2, 64, 32, dtype=torch.bfloat16, device=device)
+    logits = torch.zeros(4, 2, device=device)
+    router = Router(top_k=2)
+    with pytest.raises(ValueError, match="do not fit x"):
+        fused_moe(x, logits, w_down, w_down, router=router)
+    with pytest.raises(ValueError, match="both biases"):
+        fused_moe(x, logits, w_up, w_down, router=router, b_down=torch.zeros(2, 64, device=device))
+    with pytest.raises(ValueError, match="convert one"):
+        fused_moe(x.float(), logits, w_up, w_down, router=router)
+    with pytest.raises(ValueError, match="activation = 'swish'"):
+        Expert(activation="swish")

@@ -1,0 +1,135 @@
+"""Every data type, activation and path of the forward kernels; odd sizes; planted faults."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from moe_kernels.kernel import Problem
+from moe_kernels.reference import LAYER_TOLERANCE, OUTPUT_TOLERANCE
+from moe_kernels.triton.formats import FORMATS, SERVED, missing_on
+from moe_kernels.triton.launch import target_of
+from moe_kernels.triton.support import refusal
+from tests.numerics.cases import PATHS, WIDE, Case, layer_error, make_layer, stage_errors, tile_of
+
+ACTIVATIONS = ("swiglu", "geglu", "geglu_tanh", "swiglu_oai", "relu2", "silu", "gelu")
+SITUATIONS: dict[str, dict[str, object]] = {
+    "random": {},
+    "skewed": {"routing": "skewed", "top_k": 1},
+    "empty experts": {"routing": "empty"},
+    "one token": {"tokens": 1},
+    "top-22": {"top_k": 22, "experts": 24, "tokens": 3},
+    "more rows than a tile": {"tokens": 45, "experts": 3},
+    "width below a tile": {"width": 32, "hidden_size": 96},
+}
+
+
+def tolerance(dtype: str) -> float:
+    return OUTPUT_TOLERANCE["float16" if dtype == "float16" else "bfloat16"]
+
+
+def check(case: Case, device: torch.device) -> None:
+    if reason := missing_on(case.dtype, target_of(device)):
+        pytest.skip(reason)
+    for tile in case.tiles:
+        reason = refusal(Problem(op="down", dtype=case.dtype, group=case.group), tile, target_of(device))
+        if reason and "accelerator" in reason:
+            pytest.skip(reason)
+    first, second = stage_errors(case, make_layer(case, device))
+    assert first <= tolerance(case.dtype)
+    assert second <= tolerance(case.dtype)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", SERVED)
+def test_every_type_activation_and_path(dtype: str, activation: str, path: str, device: torch.device) -> None:
+    tile = tile_of(path, dtype)
+    bias = activation in ("swiglu_oai", "gelu")
+    check(Case(dtype=dtype, activation=activation, tiles=(tile, tile), bias=bias), device)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("dtype", SERVED)
+def test_every_type_in_every_situation(dtype: str, situation: str, device: torch.device) -> None:
+    tiles = (tile_of("swapped", dtype), tile_of("plain", dtype))
+    check(Case(dtype=dtype, tiles=tiles, **SITUATIONS[situation]), device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_in_every_situation(path: str, situation: str, device: torch.device) -> None:
+    check(Case(tiles=(tile_of(path), tile_of(path)), **SITUATIONS[situation]), device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("hidden_size", "width"), [(2880, 704), (256, 1408)], ids=str)
+@pytest.mark.parametrize("dtype", SERVED)
+def test_odd_sizes(dtype: str, hidden_size: int, width: int, device: torch.device) -> None:
+    wide = replace(WIDE, block_k=64) if dtype == "int4" else WIDE
+    case = Case(
+        dtype=dtype, hidden_size=hidden_size, width=width, tokens=2, experts=2, top_k=1, group=64, tiles=(wide, wide)
+    )
+    check(case, device)
+
+
+@pytest.mark.parametrize("path", ["plain", "persistent", "split-k", "swapped"])
+@pytest.mark.parametrize(("hidden_size", "width"), [(100, 52), (33, 7), (181, 130)], ids=str)
+def test_sizes_that_no_tile_divides(hidden_size: int, width: int, path: str, device: torch.device) -> None:
+    """Rows that are no multiple of 16 bytes: slow, and right."""
+    tiles = (replace(tile_of(path), block_k=16), replace(tile_of(path), block_k=16, split_k=1))
+    check(Case(hidden_size=hidden_size, width=width, tiles=tiles), device)
+
+
+@pytest.mark.parametrize("dtype", SERVED)
+def test_the_whole_layer_also_by_atomic_adds(dtype: str, device: torch.device) -> None:
+    if reason := missing_on(dtype, target_of(device)):
+        pytest.skip(reason)
+    for deterministic in (True, False):
+        tiles = (tile_of("plain", dtype), tile_of("split-k", dtype))
+        case = Case(dtype=dtype, deterministic=deterministic, tokens=20, tiles=tiles)
+        assert layer_error(case, make_layer(case, device)) <= LAYER_TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("fault", ["scale", "tail", "expert"])
+@pytest.mark.parametrize("dtype", SERVED)
+def test_the_tolerance_catches_a_planted_fault(dtype: str, fault: str, device: torch.device) -> None:
+    if reason := missing_on(dtype, target_of(device)):
+        pytest.skip(reason)
+    case = Case(dtype=dtype, tokens=12, tiles=(tile_of("plain", dtype),) * 2)
+    first, second = stage_errors(case, make_layer(case, device), fault)
+    assert not first <= tolerance(dtype)
+    assert not second <= tolerance(dtype)
+
+
+def test_the_deterministic_sum_is_the_same_bit_for_bit(device: torch.device) -> None:
+    from moe_kernels.triton.layer import experts_forward
+
+    case = Case(tokens=40, top_k=4, tiles=(tile_of("split-k"), tile_of("split-k")))
+    layer = make_layer(case, device)
+    outs = [
+        experts_forward(layer.x, layer.w_up, layer.w_down, layer.topk_weights, layer.topk_ids, layer.expert, case.tiles)
+        for _ in range(3)
+    ]
+    assert torch.equal(outs[0], outs[1])
+    assert torch.equal(outs[0], outs[2])
+
+
+def test_ranks_of_expert_parallelism_sum_to_the_whole(device: torch.device) -> None:
+    from moe_kernels.triton.layer import experts_forward
+
+    case = Case(experts=6, tokens=12, top_k=3)
+    layer = make_layer(case, device)
+    assert isinstance(layer.w_up, torch.Tensor)
+    assert isinstance(layer.w_down, torch.Tensor)
+    args = (layer.topk_weights, layer.topk_ids)
+    whole = experts_forward(layer.x, layer.w_up, layer.w_down, *args, layer.expert, case.tiles)
+    parts = torch.zeros_like(whole, dtype=torch.float32)
+    for first in (0, 2, 4):
+        mine = slice(first, first + 2)
+        rank = replace(layer.expert, first_expert=first)
+        parts += experts_forward(layer.x, layer.w_up[mine], layer.w_down[mine], *args, rank, case.tiles).float()
+    assert torch.allclose(parts, whole.float(), atol=0.05 * float(whole.float().std()), rtol=0.02)
+
+
+def test_formats_are_all_tested() -> None:
+    assert set(SERVED) == {f for f, form in FORMATS.items() if form.weight_bits <= 16}

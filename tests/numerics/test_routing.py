@@ -1,0 +1,183 @@
+"""Routing, alignment and activation quantisation: what happens before and between the GEMMs."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_kernels.triton.alignment import align, align_groups
+from moe_kernels.triton.quantize import dequantize_weights, quantize_rows, quantize_weights
+from moe_kernels.triton.router import Router, route
+
+
+def expected_route(logits: np.ndarray, router: Router, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The same in float64 NumPy, one token at a time."""
+    ids, weights = [], []
+    for row in logits:
+        power = np.exp(row - row.max())
+        score = 1 / (1 + np.exp(-row)) if router.scoring == "sigmoid" else power / power.sum()
+        choice = score + (bias if bias is not None else 0)
+        by_group = np.sort(choice.reshape(router.groups, -1), axis=1)[:, ::-1]
+        group = by_group[:, 0] + (by_group[:, 1] if router.group_score == "top2" and by_group.shape[1] > 1 else 0)
+        kept = np.argsort(-group, kind="stable")[: router.top_groups]
+        allowed = np.repeat(np.isin(np.arange(router.groups), kept), by_group.shape[1])
+        chosen = np.argsort(-np.where(allowed, choice, -np.inf), kind="stable")[: router.top_k]
+        weight = score[chosen]
+        weights.append((weight / weight.sum() if router.renormalize else weight) * router.scaling)
+        ids.append(chosen)
+    return np.array(weights), np.array(ids)
+
+
+ROUTERS = {
+    "Mixtral": (8, Router(top_k=2)),
+    "Qwen3": (128, Router(top_k=8)),
+    "no renormalisation": (64, Router(top_k=6, renormalize=False, scaling=16.0)),
+    "DeepSeek-V3": (256, Router(top_k=8, scoring="sigmoid", groups=8, top_groups=4, scaling=2.5)),
+    "DeepSeek-V2": (160, Router(top_k=6, renormalize=False, groups=8, top_groups=3, group_score="max")),
+    "top-1 of an odd number": (13, Router(top_k=1, scoring="sigmoid")),
+    "top-22": (512, Router(top_k=22)),
+    "groups of one": (6, Router(top_k=2, groups=6, top_groups=3, group_score="max")),
+}
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("name", ROUTERS)
+def test_route(name: str, with_bias: bool, device: torch.device) -> None:
+    experts, router = ROUTERS[name]
+    rng = np.random.default_rng(0)
+    logits = torch.tensor(rng.standard_normal((7, experts)), dtype=torch.float32, device=device)
+    bias = torch.tensor(rng.standard_normal(experts) * 0.3, dtype=torch.float32, device=device) if with_bias else None
+    weights, ids = route(logits, router, bias)
+    wanted, wanted_ids = expected_route(
+        logits.double().cpu().numpy(), router, None if bias is None else bias.double().cpu().numpy()
+    )
+    assert (ids.cpu().numpy() == wanted_ids).all()
+    # float32's exp and sums: 2**-24 a step, some hundred steps.
+    assert np.allclose(weights.cpu().numpy(), wanted, rtol=1e-5, atol=0)
+
+
+def test_a_tie_goes_to_the_lower_expert(device: torch.device) -> None:
+    weights, ids = route(torch.zeros(2, 8, device=device), Router(top_k=3))
+    assert ids.tolist() == [[0, 1, 2]] * 2
+    assert torch.allclose(weights, torch.full((2, 3), 1 / 3, device=device))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"top_k": 0}, "top_k = 0"),
+        ({"top_k": 2, "groups": 4, "top_groups": 5}, "top_groups = 5"),
+        ({"top_k": 2, "scoring": "relu"}, "softmax or sigmoid"),
+    ],
+)
+def test_a_wrong_router_is_told(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Router(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_router_that_does_not_fit_the_experts_is_told() -> None:
+    with pytest.raises(ValueError, match="10 experts do not split into 4"):
+        Router(top_k=2, groups=4, top_groups=2).check(10)
+    with pytest.raises(ValueError, match="top_k = 9 exceeds the 8"):
+        Router(top_k=9, groups=4, top_groups=2).check(16)
+
+
+def check_alignment(ids: np.ndarray, experts: int, first: int, block_ms: tuple[int, int], device: torch.device) -> None:
+    rows = align(torch.tensor(ids, dtype=torch.int32, device=device), experts, block_ms, first_expert=first)
+    local = ids.ravel() - first
+    order = [i for e in range(experts) for i in np.flatnonzero(local == e)]
+    sizes = np.bincount(local[(local >= 0) & (local < experts)], minlength=experts)
+    assert rows.start.tolist() == [0, *np.cumsum(sizes)]
+    assert rows.slot[: len(order)].tolist() == order
+    assert rows.token[: len(order)].tolist() == [i // ids.shape[1] for i in order]
+    for block_m in block_ms:
+        tiles = rows.tiles[block_m]
+        wanted = [
+            (e, first_row, end)
+            for e, end in enumerate(np.cumsum(sizes))
+            for first_row in range(end - sizes[e], end, block_m)
+        ]
+        count = int(tiles.count)
+        assert count == len(wanted) <= tiles.bound
+        got = zip(tiles.expert[:count].tolist(), tiles.row[:count].tolist(), tiles.end[:count].tolist(), strict=True)
+        assert list(got) == wanted
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    tokens=st.integers(1, 40),
+    top_k=st.integers(1, 4),
+    experts=st.integers(4, 20),
+    ranks=st.sampled_from([1, 2]),
+    block_m=st.sampled_from([1, 8, 16, 64]),
+    seed=st.integers(0, 9),
+)
+def test_alignment_is_a_stable_sort_cut_into_tiles(
+    tokens: int, top_k: int, experts: int, ranks: int, block_m: int, seed: int, device: torch.device
+) -> None:
+    rng = np.random.default_rng(seed)
+    ids = np.stack([rng.permutation(experts)[:top_k] for _ in range(tokens)])
+    local = experts // ranks
+    check_alignment(ids, local, local * (ranks - 1), (block_m, 16), device)
+
+
+def test_alignment_of_more_pairs_than_one_block(device: torch.device) -> None:
+    rng = np.random.default_rng(1)
+    check_alignment(rng.integers(0, 5, (700, 2)), 5, 0, (64, 32), device)
+    check_alignment(np.full((1100, 1), 3), 5, 0, (64, 64), device)
+
+
+def test_no_tokens_at_all(device: torch.device) -> None:
+    rows = align(torch.zeros((0, 2), dtype=torch.int32, device=device), 4, (16, 32))
+    assert rows.start.tolist() == [0] * 5
+    assert {m: int(t.count) for m, t in rows.tiles.items()} == {16: 0, 32: 0}
+
+
+@settings(deadline=None, max_examples=20)
+@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=9), block_m=st.sampled_from([8, 16, 64]))
+def test_groups_give_the_tiles_that_alignment_gives(sizes: list[int], block_m: int, device: torch.device) -> None:
+    ids = torch.tensor([e for e, size in enumerate(sizes) for _ in range(size)], dtype=torch.int32, device=device)
+    token = torch.arange(len(ids), dtype=torch.int32, device=device)
+    given_groups = align_groups(torch.tensor(sizes, device=device), token, (block_m, block_m))
+    sorted_here = align(ids[:, None], len(sizes), (block_m, block_m))
+    assert given_groups.start.tolist() == sorted_here.start.tolist()
+    one, two = given_groups.tiles[block_m], sorted_here.tiles[block_m]
+    count = int(one.count)
+    assert count == int(two.count)
+    for name in ("expert", "row", "end"):
+        assert getattr(one, name)[:count].tolist() == getattr(two, name)[:count].tolist()
+
+
+@pytest.mark.parametrize(("dtype", "step"), [("fp8", 2**-4), ("fp8_block", 2**-4), ("int8", None)])
+def test_activations_round_to_the_nearest(dtype: str, step: float | None, device: torch.device) -> None:
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.standard_normal((5, 300)) * np.logspace(-2, 2, 5)[:, None], dtype=torch.bfloat16)
+    x = x.to(device)
+    weights = quantize_weights(torch.ones(1, 128, 300, device=device), dtype, matrices=1)
+    values, scale = quantize_rows(x, weights)
+    assert scale is not None
+    wide = scale.repeat_interleave(128, 1)[:, :300] if dtype == "fp8_block" else scale.reshape(-1, 1)
+    back = values.double() * wide.double()
+    error = (back - x.double()).abs()
+    if step is None:
+        assert bool((error <= 0.5001 * wide).all())
+    else:
+        # Below e4m3's smallest normal number (2**-6) the step is fixed: 2**-9.
+        assert bool((error <= torch.maximum(x.double().abs() * step, 2**-10 * wide * 1.001)).all())
+
+
+@pytest.mark.parametrize("dtype", ["fp8", "fp8_block", "int8", "mxfp4", "int4"])
+def test_quantised_weights_are_near_what_they_were(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    plain = torch.tensor(rng.standard_normal((3, 2 * 96, 256)), dtype=torch.bfloat16)
+    error = (dequantize_weights(quantize_weights(plain, dtype, matrices=2)) - plain.double()).square().mean().sqrt()
+    # Root mean square rounding error of each type for normal numbers, measured and widened by a third.
+    assert float(error) <= {"fp8": 0.036, "fp8_block": 0.036, "int8": 0.012, "mxfp4": 0.18, "int4": 0.17}[dtype]
+
+
+def test_weights_that_do_not_fit_their_type_are_told() -> None:
+    with pytest.raises(ValueError, match="multiple"):
+        quantize_weights(torch.ones(1, 8, 100), "mxfp4", matrices=1)
+    with pytest.raises(ValueError, match="use fp8"):
+        quantize_weights(torch.ones(1, 8, 128), "fp3", matrices=1)
