@@ -53,7 +53,6 @@ def width(dtype: str) -> str:
 @pytest.fixture(scope="module")
 def binaries() -> dict[tuple[str, str, Op, str], Artifact]:
     """Artifacts by (chip, dtype, op, path)."""
-    found = {}
     requests = {}
     for chip, dtype in itertools.product(CHIPS, SERVED):
         one = load_chip(chip)
@@ -61,8 +60,7 @@ def binaries() -> dict[tuple[str, str, Op, str], Artifact]:
             path = next(name for name, known in PATHS.items() if known == tile)
             requests[chip, dtype, op, path] = request
     artifacts = compile_all(requests.values(), ArtifactCache(), jobs=2)
-    found = {key: artifacts[request] for key, request in requests.items()}
-    return found
+    return {key: artifacts[request] for key, request in requests.items()}
 
 
 @pytest.mark.parametrize("path", PATHS)
