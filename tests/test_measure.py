@@ -27,7 +27,7 @@ class FakeDevice:
     def __init__(self) -> None:
         self.runs = 0
 
-    def load(self, inputs: Inputs) -> None:
+    def load(self, inputs: Inputs, dtype: str) -> None:
         self.inputs = inputs
 
     def weights(self) -> tuple[F64, F64, F64 | None, F64]:

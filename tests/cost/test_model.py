@@ -20,8 +20,18 @@ from moe_codesign.workload import Workload, rank_work
 from tests.conftest import make_space
 
 CHIPS = ("h100_sxm", "mi300x", "tpu_v6e", "trainium2")
-SPACE = {
-    "h100_sxm": {"block_m": (16, 64), "block_n": (128,), "block_k": (64,), "num_warps": (4,), "num_stages": (3,)},
+SPACE: dict[str, dict[str, tuple[int | bool, ...]]] = {
+    "h100_sxm": {
+        "block_m": (16, 64),
+        "block_n": (128,),
+        "block_k": (64,),
+        "num_warps": (4,),
+        "num_stages": (3,),
+        "split_k": (1,),
+        "persistent": (False,),
+        "tma": (False,),
+        "swap_ab": (False,),
+    },
     "tpu_v6e": {"tile_m": (16, 128), "tile_k": (512,), "tile_n": (256,)},
 }
 SPACE["mi300x"] = SPACE["h100_sxm"]
@@ -107,10 +117,44 @@ def test_grades_say_where_a_time_comes_from(tables: Tables) -> None:
 
 def test_a_type_without_kernel_is_datasheet_and_without_units_an_error(tables: Tables) -> None:
     shape = models()["DeepSeek-V3"]
-    work = rank_work(shape, Workload(name="w", num_tokens=64, dtype="fp8"))
-    assert estimate_layer(tables, load_chip("h100_sxm"), work).timing.grade == "datasheet"
+    work = rank_work(shape, Workload(name="w", num_tokens=64, dtype="fp4"))
+    assert estimate_layer(tables, load_chip("b200"), work).timing.grade == "datasheet"
+    with pytest.raises(UserError, match="h100_sxm has no fp4"):
+        estimate_layer(tables, load_chip("h100_sxm"), work)
+    fp8 = rank_work(shape, Workload(name="w", num_tokens=64, dtype="fp8"))
     with pytest.raises(UserError, match="a100_sxm has no fp8"):
-        estimate_layer(tables, load_chip("a100_sxm"), work)
+        estimate_layer(tables, load_chip("a100_sxm"), fp8)
+
+
+@pytest.mark.parametrize("dtype", ["fp8_block", "int8", "mxfp4", "int4"])
+def test_narrow_types_are_modelled_and_cost_less_than_wide_ones(tables: Tables, dtype: str) -> None:
+    shape, chip = models()["DeepSeek-V3"], load_chip("h100_sxm")
+    narrow, wide = (
+        estimate_layer(
+            tables, chip, rank_work(shape, Workload(name="w", num_tokens=64, dtype=d)), space=SPACE[chip.name]
+        )
+        for d in (dtype, "bfloat16")
+    )
+    assert narrow.timing.grade == "modelled"
+    # Decode is bound by weight bytes: half of them, or a quarter, at nearly half of the time.
+    assert narrow.timing.latency_us < 0.75 * wide.timing.latency_us
+
+
+def test_a_tile_that_this_size_cannot_use_is_not_chosen(tables: Tables) -> None:
+    chip = load_chip("h100_sxm")
+    space = {**SPACE["h100_sxm"], "tma": (False, True), "split_k": (1, 4)}
+    table = tables.get(chip, kernel_for(chip), "down", space=space)
+    assert any(t.as_dict()["tma"] for t in table.tiles)
+    gemm = GroupedGemm("down", np.array([50, 60]), 130, 256, 110, "bfloat16", accumulates=True)
+    chosen = estimate_layer_tile(tables, gemm)
+    assert not chosen["tma"]
+    assert chosen["split_k"] <= 3
+    with pytest.raises(NoTileError, match="16 bytes"):
+        estimate_gemm(tables, chip, gemm, tile=next(t for t in table.tiles if t.as_dict()["tma"]))
+
+
+def estimate_layer_tile(tables: Tables, gemm: GroupedGemm) -> dict[str, int | bool]:
+    return estimate_gemm(tables, load_chip("h100_sxm"), gemm).tiles[0].as_dict()
 
 
 def test_resident_blocks_obey_every_limit(tables: Tables) -> None:

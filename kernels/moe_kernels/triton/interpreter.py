@@ -46,7 +46,9 @@ def correct_narrow_floats() -> None:
     original_dot, original_binary, original_cast = builder.create_dot, builder.binary_op, builder.cast_impl
 
     def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
-        return original_dot(self, _widen(a), _widen(b), *rest)
+        # Rows past an expert's end may hold anything: they are computed and not stored.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return original_dot(self, _widen(a), _widen(b), *rest)
 
     def binary_op(self: Any, lhs: Any, rhs: Any, op: Any) -> Any:
         scalar = lhs.dtype.scalar
