@@ -28,12 +28,17 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	@echo "Running the tests: about 4 minutes on two cores."
+	@echo "Running the Triton kernels in the interpreter: about 3 minutes on two cores."
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/numerics -n $(JOBS) -q
+	@echo "Running all other tests: about 6 minutes on two cores."
 	$(BIN)/python -m pytest
 
 bench: setup
 	@echo "Benchmarks: host kernels, compile throughput, predictions and trials per second; under a minute once tiles are cached."
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds
+
+bench-gpu: setup
+	$(BIN)/python benchmarks/gpu.py
 
 coverage: setup
 	$(BIN)/python benchmarks/interval_coverage.py

@@ -206,8 +206,11 @@ def measure(model: str, dtype: str, tokens: int, seconds: float) -> list[Result]
     device = torch.device("cuda")
     if reason := missing_on(dtype, target_of(device)):
         return [Result(model, dtype, tokens, "all", None, None, None, None, reason)]
-    layer = make_layer(SHAPES[model], tokens, dtype, device)
-    expected = by_loop(layer, torch.float64)()
+    try:
+        layer = make_layer(SHAPES[model], tokens, dtype, device)
+        expected = by_loop(layer, torch.float64)()
+    except torch.OutOfMemoryError as problem:
+        return [Result(model, dtype, tokens, "all", None, None, None, None, str(problem).splitlines()[0][:200])]
     runs = our_paths(layer, device)
     if dtype == "bfloat16":
         runs |= {"torch grouped_mm": by_grouped_mm(layer), "loop of matmuls": by_loop(layer)}

@@ -12,7 +12,7 @@ from moe_codesign.measure.protocol import F64
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.formats import fp8_type
 from moe_kernels.triton.launch import Weights, target_of
-from moe_kernels.triton.layer import Expert, experts_in_groups
+from moe_kernels.triton.layer import Expert, experts_of_pairs
 from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_weights
 
 _FLUSH_BYTES = 512 << 20
@@ -51,19 +51,22 @@ class CudaDevice:
             "w_up": weights(np.concatenate(up, axis=1), len(up)),
             "w_down": weights(inputs.down.transpose(0, 2, 1), 1),
             "pair_weight": put(inputs.pair_weight, torch.float32),
-            "routings": [(put(s, torch.int32), put(t, torch.int32)) for s, t in inputs.routings],
+            "routings": [
+                (put(np.repeat(np.arange(len(sizes)), sizes), torch.int32), put(token, torch.int32))
+                for sizes, token in inputs.routings
+            ],
             "width": inputs.gate.shape[2],
         }
 
     def _call(self, tiles: Tiles, routing: int) -> torch.Tensor:
-        sizes, token = self._arrays["routings"][routing]
-        return experts_in_groups(
+        expert, token = self._arrays["routings"][routing]
+        return experts_of_pairs(
             self._arrays["x"],
             self._arrays["w_up"],
             self._arrays["w_down"],
+            expert,
             token,
             self._arrays["pair_weight"],
-            sizes,
             self._expert,
             (TritonTile.from_dict(tiles[0]), TritonTile.from_dict(tiles[1])),
         )

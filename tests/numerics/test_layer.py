@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from moe_kernels import reference
 from moe_kernels.kernel import Problem
 from moe_kernels.reference import LAYER_TOLERANCE, OUTPUT_TOLERANCE
 from moe_kernels.triton.formats import FORMATS, SERVED, missing_on
 from moe_kernels.triton.launch import target_of
+from moe_kernels.triton.layer import experts_of_pairs
 from moe_kernels.triton.support import refusal
-from tests.numerics.cases import PATHS, WIDE, Case, layer_error, make_layer, stage_errors, tile_of
+from tests.numerics.cases import PATHS, WIDE, Case, f64, layer_error, make_layer, numbers, stage_errors, tile_of
 
 ACTIVATIONS = ("swiglu", "geglu", "geglu_tanh", "swiglu_oai", "relu2", "silu", "gelu")
 SITUATIONS: dict[str, dict[str, object]] = {
@@ -129,6 +132,32 @@ def test_ranks_of_expert_parallelism_sum_to_the_whole(device: torch.device) -> N
         rank = replace(layer.expert, first_expert=first)
         parts += experts_forward(layer.x, layer.w_up[mine], layer.w_down[mine], *args, rank, case.tiles).float()
     assert torch.allclose(parts, whole.float(), atol=0.05 * float(whole.float().std()), rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_pairs_of_any_number_a_token(dtype: str, device: torch.device) -> None:
+    """As one rank with shared experts has them; what the tool times."""
+    case = Case(dtype=dtype, experts=4, activation="relu2")
+    layer = make_layer(case, device)
+    expert = np.array([0, 0, 0, 2, 2, 3, 3, 3, 3])
+    token = np.array([0, 2, 5, 1, 2, 0, 1, 2, 3])
+    weight = np.linspace(0.5, 1.5, 9).astype(np.float32)
+    order = np.random.default_rng(0).permutation(9)
+    out = experts_of_pairs(
+        layer.x,
+        layer.w_up,
+        layer.w_down,
+        torch.tensor(expert[order], dtype=torch.int32, device=device),
+        torch.tensor(token[order], dtype=torch.int32, device=device),
+        torch.tensor(weight[order], device=device),
+        layer.expert,
+        case.tiles,
+    )
+    w_up, w_down = (numbers(w).transpose(0, 2, 1) for w in (layer.w_up, layer.w_down))
+    expected = reference.moe_experts(
+        f64(layer.x), w_up, None, w_down, token, weight.astype(float), np.bincount(expert, minlength=4)
+    )
+    assert reference.row_error(f64(out), expected) <= LAYER_TOLERANCE[dtype]
 
 
 def test_formats_are_all_tested() -> None:

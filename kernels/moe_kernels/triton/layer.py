@@ -1,13 +1,13 @@
 """The expert half of the layer, forward and backward, as plain functions over aligned rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.activation import ACTIVATIONS, GATED, SWIGLU_OAI_ALPHA, SWIGLU_OAI_LIMIT
-from moe_kernels.triton.alignment import Alignment, align, align_groups
+from moe_kernels.triton.alignment import Alignment, align
 from moe_kernels.triton.launch import Weights, launch_gemm
 from moe_kernels.triton.quantize import QuantizedWeights, quantize_rows
 from moe_kernels.triton.rows import activate_rows, activate_rows_backward, combine
@@ -145,31 +145,35 @@ def gemm_down(
     return combine(parts, topk_ids, experts, hidden.dtype, first_expert=expert.first_expert)
 
 
-def experts_in_groups(
+def experts_of_pairs(
     x: torch.Tensor,
     w_up: Weights,
     w_down: Weights,
-    token: torch.Tensor,
-    weight: torch.Tensor,
-    group_sizes: torch.Tensor,
+    pair_expert: torch.Tensor,
+    pair_token: torch.Tensor,
+    pair_weight: torch.Tensor,
     expert: Expert,
     tiles: Tiles,
 ) -> torch.Tensor:
-    """The same for rows given in expert order, any number of a token's: float32 [T, H].
+    """The layer over any (expert, token) pairs, as one rank with shared experts has them: float32 [T, H].
 
     Args:
-        token: int32 [P]. weight: float32 [P]. group_sizes: int32 [E], summing to P.
+        pair_expert, pair_token: int32 [P]. pair_weight: float32 [P].
     """
     check_shapes(x, w_up, w_down, expert.matrices)
     out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
-    if token.numel() == 0:
+    if pair_token.numel() == 0:
         return out
-    rows = align_groups(group_sizes, token, (tiles[0].block_m, tiles[1].block_m))
+    rows = align(pair_expert[:, None], w_down.shape[0], (tiles[0].block_m, tiles[1].block_m))
+    # To the alignment each pair is a token of its own.
+    rows = replace(rows, token=pair_token[rows.slot])
     hidden = gemm_up(x, w_up, rows, expert, tiles[0], None)
     a_scale = None
     if isinstance(w_down, QuantizedWeights):
         hidden, a_scale = quantize_rows(hidden, w_down)
-    launch_gemm(hidden, w_down, out, rows, tiles[1], gather=False, epilogue="add", a_scale=a_scale, row_weight=weight)
+    launch_gemm(
+        hidden, w_down, out, rows, tiles[1], gather=False, epilogue="add", a_scale=a_scale, row_weight=pair_weight
+    )
     return out
 
 

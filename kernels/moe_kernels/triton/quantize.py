@@ -78,6 +78,15 @@ def quantize_weights(
     Raises:
         ValueError: unknown type, or a K that is no multiple of what shares a scale.
     """
+    # Expert by expert: rounding needs many times the memory of its result.
+    parts = [_quantize(one[None], dtype, matrices, group, fp8) for one in weights]
+    values, scale = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return QuantizedWeights(values, scale, dtype, group=MX_GROUP if dtype == "mxfp4" else group)
+
+
+def _quantize(
+    weights: torch.Tensor, dtype: str, matrices: int, group: int, fp8: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
     experts, rows, k = weights.shape
     w = weights.float()
     if dtype in FORMATS and FORMATS[dtype].weight_bits == 4:
@@ -96,15 +105,15 @@ def quantize_weights(
             codes = (torch.round(grouped / scale.float()[..., None]).clamp(-8, 7) + 8).to(torch.uint8)
         codes = codes.reshape(experts, rows, k)
         packed = codes[..., 0::2] | (codes[..., 1::2] << 4)
-        return QuantizedWeights(packed.contiguous(), scale.contiguous(), dtype, group=along)
+        return packed, scale
     if dtype == "int8":
         scale = (w.abs().amax(-1) / 127).clamp(min=1e-12)
-        return QuantizedWeights(torch.round(w / scale[..., None]).to(torch.int8), scale, dtype)
+        return torch.round(w / scale[..., None]).to(torch.int8), scale
     top = torch.finfo(fp8).max
     if dtype == "fp8":
         by_matrix = w.reshape(experts, matrices, -1)
         scale = (by_matrix.abs().amax(-1) / top).clamp(min=1e-12)
-        return QuantizedWeights((by_matrix / scale[..., None]).to(fp8).reshape(experts, rows, k), scale, dtype)
+        return (by_matrix / scale[..., None]).to(fp8).reshape(experts, rows, k), scale
     if dtype == "fp8_block":
         n = rows // matrices
         padded = torch.nn.functional.pad(w.reshape(experts, matrices, n, k), (0, -k % BLOCK, 0, -n % BLOCK))
@@ -112,7 +121,7 @@ def quantize_weights(
         scale = (blocks.abs().amax((3, 5)) / top).clamp(min=1e-12)
         each = _per_element(scale, n, k)
         values = (w.reshape(experts, matrices, n, k) / each).to(fp8).reshape(experts, rows, k)
-        return QuantizedWeights(values, scale, dtype)
+        return values, scale
     raise ValueError(f"dtype {dtype!r}: use fp8, fp8_block, int8, mxfp4 or int4")
 
 

@@ -8,7 +8,7 @@ it), by rows per expert. A tuned table holds measured winners for exact problems
 import bisect
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,28 +43,28 @@ def row_step(rows_per_expert: float) -> int:
     return bisect.bisect_left(ROW_STEPS, rows_per_expert)
 
 
-def fallback_tile(problem: Problem, rows_per_expert: float) -> TritonTile:
-    """A tile that fits every family: what the rule starts from, and what stands in for an entry that refuses."""
-    small = rows_per_expert <= 32
-    block_m = 16 if rows_per_expert <= 16 else 32 if small else 64
-    return TritonTile(block_m=block_m, block_n=64, block_k=32 if problem.group < 64 else 64, num_warps=4, num_stages=3)
-
-
 @functools.cache
 def _rule() -> dict[str, Any]:
-    return dict(json.loads(_DEFAULTS.read_text())["tiles"]) if _DEFAULTS.exists() else {}
+    return dict(json.loads(_DEFAULTS.read_text())["tiles"])
+
+
+def default_tile(problem: Problem, rows_per_expert: float, target: str | None) -> TritonTile:
+    """The untuned tile for a problem whose active experts have this many rows on average."""
+    return _default(problem, row_step(rows_per_expert), target)
 
 
 @functools.cache
-def default_tile(problem: Problem, rows_per_expert: float, target: str | None) -> TritonTile:
-    """The untuned tile for a problem whose active experts have this many rows on average."""
+def _default(problem: Problem, step: int, target: str | None) -> TritonTile:
     op = "gate_up" if problem.op == "gate_up" else "down"
-    by_step = _rule().get(family(target), {}).get(width_class(problem.dtype), {}).get(op)
-    if by_step:
-        tile = TritonTile.from_dict(by_step[row_step(rows_per_expert)])
-        if refusal(problem, tile, target) is None:
-            return tile
-    return fallback_tile(problem, rows_per_expert)
+    tile = TritonTile.from_dict(_rule()[family(target)][width_class(problem.dtype)][op][step])
+    if problem.dtype == "int4":
+        tile = replace(tile, block_k=min(tile.block_k, problem.group))
+    # The rule is for sizes in general; this one may be too short to split, or its rows no multiple of 16 bytes.
+    shorter = replace(tile, split_k=1)
+    for one in (tile, shorter, replace(shorter, tma=False)):
+        if refusal(problem, one, target) is None:
+            return one
+    return TritonTile(block_m=16, block_n=64, block_k=32, num_warps=4, num_stages=3)
 
 
 @dataclass(frozen=True)
