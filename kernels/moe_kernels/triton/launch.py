@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import torch
 import triton
+from triton.runtime.errors import OutOfResources
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from moe_kernels.kernel import Op, Problem
@@ -134,43 +135,49 @@ def launch_gemm(
     programs = tiles.bound * triton.cdiv(n, tile.block_n)
     if tile.persistent:
         programs = min(programs, _cores(a.device) * max(1, 8 // tile.num_warps))
-    grouped_gemm_kernel[(programs, tile.split_k)](
-        a_argument,
-        w_argument,
-        out,
-        a_scale,
-        scale,
-        bias,
-        rows.token,
-        rows.slot,
-        row_weight,
-        tiles.expert,
-        tiles.row,
-        tiles.end,
-        tiles.count,
-        rows.slot.numel(),
-        tile.group_m,
-        k,
-        n,
-        stride_expert,
-        stride_matrix,
-        stride_row,
-        problem.group,
-        alpha,
-        limit,
-        BLOCK_M=tile.block_m,
-        BLOCK_N=tile.block_n,
-        BLOCK_K=tile.block_k,
-        FORMAT=problem.dtype,
-        MATRICES=matrices,
-        GATHER=gather,
-        EPILOGUE=epilogue,
-        ACTIVATION=activation,
-        EVEN_K=k % tile.block_k == 0,
-        TRANSPOSED=transposed,
-        TMA=tile.tma,
-        SWAP_AB=tile.swap_ab,
-        PERSISTENT=tile.persistent,
-        num_warps=tile.num_warps,
-        num_stages=tile.num_stages,
-    )
+    try:
+        grouped_gemm_kernel[(programs, tile.split_k)](
+            a_argument,
+            w_argument,
+            out,
+            a_scale,
+            scale,
+            bias,
+            rows.token,
+            rows.slot,
+            row_weight,
+            tiles.expert,
+            tiles.row,
+            tiles.end,
+            tiles.count,
+            rows.slot.numel(),
+            tile.group_m,
+            k,
+            n,
+            stride_expert,
+            stride_matrix,
+            stride_row,
+            problem.group,
+            alpha,
+            limit,
+            BLOCK_M=tile.block_m,
+            BLOCK_N=tile.block_n,
+            BLOCK_K=tile.block_k,
+            FORMAT=problem.dtype,
+            MATRICES=matrices,
+            GATHER=gather,
+            EPILOGUE=epilogue,
+            ACTIVATION=activation,
+            EVEN_K=k % tile.block_k == 0,
+            TRANSPOSED=transposed,
+            TMA=tile.tma,
+            SWAP_AB=tile.swap_ab,
+            PERSISTENT=tile.persistent,
+            num_warps=tile.num_warps,
+            num_stages=tile.num_stages,
+        )
+    except OutOfResources as error:
+        raise ValueError(
+            f"tile {tile.label()} of {problem.op}: needs {error.required} of {error.name}, this device has "
+            f"{error.limit}; use smaller blocks or fewer stages"
+        ) from None
