@@ -145,10 +145,10 @@ def by_loop(layer: Layer, wide: torch.dtype | None = None) -> Callable[[], torch
     return run
 
 
-def our_paths(layer: Layer, device: torch.device) -> dict[str, Callable[[], torch.Tensor]]:
+def our_paths(layer: Layer, ranks: int) -> dict[str, Callable[[], torch.Tensor]]:
     """The layer with the tiles an untuned call takes, and with each path switched on."""
-    chosen = choose_tiles(layer.x, layer.w_up, layer.w_down, layer.topk_ids, Expert())
-    rows = max(16, min(128, 1 << (layer.topk_ids.numel() // layer.w_down.shape[0]).bit_length()))
+    chosen = choose_tiles(layer.x, layer.w_up, layer.w_down, layer.topk_ids, Expert(ranks=ranks))
+    rows = max(16, min(128, 1 << (layer.topk_ids.numel() // (ranks * layer.w_down.shape[0])).bit_length()))
     plain = TritonTile(block_m=min(rows, 64), block_n=64, block_k=64, num_warps=4, num_stages=3)
     pairs = {
         "default tiles": chosen,
@@ -180,6 +180,7 @@ def row_error(out: torch.Tensor, expected: torch.Tensor) -> float:
 def graph_times_us(run: Callable[[], torch.Tensor], seconds: float) -> tuple[list[float], torch.Tensor]:
     """Replays of a CUDA graph with a cold L2, and the graph's output after the last."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             run()
@@ -211,7 +212,7 @@ def measure(model: str, dtype: str, tokens: int, seconds: float) -> list[Result]
         expected = by_loop(layer, torch.float64)()
     except torch.OutOfMemoryError as problem:
         return [Result(model, dtype, tokens, "all", None, None, None, None, str(problem).splitlines()[0][:200])]
-    runs = our_paths(layer, device)
+    runs = our_paths(layer, SHAPES[model][4])
     if dtype == "bfloat16":
         runs |= {"torch grouped_mm": by_grouped_mm(layer), "loop of matmuls": by_loop(layer)}
     results = []

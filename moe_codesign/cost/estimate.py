@@ -12,11 +12,12 @@ from moe_codesign.cost.gpu import TileTimes
 from moe_codesign.cost.problem import Bound, GroupedGemm, gemm_bound, layer_bound, layer_gemms
 from moe_codesign.cost.table import F64, Tables, TileSpace, TileTable, kernel_for
 from moe_codesign.errors import UserError
-from moe_codesign.shape import DTYPE_BYTES, activation_bytes
+from moe_codesign.shape import activation_bytes
 from moe_codesign.timing import Grade, Timing
 from moe_codesign.workload import RankWork
 from moe_kernels.kernel import Kernel, Problem, kernels
 from moe_kernels.tile import TileConfig
+from moe_kernels.triton.formats import FORMATS
 
 DATASHEET_SLOWDOWN = 2.25
 """Measured time over roofline, median of 508,684 fused-MoE rows on nine GPUs (aiconfigurator-core 0.12.0)."""
@@ -176,8 +177,9 @@ def _compose(
     low, high = (gpu if chip.backend == "triton" else tpu).INTERVAL
     notes = []
     for gemm, table, row in chosen:
-        aligned = 128 // (8 * min(DTYPE_BYTES[gemm.dtype], 2.0))
-        if chip.backend == "triton" and (gemm.k % aligned or gemm.n % aligned):
+        # Rows of operands of K elements; rows of results are of N in 16 bits.
+        aligned = 128 // FORMATS[gemm.dtype].weight_bits if chip.backend == "triton" else 1
+        if gemm.k % aligned or (aligned > 1 and gemm.n % 8):
             high *= _UNALIGNED_WIDENING
             notes.append(f"rows of {gemm.k} or {gemm.n} elements are no multiple of 16 bytes: loads are narrow")
             break

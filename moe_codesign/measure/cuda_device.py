@@ -19,12 +19,16 @@ _FLUSH_BYTES = 512 << 20
 """Written before each sample: twice the largest last-level cache there is (256 MB on MI300)."""
 
 
+def _runtime() -> str:
+    return f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+
+
 class CudaDevice:
     """The current CUDA device."""
 
     def __init__(self) -> None:
         self.name = torch.cuda.get_device_name()
-        self.software = f"torch {torch.__version__}, triton {triton.__version__}, driver {torch.version.cuda}"
+        self.software = f"torch {torch.__version__}, triton {triton.__version__}, {_runtime()}"
         self._flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device="cuda")
         self._arrays: dict[str, Any] = {}
         self._expert = Expert()
@@ -87,6 +91,7 @@ class CudaDevice:
 
     def timer(self, tiles: Tiles) -> Callable[[], float]:
         stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
                 self._call(tiles, 0)

@@ -15,7 +15,7 @@ from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.formats import SERVED, missing_on
 from moe_kernels.triton.tiles import ROW_STEPS, default_tile
-from tests.compiler.variants import FORMS, compile_form
+from tests.compiler.variants import AUXILIARY, FORMS, compile_auxiliary, compile_form
 
 CHIPS = ("a100_sxm", "h100_sxm", "b200", "mi300x", "mi355x")
 OPS: tuple[Op, ...] = ("gate_up", "down")
@@ -114,13 +114,22 @@ def test_every_form_compiles(forms: dict[tuple[str, str, str], GpuFacts | str]) 
             assert facts.count("HGMMA", "QGMMA", "UTC") > 0, (name, dtype, target, facts.instructions)
 
 
+def test_the_kernels_around_the_gemms_compile_also_for_ones() -> None:
+    """A launch makes a number that is 1 a compile-time constant, which has fewer methods."""
+    targets = [load_chip(chip).target or "" for chip in CHIPS]
+    cases = list(itertools.product(AUXILIARY, (False, True), targets))
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        problems = dict(zip(cases, pool.map(compile_auxiliary, *zip(*cases, strict=True)), strict=True))
+    assert {case: text for case, text in problems.items() if text} == {}
+
+
 def test_the_default_tiles_launch_and_do_not_spill() -> None:
     requests, tiles = {}, {}
     for chip, dtype in itertools.product((*CHIPS, "l40s"), SERVED):
         one = load_chip(chip)
         if missing_on(dtype, one.target):
             continue
-        for op in OPS:
+        for op in (*OPS, "up"):
             problem = Problem(op=op, dtype=dtype)
             defaults = {default_tile(problem, rows, one.target) for rows in (*ROW_STEPS, 10_000)}
             found = requests_for(kernel_for(one), one, (op,), dtype, defaults)

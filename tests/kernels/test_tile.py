@@ -49,7 +49,7 @@ def refusal(dtype: str = "bfloat16", target: str = "cuda:90", op: str = "down", 
         ({"dtype": "fp8", "target": "cuda:80"}, "8.9"),
         ({"dtype": "fp8_block", "target": "hip:gfx90a"}, "CDNA 3"),
         ({"dtype": "fp8_block", "block_k": 256}, "128-block"),
-        ({"dtype": "int4", "block_k": 128, "group": 64}, "group of 64"),
+        ({"target": "cuda:75"}, "older than Ampere"),
         ({"dtype": "int4", "k": 2880}, "multiple of the group of 128"),
         ({"dtype": "mxfp4", "k": 2872}, "multiple of 32"),
         ({"tma": True, "target": "cuda:80"}, "tensor memory accelerator"),
@@ -72,6 +72,8 @@ def test_refusals_have_reasons(case: dict[str, object], words: str) -> None:
         {"dtype": "int4", "k": 2880, "group": 64},
         {"tma": True, "k": 2880, "target": "cuda:100"},
         {"split_k": 8, "k": 512},
+        {"dtype": "int4", "block_k": 128, "group": 64, "k": 64},
+        {"op": "gate_up", "block_m": 128, "block_n": 256, "target": "hip:gfx942"},
     ],
 )
 def test_what_runs_is_not_refused(case: dict[str, object]) -> None:

@@ -18,7 +18,6 @@ from moe_kernels.triton.layer import Expert, experts_forward, gemm_down, gemm_up
 from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_rows, quantize_weights
 
 SMALL = TritonTile(block_m=16, block_n=64, block_k=64, num_warps=4, num_stages=2, group_m=1)
-NARROW = TritonTile(block_m=16, block_n=32, block_k=32, num_warps=4, num_stages=2, group_m=2)
 WIDE = TritonTile(block_m=32, block_n=128, block_k=128, num_warps=4, num_stages=2, group_m=4)
 PATHS: dict[str, dict[str, bool | int]] = {
     "plain": {},
@@ -30,10 +29,8 @@ PATHS: dict[str, dict[str, bool | int]] = {
 }
 
 
-def tile_of(path: str, dtype: str = "bfloat16") -> TritonTile:
-    # A step of K may not span two groups of int4's scales.
-    base = NARROW if dtype == "int4" else SMALL
-    return replace(base, **PATHS[path])  # type: ignore[arg-type]
+def tile_of(path: str) -> TritonTile:
+    return replace(SMALL, **PATHS[path])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def test_the_baselines_and_every_path_agree_with_float64(gpu: ModuleType, ranks:
     runs = {
         "grouped_mm": gpu.by_grouped_mm(layer),
         "loop": gpu.by_loop(layer),
-        **{name: run for name, run in gpu.our_paths(layer, device).items() if name != "split-k"},
+        **{name: run for name, run in gpu.our_paths(layer, ranks).items() if name != "split-k"},
     }
     for name, run in runs.items():
         assert gpu.row_error(run(), expected) <= LAYER_TOLERANCE["bfloat16"], name
@@ -41,7 +41,7 @@ def test_the_baselines_and_every_path_agree_with_float64(gpu: ModuleType, ranks:
 def test_quantised_layers_too(gpu: ModuleType, device: torch.device) -> None:
     layer = gpu.make_layer((128, 128, 4, 2, 1), 6, "int8", device)
     expected = gpu.by_loop(layer, torch.float64)()
-    assert gpu.row_error(gpu.our_paths(layer, device)["plain"](), expected) <= LAYER_TOLERANCE["int8"]
+    assert gpu.row_error(gpu.our_paths(layer, 1)["plain"](), expected) <= LAYER_TOLERANCE["int8"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

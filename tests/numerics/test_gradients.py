@@ -153,7 +153,7 @@ def test_operators_keep_their_contracts(device: torch.device) -> None:
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(
         torch.ops.moe_kernels.experts_train.default,
-        (x, w_up, w_down, weights, ids, b_up, b_down, *numbers, tile * 2),
+        (x, w_up, w_down, weights, ids, b_up, b_down, *numbers, 1, tile * 2),
         test_utils=tests,
     )
     torch.library.opcheck(
@@ -218,3 +218,42 @@ def test_wrong_use_is_told(device: torch.device) -> None:
         fused_moe(x.float(), logits, w_up, w_down, router=router)
     with pytest.raises(ValueError, match="activation = 'swish'"):
         Expert(activation="swish")
+    ids = torch.zeros(4, 1, dtype=torch.int32, device=device)
+    with pytest.raises(ValueError, match="should both be"):
+        experts(x, w_up, w_down, torch.ones(3, 1, device=device), ids)
+    with pytest.raises(ValueError, match="int32 or int64"):
+        experts(x, w_up, w_down, torch.ones(4, 1, device=device), ids.float())
+    with pytest.raises(ValueError, match="scales of 1 matrices"):
+        experts(
+            x, quantize_weights(w_up, "fp8", matrices=1), quantize_weights(w_down, "fp8", matrices=1),
+            torch.ones(4, 1, device=device), ids,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="have no gradients"):
+        experts(
+            x.clone().requires_grad_(), quantize_weights(w_up, "int8", matrices=2),
+            quantize_weights(w_down, "int8", matrices=1), torch.ones(4, 1, device=device), ids,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="do not fit"):
+        grouped_mm(x[:, :16], w_up, torch.tensor([2, 2], device=device))
+    with pytest.raises(ValueError, match=r"weights are torch\.int8"):
+        grouped_mm(x.to(torch.int8), w_up.to(torch.int8), torch.tensor([2, 2], device=device), tile=SMALL)
+
+
+def test_what_is_frozen_gets_no_gradient(device: torch.device) -> None:
+    x, w_up, w_down, weights, ids, b_up, b_down = make(device, "swiglu_oai", True, torch.float32)
+    expert = Expert(activation="swiglu_oai")
+    every = (x, w_up, w_down, weights, b_up, b_down)
+
+    def run(*tensors: torch.Tensor) -> torch.Tensor:
+        return experts(
+            *tensors[:4], ids, b_gate_up=tensors[4], b_down=tensors[5], expert=expert, tiles=TILES
+        ).square().sum()  # fmt: skip
+
+    wanted = torch.autograd.grad(run(*every), every)
+    for kept in ((0,), (1,), (2, 3), (4,), (5,)):
+        some = [t.detach().requires_grad_(i in kept) for i, t in enumerate(every)]
+        run(*some).backward()
+        for i, (one, gradient) in enumerate(zip(some, wanted, strict=True)):
+            assert (one.grad is not None) == (i in kept)
+            if one.grad is not None:
+                assert torch.allclose(one.grad, gradient, rtol=1e-5, atol=1e-6)

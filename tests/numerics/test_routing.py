@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_kernels.triton.alignment import align, align_groups
-from moe_kernels.triton.quantize import dequantize_weights, quantize_rows, quantize_weights
+from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_rows, quantize_weights
 from moe_kernels.triton.router import Router, route
 
 
@@ -81,6 +81,8 @@ def test_a_router_that_does_not_fit_the_experts_is_told() -> None:
         Router(top_k=2, groups=4, top_groups=2).check(10)
     with pytest.raises(ValueError, match="top_k = 9 exceeds the 8"):
         Router(top_k=9, groups=4, top_groups=2).check(16)
+    with pytest.raises(ValueError, match="no two best"):
+        Router(top_k=2, groups=4, top_groups=2).check(4)
 
 
 def check_alignment(ids: np.ndarray, experts: int, first: int, block_ms: tuple[int, int], device: torch.device) -> None:
@@ -126,6 +128,28 @@ def test_alignment_of_more_pairs_than_one_block(device: torch.device) -> None:
     rng = np.random.default_rng(1)
     check_alignment(rng.integers(0, 5, (700, 2)), 5, 0, (64, 32), device)
     check_alignment(np.full((1100, 1), 3), 5, 0, (64, 64), device)
+
+
+def test_a_nan_goes_on_and_names_an_expert(device: torch.device) -> None:
+    logits = torch.tensor([[float("nan"), 0.0, 1.0], [0.0, 1.0, 2.0]], device=device)
+    weights, ids = route(logits, Router(top_k=2))
+    assert bool(weights[0].isnan().all())
+    assert ids.min() >= 0
+    assert ids.max() <= 2
+    assert ids[1].tolist() == [2, 1]
+
+
+@pytest.mark.filterwarnings("ignore:overflow")  # the interpreter's exp
+def test_sigmoids_that_all_underflow_give_no_nan(device: torch.device) -> None:
+    weights, _ = route(torch.full((1, 4), -120.0, device=device), Router(top_k=2, scoring="sigmoid"))
+    assert bool(weights.isfinite().all())
+
+
+def test_a_bias_is_read_as_it_is(device: torch.device) -> None:
+    bias = torch.tensor([[0.0, 9.0], [0.0, 9.0], [5.0, 9.0], [0.0, 9.0]], device=device)[:, 0]
+    assert route(torch.zeros(1, 4, device=device), Router(top_k=1), bias)[1].tolist() == [[2]]
+    with pytest.raises(ValueError, match=r"bias \(2,\) should be \(4,\)"):
+        route(torch.zeros(1, 4, device=device), Router(top_k=1), bias[:2])
 
 
 def test_no_tokens_at_all(device: torch.device) -> None:
@@ -181,3 +205,14 @@ def test_weights_that_do_not_fit_their_type_are_told() -> None:
         quantize_weights(torch.ones(1, 8, 100), "mxfp4", matrices=1)
     with pytest.raises(ValueError, match="use fp8"):
         quantize_weights(torch.ones(1, 8, 128), "fp3", matrices=1)
+    packed = quantize_weights(torch.ones(1, 8, 128), "mxfp4", matrices=1)
+    with pytest.raises(ValueError, match=r"stored as torch\.uint8"):
+        QuantizedWeights(packed.values.view(torch.int8), packed.scale, "mxfp4")
+    with pytest.raises(ValueError, match="should be"):
+        QuantizedWeights(packed.values, packed.scale[:, :4].contiguous(), "mxfp4")
+
+
+def test_quantised_parameters_keep_no_graph() -> None:
+    weights = quantize_weights(torch.nn.Parameter(torch.ones(1, 8, 128)), "fp8_block", matrices=1)
+    assert not weights.values.requires_grad
+    assert not weights.scale.requires_grad

@@ -6,7 +6,7 @@ import triton
 
 from moe_kernels.kernel import Op
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton.formats import FORMATS, fp8_type
+from moe_kernels.triton.formats import FORMATS, MX_GROUP, fp8_type
 
 _ELEMENT = {
     "bfloat16": ("bf16", "bf16"),
@@ -23,7 +23,7 @@ _SCALES = {
     "mxfp4": (None, "*u8"),
     "int4": (None, "*bf16"),
 }
-_ALIGNED = ("num_rows", "K", "N", "w_stride_expert", "w_stride_matrix", "w_stride_row", "w_group")
+_ALIGNED = ("num_rows", "K", "N", "w_stride_expert", "w_stride_matrix", "w_stride_row")
 """Whole numbers taken as multiples of 16. Without these hints, and 16-byte pointers, the compiler issues narrow loads
 and no asynchronous copies."""
 
@@ -46,7 +46,7 @@ def source(
     Args:
         function: the kernel.
         activation: default SwiGLU of ``gate_up`` and squared ReLU of ``up``.
-        epilogue: default what the layer takes: ``hidden``, ``partial`` under split_k, ``add`` of ``down``.
+        epilogue: default ``hidden``, and ``add`` of ``down``, which is what the tool times.
         even_k: K is a multiple of block_k.
         transposed: weights [experts, K, N], as in the data gradient.
         bias: with one.
@@ -54,7 +54,7 @@ def source(
     gather, matrices = op != "down", 2 if op == "gate_up" else 1
     a_type, w_type = _ELEMENT.get(dtype) or (fp8_type(target),) * 2
     a_scale, w_scale = _SCALES.get(dtype, (None, None))
-    epilogue = epilogue or ("add" if op == "down" else "partial" if tile.split_k > 1 else "hidden")
+    epilogue = epilogue or ("add" if op == "down" else "hidden")
     out = "fp32" if epilogue in ("add", "partial") else "fp16" if dtype == "float16" else "bf16"
     packed = FORMATS[dtype].packed
     types: dict[str, str | None] = {
@@ -86,9 +86,10 @@ def source(
         "TRANSPOSED": transposed,
         "TMA": tile.tma,
         "SWAP_AB": tile.swap_ab,
+        "W_GROUP": MX_GROUP if dtype == "mxfp4" else 128,
         "PERSISTENT": tile.persistent,
     } | {name: None for name, kind in types.items() if kind is None}
-    return _source(function, types, constants), {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    return any_source(function, types, constants), {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
 
 
 def weight_gradient_source(
@@ -105,10 +106,11 @@ def weight_gradient_source(
         "dtype": triton.language.float32,
     }
     types: dict[str, str | None] = dict.fromkeys(("left_ptr", "right_ptr", "out_ptr"), f"*{element}")
-    return _source(function, types, constants), {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    return any_source(function, types, constants), {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
 
 
-def _source(function: Any, types: dict[str, str | None], constants: dict[str, Any]) -> Any:
+def any_source(function: Any, types: dict[str, str | None], constants: dict[str, Any]) -> Any:
+    """The source of any kernel: pointers are int32 and 16-byte aligned, numbers int32, unless ``types`` says else."""
     names = function.arg_names
     signature = {
         n: "constexpr" if n in constants else types.get(n) or ("*i32" if n.endswith("_ptr") else "i32") for n in names

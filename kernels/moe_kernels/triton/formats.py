@@ -75,9 +75,11 @@ def missing_on(dtype: str, target: str | None) -> str | None:
     """Why the target cannot compute in ``dtype``, or None."""
     if dtype not in FORMATS:
         return f"dtype {dtype} is unknown; use one of {', '.join(SERVED)}"
+    sm = capability(target)
+    if sm is not None and sm < 80:
+        return f"{target} is older than Ampere (compute capability 8.0), which the kernels need"
     if not dtype.startswith("fp8") or target is None:
         return None
-    sm = capability(target)
     if sm is not None and sm < 89:
         return f"{dtype} needs compute capability 8.9 (Ada, Hopper, later), {target} has none; use int8 or int4"
     if sm is None and target not in ("hip:gfx942", "hip:gfx950"):

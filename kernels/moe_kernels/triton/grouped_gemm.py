@@ -22,11 +22,12 @@ import triton.language as tl
 
 from moe_kernels.kernel import Kernel
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton import ahead_of_time, unpack
+from moe_kernels.triton import ahead_of_time
 from moe_kernels.triton.activation import activate
 from moe_kernels.triton.formats import SERVED
 from moe_kernels.triton.support import refusal
 from moe_kernels.triton.tiles import default_tile
+from moe_kernels.triton.unpack import unpack
 
 
 @triton.jit
@@ -92,7 +93,6 @@ def _gemm_tile(
     w_stride_expert,
     w_stride_matrix,
     w_stride_row,
-    w_group,
     alpha,
     limit,
     BLOCK_M: tl.constexpr,
@@ -107,6 +107,7 @@ def _gemm_tile(
     TRANSPOSED: tl.constexpr,
     TMA: tl.constexpr,
     SWAP_AB: tl.constexpr,
+    W_GROUP: tl.constexpr,
 ):
     row_tile, col_tile = _band(tile, num_row_tiles, tl.cdiv(N, BLOCK_N), group_m)
     expert = tl.load(tile_expert_ptr + row_tile)
@@ -117,6 +118,7 @@ def _gemm_tile(
     W_ROWS: tl.constexpr = MATRICES * BLOCK_N
     PACKED: tl.constexpr = 2 if FORMAT == "int4" or FORMAT == "mxfp4" else 1
     A_TMA: tl.constexpr = TMA and not GATHER
+    GROUPS: tl.constexpr = max(BLOCK_K // W_GROUP, 1)  # scales of a row in one step of K
     j = tl.arange(0, W_ROWS)
     matrix = j % MATRICES
     col = col_tile * BLOCK_N + j // MATRICES
@@ -143,7 +145,7 @@ def _gemm_tile(
         n_blocks = tl.cdiv(N, 128)
         w_scale_ptrs = w_scale_ptr + ((expert * MATRICES + matrix) * n_blocks + col // 128).to(tl.int64) * k_blocks
     elif PACKED == 2:
-        w_scale_ptrs = w_scale_ptr + ((expert * MATRICES + matrix).to(tl.int64) * N + col) * (K // w_group)
+        w_scale_ptrs = w_scale_ptr + ((expert * MATRICES + matrix).to(tl.int64) * N + col) * (K // W_GROUP)
 
     num_k = tl.cdiv(K, BLOCK_K)
     per_split = tl.cdiv(num_k, tl.num_programs(1))
@@ -179,24 +181,18 @@ def _gemm_tile(
             col_scale = tl.load(w_scale_ptrs + kq, mask=w_ok, other=0.0)
             product = _multiply(a_tile, w_tile, _zeros(BLOCK_M, W_ROWS, SWAP_AB, tl.float32), TRANSPOSED, SWAP_AB)
             acc += _scaled(product, row_scale, col_scale, SWAP_AB)
-        elif FORMAT == "int4":
-            # A group's scale is applied to its partial product: exact, and less work than scaling the weights
-            # while a tile has fewer rows than columns.
-            col_scale = tl.load(w_scale_ptrs + k0 // w_group, mask=w_ok, other=0.0).to(tl.float32)
-            w_tile = unpack.int4(w_tile, a_tile.dtype)
-            product = _multiply(a_tile, w_tile, _zeros(BLOCK_M, W_ROWS, SWAP_AB, tl.float32), TRANSPOSED, SWAP_AB)
-            if SWAP_AB:
-                acc += product * col_scale[:, None]
-            else:
-                acc += product * col_scale[None, :]
-        elif FORMAT == "mxfp4":
-            groups = tl.arange(0, BLOCK_K // 32)
-            exponent = tl.load(
-                w_scale_ptrs[:, None] + (k0 // 32 + groups)[None, :],
-                mask=w_ok[:, None] & (groups < (K - k0) // 32)[None, :],
-                other=0,
+        elif FORMAT == "fp8":
+            # Hopper sums e4m3 products with about 14 bits: each step's sum goes to a float32 accumulator, as
+            # DeepSeek-V3 does (arXiv 2412.19437, 3.3.2).
+            acc += _multiply(a_tile, w_tile, _zeros(BLOCK_M, W_ROWS, SWAP_AB, tl.float32), TRANSPOSED, SWAP_AB)
+        elif PACKED == 2:
+            group = k0 // W_GROUP + tl.arange(0, GROUPS)
+            scale = tl.load(
+                w_scale_ptrs[:, None] + group[None, :],
+                mask=w_ok[:, None] & (group < K // W_GROUP)[None, :],
+                other=0.0,
             )
-            w_tile = unpack.mxfp4(w_tile, exponent, a_tile.dtype, W_ROWS, BLOCK_K)
+            w_tile = unpack(w_tile, scale, FORMAT, a_tile.dtype, W_ROWS, BLOCK_K, GROUPS)
             acc = _multiply(a_tile, w_tile, acc, TRANSPOSED, SWAP_AB)
         else:
             acc = _multiply(a_tile, w_tile, acc, TRANSPOSED, SWAP_AB)
@@ -267,7 +263,6 @@ def grouped_gemm_kernel(
     w_stride_expert,
     w_stride_matrix,
     w_stride_row,
-    w_group,
     alpha,
     limit,
     BLOCK_M: tl.constexpr,
@@ -282,6 +277,7 @@ def grouped_gemm_kernel(
     TRANSPOSED: tl.constexpr,
     TMA: tl.constexpr,
     SWAP_AB: tl.constexpr,
+    W_GROUP: tl.constexpr,
     PERSISTENT: tl.constexpr,
 ):
     """Rows of one expert by its weights, tile by tile.
@@ -296,7 +292,7 @@ def grouped_gemm_kernel(
         row_weight_ptr: weight by slot.
         tile_expert_ptr, tile_row_ptr, tile_end_ptr: expert, first row and end of its expert's rows, per row tile.
         num_rows: rows (and slots) of one split's results.
-        w_group: K elements that share a scale (4-bit weights).
+        W_GROUP: K elements that share a scale (4-bit weights).
 
     The grid is (tiles or programs, splits).
     """
@@ -307,8 +303,8 @@ def grouped_gemm_kernel(
             _gemm_tile(
                 tile, a, w, out_ptr, a_scale_ptr, w_scale_ptr, bias_ptr, row_token_ptr, row_slot_ptr, row_weight_ptr,
                 tile_expert_ptr, tile_row_ptr, tile_end_ptr, num_row_tiles, num_rows, group_m, K, N, w_stride_expert,
-                w_stride_matrix, w_stride_row, w_group, alpha, limit, BLOCK_M, BLOCK_N, BLOCK_K, FORMAT, MATRICES,
-                GATHER, EPILOGUE, ACTIVATION, EVEN_K, TRANSPOSED, TMA, SWAP_AB,
+                w_stride_matrix, w_stride_row, alpha, limit, BLOCK_M, BLOCK_N, BLOCK_K, FORMAT, MATRICES,
+                GATHER, EPILOGUE, ACTIVATION, EVEN_K, TRANSPOSED, TMA, SWAP_AB, W_GROUP,
             )  # fmt: skip
     else:
         # The grid is a static bound: how many row tiles there are is known on the device alone.
@@ -316,8 +312,8 @@ def grouped_gemm_kernel(
             _gemm_tile(
                 tl.program_id(0), a, w, out_ptr, a_scale_ptr, w_scale_ptr, bias_ptr, row_token_ptr, row_slot_ptr,
                 row_weight_ptr, tile_expert_ptr, tile_row_ptr, tile_end_ptr, num_row_tiles, num_rows, group_m, K, N,
-                w_stride_expert, w_stride_matrix, w_stride_row, w_group, alpha, limit, BLOCK_M, BLOCK_N, BLOCK_K,
-                FORMAT, MATRICES, GATHER, EPILOGUE, ACTIVATION, EVEN_K, TRANSPOSED, TMA, SWAP_AB,
+                w_stride_expert, w_stride_matrix, w_stride_row, alpha, limit, BLOCK_M, BLOCK_N, BLOCK_K,
+                FORMAT, MATRICES, GATHER, EPILOGUE, ACTIVATION, EVEN_K, TRANSPOSED, TMA, SWAP_AB, W_GROUP,
             )  # fmt: skip
 
 
@@ -362,10 +358,13 @@ KERNEL = Kernel(
             "tma": (True,),
         },
     },
+    # Under split_k GEMM 1 stores parts where else it applies the activation: the same loop, which is what is read.
     launch_fields=frozenset({"group_m", "split_k"}),
     dtypes=SERVED,
     refuses=refusal,
     default_tile=default_tile,
-    sources=tuple(_FOLDER / f"{name}.py" for name in ("grouped_gemm", "activation", "unpack", "ahead_of_time")),
+    sources=tuple(
+        _FOLDER / f"{name}.py" for name in ("grouped_gemm", "activation", "unpack", "formats", "ahead_of_time")
+    ),
     build=_build,
 )

@@ -12,7 +12,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.alignment import Alignment
-from moe_kernels.triton.formats import FORMATS
+from moe_kernels.triton.formats import FORMATS, MX_GROUP
 from moe_kernels.triton.grouped_gemm import grouped_gemm_kernel
 from moe_kernels.triton.quantize import QuantizedWeights
 from moe_kernels.triton.support import refusal
@@ -64,7 +64,7 @@ def dtype_name(weights: Weights) -> str:
     if isinstance(weights, QuantizedWeights):
         return weights.dtype
     name = str(weights.dtype).removeprefix("torch.")
-    if name not in FORMATS:
+    if name not in FORMATS or not weights.dtype.is_floating_point:
         raise ValueError(f"weights are {weights.dtype}; use bfloat16, float16 or QuantizedWeights")
     return name
 
@@ -157,7 +157,6 @@ def launch_gemm(
             stride_expert,
             stride_matrix,
             stride_row,
-            problem.group,
             alpha,
             limit,
             BLOCK_M=tile.block_m,
@@ -172,6 +171,7 @@ def launch_gemm(
             TRANSPOSED=transposed,
             TMA=tile.tma,
             SWAP_AB=tile.swap_ab,
+            W_GROUP=MX_GROUP if problem.dtype == "mxfp4" else problem.group,
             PERSISTENT=tile.persistent,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,

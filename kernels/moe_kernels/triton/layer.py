@@ -15,8 +15,13 @@ from moe_kernels.triton.weight_gradient import weight_gradient
 
 Tiles = tuple[TritonTile, TritonTile]
 
-BACKWARD_TILE = TritonTile(block_m=64, block_n=128, block_k=64, num_warps=8, num_stages=3)
-"""Of both data gradients: weights are read along N, so neither descriptors nor swapped operands apply."""
+_BACKWARD_TILE = TritonTile(block_m=64, block_n=128, block_k=64, num_warps=8, num_stages=3)
+
+
+def backward_tile(dtype: torch.dtype) -> TritonTile:
+    """Of data gradients: weights are read along N, so neither descriptors nor swapped operands apply."""
+    # Wide types have half the depth and stages: CDNA 3 has 64 KB of shared memory.
+    return replace(_BACKWARD_TILE, block_k=32, num_stages=2) if dtype.itemsize > 2 else _BACKWARD_TILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,8 @@ class Expert:
         activation: a name of :mod:`moe_kernels.triton.activation`.
         alpha, limit: of ``swiglu_oai``.
         first_expert: of this rank's; tokens' choices outside its experts count as zero.
-        deterministic: sum a token's experts in a fixed order; else by float32 atomic adds.
+        ranks: that share the experts, each with as many; default tiles expect this part of the choices here.
+        deterministic: sum a token's experts in a fixed order; else by float32 atomic adds. Training always does.
 
     Raises:
         ValueError: unknown activation.
@@ -37,6 +43,7 @@ class Expert:
     alpha: float = SWIGLU_OAI_ALPHA
     limit: float = SWIGLU_OAI_LIMIT
     first_expert: int = 0
+    ranks: int = 1
     deterministic: bool = True
 
     def __post_init__(self) -> None:
@@ -67,12 +74,29 @@ def check_shapes(
     for name, bias, size in (("b_gate_up", b_up, matrices * width), ("b_down", b_down, hidden_size)):
         if bias is not None and tuple(bias.shape) != (experts, size):
             raise ValueError(f"{name} {tuple(bias.shape)} should be {(experts, size)}")
+    for name, weights, count in (("w_gate_up", w_up, matrices), ("w_down", w_down, 1)):
+        if isinstance(weights, QuantizedWeights):
+            if weights.dtype in ("fp8", "fp8_block") and weights.scale.shape[1] != count:
+                raise ValueError(
+                    f"{name} has scales of {weights.scale.shape[1]} matrices, the layer has {count} there; "
+                    f"quantise with matrices={count}"
+                )
+        elif weights.dtype != x.dtype:
+            raise ValueError(f"{name} is {weights.dtype} and x is {x.dtype}; convert one")
     plain = [t for t in (x, w_up, w_down, b_up, b_down) if isinstance(t, torch.Tensor)]
     if not all(t.is_contiguous() for t in plain):
         raise ValueError("x, weights and biases must be contiguous; call .contiguous() on them once")
-    for weights in (w_up, w_down):
-        if isinstance(weights, torch.Tensor) and weights.dtype != x.dtype:
-            raise ValueError(f"weights are {weights.dtype} and x is {x.dtype}; convert one")
+
+
+def check_routing(x: torch.Tensor, topk_weights: torch.Tensor, topk_ids: torch.Tensor) -> None:
+    """Raise ValueError where topk_weights and topk_ids are not both [T, k] of x's T tokens."""
+    if topk_ids.dim() != 2 or topk_ids.shape != topk_weights.shape or topk_ids.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"topk_weights {tuple(topk_weights.shape)} and topk_ids {tuple(topk_ids.shape)} should both be "
+            f"[{x.shape[0]}, k]"
+        )
+    if topk_ids.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"topk_ids is {topk_ids.dtype}; use int32 or int64")
 
 
 def gemm_up(
@@ -132,7 +156,7 @@ def gemm_down(
     common: dict[str, Any] = {
         "a_scale": a_scale,
         "bias": bias,
-        "row_weight": topk_weights.contiguous(),
+        "row_weight": topk_weights,
         "gather": False,
     }
     if not expert.deterministic:
@@ -208,51 +232,52 @@ def experts_backward(
     product: torch.Tensor,
     expert: Expert,
     b_down: torch.Tensor | None,
+    wanted: tuple[bool, bool, bool],
 ) -> tuple[torch.Tensor, ...]:
-    """Gradients of x, w_up, w_down, topk_weights, b_up, b_down (the last one zero without a bias)."""
-    tile = BACKWARD_TILE
+    """Gradients of x, w_up, w_down, topk_weights, b_up, b_down.
+
+    Args:
+        wanted: whether those of w_up, w_down and both biases are; the others come out empty.
+    """
+    tile = backward_tile(x.dtype)
     experts, _, width = w_down.shape
     rows = align(topk_ids, experts, (tile.block_m, tile.block_m), first_expert=expert.first_expert)
-    num_valid = rows.start[-1:]
-    d_hidden = torch.empty((topk_ids.numel(), width), dtype=x.dtype, device=x.device)
-    weights = topk_weights.contiguous()
-    if topk_ids.numel() == 0:
-        return tuple(torch.zeros_like(t) for t in (x, w_up, w_down, topk_weights, w_up[:, :, 0], w_down[:, :, 0]))
+    num_valid, num_pairs = rows.start[-1:], topk_ids.numel()
+    # One each: an operator's outputs may not share memory.
+    d_w_up, d_w_down, d_b_up, d_b_down = (x.new_empty(0) for _ in range(4))
+    if num_pairs == 0:
+        sizes = (w_up.shape, w_down.shape, w_up.shape[:2], w_down.shape[:2])
+        kept = [x.new_zeros(size if want else 0) for size, want in zip(sizes, (*wanted, wanted[2]), strict=True)]
+        return torch.zeros_like(x), kept[0], kept[1], torch.zeros_like(topk_weights), kept[2], kept[3]
+    d_hidden = torch.empty((num_pairs, width), dtype=x.dtype, device=x.device)
     launch_gemm(d_out, w_down, d_hidden, rows, tile, gather=True, epilogue="hidden", transposed=True)
     d_product, weighted, d_weights = activate_rows_backward(
-        product, d_hidden, rows.slot, weights, num_valid, expert.activation, expert.alpha, expert.limit
+        product, d_hidden, rows.slot, topk_weights, num_valid, expert.activation, expert.alpha, expert.limit
     )
-    d_w_down = weight_gradient(d_out, weighted, rows.token, rows.start, gather_left=True)
-    d_w_up = weight_gradient(d_product, x, rows.token, rows.start, gather_left=False)
-    d_rows = torch.empty((1, topk_ids.numel(), x.shape[1]), dtype=x.dtype, device=x.device)
+    if wanted[0]:
+        d_w_up = weight_gradient(d_product, x, rows.token, rows.start, gather_left=False)
+    if wanted[1]:
+        d_w_down = weight_gradient(d_out, weighted, rows.token, rows.start, gather_left=True)
+    d_rows = torch.empty((1, num_pairs, x.shape[1]), dtype=x.dtype, device=x.device)
     launch_gemm(d_product, w_up, d_rows, rows, tile, gather=False, epilogue="rows", transposed=True)
     d_x = combine(d_rows, topk_ids, experts, x.dtype, first_expert=expert.first_expert)
-    d_b_up, d_b_down = _bias_gradients(d_out, d_product, rows, weights, d_weights, b_down)
+    if wanted[2]:
+        # A bias is a weight whose input is one.
+        ones = torch.ones((x.shape[0], 1), dtype=x.dtype, device=x.device)
+        d_b_up = weight_gradient(d_product, ones, rows.token, rows.start, gather_left=False)[:, :, 0].contiguous()
+        weight_of_row = topk_weights.reshape(-1)[rows.slot.clamp(0, num_pairs - 1)].to(x.dtype)[:, None].contiguous()
+        d_b_down = weight_gradient(d_out, weight_of_row, rows.token, rows.start, gather_left=True)[:, :, 0].contiguous()
+    if b_down is not None:
+        _add_bias_part(d_weights, d_out, b_down, topk_ids, expert.first_expert)
     return d_x, d_w_up, d_w_down, d_weights, d_b_up, d_b_down
 
 
-def _bias_gradients(
-    d_out: torch.Tensor,
-    d_product: torch.Tensor,
-    rows: Alignment,
-    weights: torch.Tensor,
-    d_weights: torch.Tensor,
-    b_down: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of both biases; adds the down bias's part to ``d_weights`` in place."""
-    experts, device = rows.start.numel() - 1, d_out.device
-    d_b_up = torch.zeros((experts, d_product.shape[1]), dtype=d_out.dtype, device=device)
-    d_b_down = torch.zeros((experts, d_out.shape[1]), dtype=d_out.dtype, device=device)
-    if b_down is None:
-        return d_b_up, d_b_down
-    index = torch.arange(rows.token.numel(), device=device)
-    # Rows past the last are other ranks': nobody wrote them.
-    valid = (index < rows.start[-1])[:, None]
-    expert = torch.searchsorted(rows.start[1:].contiguous(), index.to(torch.int32), right=True).clamp(max=experts - 1)
-    slot = torch.where(valid[:, 0], rows.slot, 0).long()
-    token = torch.where(valid[:, 0], rows.token, 0).long()
-    d_b_up.index_add_(0, expert, torch.where(valid, d_product, 0))
-    per_row = torch.where(valid, d_out[token], 0)
-    d_b_down.index_add_(0, expert, (per_row * weights.reshape(-1)[slot, None]).to(d_out.dtype))
-    d_weights.view(-1).index_add_(0, slot, (per_row * b_down[expert]).sum(1).to(d_weights.dtype))
-    return d_b_up, d_b_down
+def _add_bias_part(
+    d_weights: torch.Tensor, d_out: torch.Tensor, b_down: torch.Tensor, topk_ids: torch.Tensor, first_expert: int
+) -> None:
+    """Add to each choice's weight gradient what its expert's down bias contributes, in place."""
+    local = topk_ids.long() - first_expert
+    here = (local >= 0) & (local < b_down.shape[0])
+    wide = d_weights.dtype
+    each = d_out.to(wide) @ b_down.to(wide).T  # [T, E]: every token by every bias
+    d_weights += torch.where(here, each.gather(1, local.clamp(0, b_down.shape[0] - 1)), 0)

@@ -16,14 +16,12 @@ from moe_kernels.tile import TritonTile
 from moe_kernels.triton import layer
 from moe_kernels.triton.alignment import align_groups
 from moe_kernels.triton.launch import Weights, dtype_name, launch_gemm, problem_of, target_of
-from moe_kernels.triton.layer import BACKWARD_TILE, Expert, check_shapes
+from moe_kernels.triton.layer import Expert, backward_tile, check_routing, check_shapes
 from moe_kernels.triton.quantize import QuantizedWeights
 from moe_kernels.triton.router import Router, route
+from moe_kernels.triton.support import refusal
 from moe_kernels.triton.tiles import Tiles, default_tile, tuned_tiles
 from moe_kernels.triton.weight_gradient import weight_gradient
-
-_TRAINABLE = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-
 
 _FIELDS = TritonTile.fields()
 
@@ -76,14 +74,16 @@ def _experts(
     alpha: float,
     limit: float,
     first_expert: int,
+    ranks: int,
     deterministic: bool,
     tiles: list[int],
 ) -> torch.Tensor:
     up = _weights(w_up, up_scale, up_activation_scale, dtype, groups[0])
     down = _weights(w_down, down_scale, down_activation_scale, dtype, groups[1])
     expert = Expert(
-        activation=activation, alpha=alpha, limit=limit, first_expert=first_expert, deterministic=deterministic
-    )
+        activation=activation, alpha=alpha, limit=limit, first_expert=first_expert, ranks=ranks,
+        deterministic=deterministic,
+    )  # fmt: skip
     pair = _pair(tiles, x, up, down, topk_ids, expert)
     return layer.experts_forward(x, up, down, topk_weights, topk_ids, expert, pair, b_up, b_down)
 
@@ -106,9 +106,10 @@ def _experts_train(
     alpha: float,
     limit: float,
     first_expert: int,
+    ranks: int,
     tiles: list[int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    expert = Expert(activation=activation, alpha=alpha, limit=limit, first_expert=first_expert)
+    expert = Expert(activation=activation, alpha=alpha, limit=limit, first_expert=first_expert, ranks=ranks)
     up, down = _pair(tiles, x, w_up, w_down, topk_ids, expert)
     # The backward pass needs the product of GEMM 1 in one piece.
     pair = (dataclasses.replace(up, split_k=1), down)
@@ -134,32 +135,53 @@ def _experts_backward(
     alpha: float,
     limit: float,
     first_expert: int,
+    wanted: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     expert = Expert(activation=activation, alpha=alpha, limit=limit, first_expert=first_expert)
-    return layer.experts_backward(d_out.contiguous(), x, w_up, w_down, topk_weights, topk_ids, product, expert, b_down)
+    return layer.experts_backward(
+        d_out.contiguous(),
+        x,
+        w_up,
+        w_down,
+        topk_weights,
+        topk_ids,
+        product,
+        expert,
+        b_down,
+        (wanted[0], wanted[1], wanted[2]),
+    )
 
 
 @_experts_backward.register_fake
-def _(_d: Any, x: Any, w_up: Any, w_down: Any, topk_weights: Any, *_rest: Any) -> Any:
-    experts = w_up.shape[0]
-    biases = (x.new_empty((experts, w_up.shape[1])), x.new_empty((experts, x.shape[1])))
-    return (*(torch.empty_like(t) for t in (x, w_up, w_down, topk_weights)), *biases)
+def _(_d: Any, x: Any, w_up: Any, w_down: Any, topk_weights: Any, *rest: Any) -> Any:
+    wanted = rest[-1]
+    # Outputs of an operator may not share memory: each empty one is its own.
+    return (
+        torch.empty_like(x),
+        torch.empty_like(w_up) if wanted[0] else x.new_empty(0),
+        torch.empty_like(w_down) if wanted[1] else x.new_empty(0),
+        torch.empty_like(topk_weights),
+        w_up.new_empty(w_up.shape[:2]) if wanted[2] else x.new_empty(0),
+        w_down.new_empty(w_down.shape[:2]) if wanted[2] else x.new_empty(0),
+    )
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    x, w_up, w_down, topk_weights, topk_ids, _, b_down, *numbers, _ = inputs
+    x, w_up, w_down, topk_weights, topk_ids, _, b_down, *numbers = inputs
     ctx.save_for_backward(x, w_up, w_down, topk_weights, topk_ids, output[1], b_down)
-    ctx.numbers = numbers
-    ctx.has_bias = b_down is not None
+    ctx.numbers = numbers[:4]
 
 
 def _backward(ctx: Any, d_out: torch.Tensor, _d_product: torch.Tensor) -> tuple[Any, ...]:
     *tensors, b_down = ctx.saved_tensors
+    needs = ctx.needs_input_grad
+    wanted = [needs[1], needs[2], needs[5] or needs[6]]
     d_x, d_up, d_down, d_weights, d_b_up, d_b_down = torch.ops.moe_kernels.experts_backward(
-        d_out, *tensors, b_down, *ctx.numbers
+        d_out, *tensors, b_down, *ctx.numbers, wanted
     )
-    biases = (d_b_up, d_b_down) if ctx.has_bias else (None, None)
-    return d_x, d_up, d_down, d_weights, None, *biases, None, None, None, None, None
+    weights = (d_up if wanted[0] else None, d_down if wanted[1] else None)
+    biases = (d_b_up, d_b_down) if wanted[2] else (None, None)
+    return d_x, *weights, d_weights, None, *biases, *(None,) * 6
 
 
 _experts_train.register_autograd(_backward, setup_context=_save)
@@ -202,7 +224,7 @@ def _route_backward(ctx: Any, d_weights: torch.Tensor, _d_ids: Any) -> tuple[Any
     chosen = scores.gather(1, ids.long())
     d_chosen = d_weights * ctx.scaling
     if ctx.renormalize:
-        total = chosen.sum(1, keepdim=True)
+        total = chosen.sum(1, keepdim=True) + 1e-20
         d_chosen = (d_chosen - (d_chosen * chosen).sum(1, keepdim=True) / total) / total
     d_scores = torch.zeros_like(scores).scatter(1, ids.long(), d_chosen)
     if ctx.scoring == "sigmoid":
@@ -243,12 +265,12 @@ def _(rows: torch.Tensor, weights: torch.Tensor, *_rest: Any) -> torch.Tensor:
 def _grouped_gemm_backward(
     d_out: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor, group_sizes: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    d_rows = torch.zeros_like(rows)
+    d_rows, tile = torch.zeros_like(rows), backward_tile(rows.dtype)
     if not rows.shape[0]:
         return d_rows, torch.zeros_like(weights)
     order = torch.arange(rows.shape[0], dtype=torch.int32, device=rows.device)
-    aligned = align_groups(group_sizes, order, (BACKWARD_TILE.block_m,) * 2)
-    launch_gemm(d_out, weights, d_rows, aligned, BACKWARD_TILE, gather=False, epilogue="hidden", transposed=True)
+    aligned = align_groups(group_sizes, order, (tile.block_m,) * 2)
+    launch_gemm(d_out, weights, d_rows, aligned, tile, gather=False, epilogue="hidden", transposed=True)
     return d_rows, weight_gradient(d_out, rows, order, aligned.start, gather_left=True)
 
 
@@ -278,8 +300,15 @@ def grouped_mm(
         group_sizes: int [G]; rows past their sum come out as zeros.
 
     Raises:
-        ValueError: a tile that cannot run this.
+        ValueError: shapes or types that do not fit, a tile that cannot run this.
     """
+    if rows.dim() != 2 or weights.dim() != 3 or rows.shape[1] != weights.shape[2] or rows.dtype != weights.dtype:
+        raise ValueError(
+            f"rows {tuple(rows.shape)} {rows.dtype} and weights {tuple(weights.shape)} {weights.dtype} do not fit: "
+            "give [M, K] and [G, N, K] of one type"
+        )
+    if tuple(group_sizes.shape) != (weights.shape[0],):
+        raise ValueError(f"group_sizes {tuple(group_sizes.shape)} should be {(weights.shape[0],)}")
     numbers = [int(getattr(tile, name)) for name in _FIELDS] if tile else []
     return torch.ops.moe_kernels.grouped_gemm(rows.contiguous(), weights.contiguous(), group_sizes, numbers)
 
@@ -318,24 +347,26 @@ def experts(
         raise ValueError("give both biases or neither")
     x = x.contiguous()
     check_shapes(x, w_gate_up, w_down, expert.matrices, b_gate_up, b_down)
+    check_routing(x, topk_weights, topk_ids)
+    topk_weights = topk_weights.contiguous()
     dtype = dtype_name(w_gate_up)
     if dtype_name(w_down) != dtype:
         raise ValueError(f"w_gate_up is {dtype} and w_down {dtype_name(w_down)}; use one type for both")
     chosen = _numbers(tiles)
-    numbers = (expert.activation, expert.alpha, expert.limit, expert.first_expert)
+    numbers = (expert.activation, expert.alpha, expert.limit, expert.first_expert, expert.ranks)
+    given = [t for t in (x, topk_weights, b_gate_up, b_down) if t is not None]
     up, down = w_gate_up, w_down
     if isinstance(up, QuantizedWeights) or isinstance(down, QuantizedWeights):
         assert isinstance(up, QuantizedWeights)
         assert isinstance(down, QuantizedWeights)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in given):
+            raise ValueError(f"{dtype} weights have no gradients; call under torch.no_grad(), or detach the inputs")
         return torch.ops.moe_kernels.experts(
             x, up.values, down.values, topk_weights, topk_ids, b_gate_up, b_down, up.scale, down.scale,
             up.activation_scale, down.activation_scale, dtype, [up.group, down.group], *numbers,
             expert.deterministic, chosen,
         )  # fmt: skip
-    given = (x, up, down, topk_weights, b_gate_up, b_down)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
-        if x.dtype not in _TRAINABLE:
-            raise ValueError(f"x is {x.dtype}, which has no gradient; use bfloat16 or float16")
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (*given, up, down)):
         return torch.ops.moe_kernels.experts_train(
             x, up, down, topk_weights, topk_ids, b_gate_up, b_down, *numbers, chosen
         )[0]
@@ -380,16 +411,16 @@ def fused_moe(
 def choose_tiles(x: torch.Tensor, w_gate_up: Weights, w_down: Weights, topk_ids: torch.Tensor, expert: Expert) -> Tiles:
     """The tiles that :func:`experts` takes if none are given."""
     num_experts, hidden_size, width = w_down.shape
+    target = target_of(x.device)
+    op: Op = "gate_up" if expert.matrices == 2 else "up"
+    problems = (problem_of(op, w_gate_up, expert.matrices), problem_of("down", w_down, 1))
     if x.device.type == "cuda":
         key = (dtype_name(w_gate_up), expert.activation, num_experts, hidden_size, width)
-        if found := tuned_tiles(torch.cuda.get_device_name(x.device), key, x.shape[0]):
+        found = tuned_tiles(torch.cuda.get_device_name(x.device), key, x.shape[0])
+        # Tuned under other groups of scales, a tile may not run here.
+        if found and not any(refusal(p, tile, target) for p, tile in zip(problems, found, strict=True)):
             return found
     # How many rows each expert has is known on the device alone; so all that can have rows are taken to.
     pairs = topk_ids.shape[0] * topk_ids.shape[1]
-    per_expert = pairs / max(1, min(num_experts, pairs))
-    target = target_of(x.device)
-    op: Op = "gate_up" if expert.matrices == 2 else "up"
-    return (
-        default_tile(problem_of(op, w_gate_up, expert.matrices), per_expert, target),
-        default_tile(problem_of("down", w_down, 1), per_expert, target),
-    )
+    per_expert = pairs / max(1, min(num_experts * expert.ranks, pairs))
+    return default_tile(problems[0], per_expert, target), default_tile(problems[1], per_expert, target)

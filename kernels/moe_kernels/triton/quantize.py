@@ -15,6 +15,17 @@ _E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Magnitudes of e2m1 by code (OCP Microscaling Formats 1.0, table 5)."""
 
 
+_E4M3 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz)
+_STORED = {
+    "fp8": (_E4M3, (torch.float32,)),
+    "fp8_block": (_E4M3, (torch.float32,)),
+    "int8": ((torch.int8,), (torch.float32,)),
+    "mxfp4": ((torch.uint8,), (torch.uint8,)),
+    "int4": ((torch.uint8,), (torch.bfloat16, torch.float16)),
+}
+"""Types of the values and of the scales."""
+
+
 @dataclass(frozen=True)
 class QuantizedWeights:
     """One projection of all experts.
@@ -53,6 +64,12 @@ class QuantizedWeights:
             "fp8_block": [(experts, m, -(-rows // m // BLOCK), -(-k // BLOCK)) for m in (1, 2)],
         }
         wanted = shapes[self.dtype]
+        stored, scales = _STORED[self.dtype]
+        if self.values.dtype not in stored or self.scale.dtype not in scales:
+            raise ValueError(
+                f"{self.dtype} is stored as {stored[0]} with scales of {scales[0]}, not {self.values.dtype} with "
+                f"{self.scale.dtype}; convert or view them"
+            )
         if tuple(self.scale.shape) not in wanted:
             raise ValueError(f"scale {tuple(self.scale.shape)} of {self.dtype} should be {wanted[0]}")
 
@@ -70,6 +87,7 @@ class QuantizedWeights:
         return self.values.device
 
 
+@torch.no_grad()
 def quantize_weights(
     weights: torch.Tensor, dtype: str, *, matrices: int, group: int = 128, fp8: torch.dtype = torch.float8_e4m3fn
 ) -> QuantizedWeights:

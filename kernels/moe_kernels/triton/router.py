@@ -47,9 +47,16 @@ class Router:
         """Raise ValueError if this router cannot choose among ``num_experts``."""
         if num_experts % self.groups:
             raise ValueError(f"{num_experts} experts do not split into {self.groups} equal groups")
-        eligible = num_experts // self.groups * self.top_groups
+        per_group = num_experts // self.groups
+        if self.top_groups < self.groups and self.group_score == "top2" and per_group < 2:
+            raise ValueError(f"groups of {per_group} expert have no two best; use group_score='max'")
+        eligible = per_group * self.top_groups
         if self.top_k > eligible:
             raise ValueError(f"top_k = {self.top_k} exceeds the {eligible} experts that may be chosen")
+
+
+_NO_ZERO = tl.constexpr(1e-20)
+"""Added to the sum that weights are divided by, as DeepSeek-V3's reference does: sigmoids may all underflow."""
 
 
 @triton.jit
@@ -113,12 +120,14 @@ def route_kernel(
     for i in range(TOP_K):
         highest = tl.max(tl.max(choice, 1), 0)
         chosen = tl.min(tl.min(tl.where(choice == highest, expert, num_experts), 1), 0)
+        # NaN equals nothing: some expert is taken, and the weight carries the NaN on.
+        chosen = tl.minimum(chosen, num_experts - 1)
         weight = tl.sum(tl.sum(tl.where((expert == chosen) & there, score, 0.0), 1), 0)
         weights = tl.where(place == i, weight, weights)
         ids = tl.where(place == i, chosen, ids)
         choice = tl.where((expert == chosen) & there, float("-inf"), choice)
     if RENORMALIZE:
-        weights = weights / tl.sum(weights, 0)
+        weights = weights / (tl.sum(weights, 0) + _NO_ZERO)
     tl.store(weights_ptr + token * TOP_K + place, weights * scaling, mask=place < TOP_K)
     tl.store(ids_ptr + token * TOP_K + place, ids, mask=place < TOP_K)
 
@@ -129,13 +138,15 @@ def route(logits: torch.Tensor, router: Router, bias: torch.Tensor | None = None
     Args:
         logits: [T, experts].
         router: how.
-        bias: [experts], added to the scores for the choice alone.
+        bias: [experts], finite, added to the scores for the choice alone.
 
     Raises:
-        ValueError: the router does not fit the number of experts.
+        ValueError: the router or the bias does not fit the number of experts.
     """
     num_tokens, num_experts = logits.shape
     router.check(num_experts)
+    if bias is not None and tuple(bias.shape) != (num_experts,):
+        raise ValueError(f"bias {tuple(bias.shape)} should be {(num_experts,)}")
     weights = torch.empty((num_tokens, router.top_k), dtype=torch.float32, device=logits.device)
     ids = torch.empty((num_tokens, router.top_k), dtype=torch.int32, device=logits.device)
     if num_tokens == 0:
@@ -143,7 +154,7 @@ def route(logits: torch.Tensor, router: Router, bias: torch.Tensor | None = None
     per_group = num_experts // router.groups
     route_kernel[(num_tokens,)](
         logits.contiguous(),
-        bias,
+        None if bias is None else bias.contiguous(),
         weights,
         ids,
         per_group,

@@ -37,10 +37,10 @@ def activate_kernel(
         if MATRICES == 2:
             up = tl.load(at + N, mask=ok, other=0.0).to(dtype)
         for split in range(1, splits):
-            step = num_rows.to(tl.int64) * (MATRICES * N) * split
-            gate += tl.load(at + step, mask=ok, other=0.0).to(dtype)
+            part = product_ptr + (row + split * num_rows) * (MATRICES * N) + cols
+            gate += tl.load(part, mask=ok, other=0.0).to(dtype)
             if MATRICES == 2:
-                up += tl.load(at + step + N, mask=ok, other=0.0).to(dtype)
+                up += tl.load(part + N, mask=ok, other=0.0).to(dtype)
         hidden = activate(gate, up, alpha, limit, ACTIVATION)
         tl.store(hidden_ptr + row * N + cols, hidden.to(hidden_ptr.dtype.element_ty), mask=ok)
 
@@ -116,7 +116,7 @@ def combine_kernel(
         expert = tl.load(ids_ptr + slot).to(tl.int32) - first_expert
         here = (expert >= 0) & (expert < num_experts)
         for split in range(splits):
-            at = rows_ptr + (split * num_slots.to(tl.int64) + slot) * H + cols
+            at = rows_ptr + (slot + split * num_slots) * H + cols
             total += tl.load(at, mask=ok & here, other=0.0).to(dtype)
     tl.store(out_ptr + token * H + cols, total.to(out_ptr.dtype.element_ty), mask=ok)
 

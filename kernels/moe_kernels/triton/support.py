@@ -23,7 +23,7 @@ def refusal(problem: Problem, tile: TritonTile, target: str | None = None) -> st
         or _shape(problem, tile)
         or _scales(problem, tile)
         or _path(problem, tile, target)
-        or _registers(problem, tile)
+        or _registers(problem, tile, target)
     )
 
 
@@ -53,11 +53,8 @@ def _scales(problem: Problem, tile: TritonTile) -> str | None:
         return f"K = {k} is no multiple of {form.k_multiple}, which share a scale in {problem.dtype}; pad K"
     if problem.dtype == "fp8_block" and BLOCK % tile.block_k:
         return f"block_k = {tile.block_k} spans more than one {BLOCK}-block of scales; use {BLOCK} or less"
-    if problem.dtype == "int4":
-        if problem.group % tile.block_k:
-            return f"block_k = {tile.block_k} spans more than one group of {problem.group}; use {problem.group} or less"
-        if k is not None and k % problem.group:
-            return f"K = {k} is no multiple of the group of {problem.group}; use smaller groups"
+    if problem.dtype == "int4" and k is not None and k % problem.group:
+        return f"K = {k} is no multiple of the group of {problem.group}; use smaller groups"
     return None
 
 
@@ -79,11 +76,13 @@ def _path(problem: Problem, tile: TritonTile, target: str | None) -> str | None:
     return None
 
 
-def _registers(problem: Problem, tile: TritonTile) -> str | None:
+def _registers(problem: Problem, tile: TritonTile, target: str | None) -> str | None:
+    amd = target is not None and target.startswith("hip:")
+    lanes, registers = (64, 512) if amd else (32, 256)
     accumulators = 2 if problem.op == "gate_up" else 1
-    per_thread = accumulators * tile.block_m * tile.block_n // (32 * tile.num_warps)
-    if per_thread > 256:
-        # The accumulator alone would need more registers than a thread can name (255); the compiler would
-        # take a minute to spill it all.
-        return f"{per_thread} accumulator values per thread exceed the 255 registers a thread has"
+    per_thread = accumulators * tile.block_m * tile.block_n // (lanes * tile.num_warps)
+    if per_thread > registers:
+        # The accumulator alone would need more registers than a thread can name; the compiler would take a minute
+        # to spill it all. (On Blackwell it lies in tensor memory, but the epilogue brings it through registers.)
+        return f"{per_thread} accumulator values per thread exceed the {registers} registers a thread can name"
     return None

@@ -57,8 +57,6 @@ def default_tile(problem: Problem, rows_per_expert: float, target: str | None) -
 def _default(problem: Problem, step: int, target: str | None) -> TritonTile:
     op = "gate_up" if problem.op == "gate_up" else "down"
     tile = TritonTile.from_dict(_rule()[family(target)][width_class(problem.dtype)][op][step])
-    if problem.dtype == "int4":
-        tile = replace(tile, block_k=min(tile.block_k, problem.group))
     # The rule is for sizes in general; this one may be too short to split, or its rows no multiple of 16 bytes.
     shorter = replace(tile, split_k=1)
     for one in (tile, shorter, replace(shorter, tma=False)):

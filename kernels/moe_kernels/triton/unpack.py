@@ -23,31 +23,49 @@ def _halves(word, dtype: tl.constexpr):
 
 
 @triton.jit
-def int4(packed, dtype: tl.constexpr):
-    """[N, K / 2] bytes to [N, K] of whole numbers -8..7, stored as 0..15.
-
-    In the low mantissa bits of 128 (bfloat16) or 1024 (float16) a code needs a subtraction and no conversion.
-    """
+def _int4(packed, dtype: tl.constexpr):
+    # In the low mantissa bits of 128 (bfloat16) or 1024 (float16) a code needs a subtraction and no conversion.
     if dtype == tl.float16:
         value = _halves(_twins(packed) | 0x64006400, tl.float16) - 1032.0
     else:
         value = _halves(_twins(packed) | 0x43004300, tl.bfloat16) - 136.0
-    return value.to(dtype)
+    return value
 
 
 @triton.jit
-def mxfp4(packed, scale, dtype: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr):
-    """[ROWS, BLOCK_K / 2] bytes of e2m1 and [ROWS, BLOCK_K / 32] exponents e8m0 to [ROWS, BLOCK_K].
-
-    A code's exponent and mantissa are put on the lowest bits of the wide exponent and the highest of the mantissa:
-    then the value is right but for a power of two, e2m1's subnormal included (OCP Microscaling Formats 1.0, 5.3.3).
-    """
+def _e2m1(packed, dtype: tl.constexpr):
+    # A code's exponent and mantissa are put on the lowest bits of the wide exponent and the highest of the mantissa:
+    # the value is then right but for a power of two, the subnormal included (OCP Microscaling Formats 1.0, 5.3.3).
     code = _twins(packed)
     if dtype == tl.float16:
         value = _halves(((code & 0x00080008) << 12) | ((code & 0x00070007) << 9), tl.float16) * 16384.0
-        factor = tl.exp2(scale.to(tl.float32) - 127.0).to(tl.float16)
     else:
         value = _halves(((code & 0x00080008) << 12) | ((code & 0x00070007) << 6), tl.bfloat16) * 8.507059173023462e37
-        factor = (scale.to(tl.uint16) << 7).to(tl.bfloat16, bitcast=True)
-    groups = tl.reshape(value.to(dtype), (ROWS, BLOCK_K // 32, 32)) * factor[:, :, None]
-    return tl.reshape(groups.to(dtype), (ROWS, BLOCK_K))
+    return value
+
+
+@triton.jit
+def _e8m0(exponent, dtype: tl.constexpr):
+    if dtype == tl.float16:
+        factor = tl.exp2(exponent.to(tl.float32) - 127.0).to(tl.float16)
+    else:
+        factor = (exponent.to(tl.uint16) << 7).to(tl.bfloat16, bitcast=True)
+    return factor
+
+
+@triton.jit
+def unpack(
+    packed, scale, FORMAT: tl.constexpr, dtype: tl.constexpr, ROWS: tl.constexpr, K: tl.constexpr, GROUPS: tl.constexpr
+):
+    """[ROWS, K / 2] bytes and their scales [ROWS, GROUPS] to [ROWS, K] of ``dtype``.
+
+    ``mxfp4``: codes e2m1, scales e8m0; exact. ``int4``: code - 8, scales of 16 bits; the product rounds once.
+    """
+    if FORMAT == "mxfp4":
+        value = _e2m1(packed, dtype)
+        factor = _e8m0(scale, dtype)
+    else:
+        value = _int4(packed, dtype)
+        factor = scale.to(dtype)
+    groups = tl.reshape(value.to(dtype), (ROWS, GROUPS, K // GROUPS)) * factor[:, :, None]
+    return tl.reshape(groups.to(dtype), (ROWS, K))

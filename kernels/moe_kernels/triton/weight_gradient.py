@@ -1,5 +1,7 @@
 """The gradient of a grouped GEMM's weights: per expert, rows of one side against rows of the other."""
 
+from dataclasses import replace
+
 import torch
 import triton
 import triton.language as tl
@@ -65,7 +67,7 @@ def weight_gradient(
     start: torch.Tensor,
     *,
     gather_left: bool,
-    tile: TritonTile = TILE,
+    tile: TritonTile | None = None,
 ) -> torch.Tensor:
     """[experts, N, K] in the type of the operands.
 
@@ -74,6 +76,8 @@ def weight_gradient(
         right: [rows, K] if left is gathered, else [tokens, K].
         token: int32 [rows]. start: int32 [experts + 1].
     """
+    # Wide types have half the columns: CDNA 3 has 64 KB of shared memory.
+    tile = tile or (replace(TILE, block_m=32, block_n=64, block_k=64) if left.dtype.itemsize > 2 else TILE)
     n, k, experts = left.shape[1], right.shape[1], start.numel() - 1
     out = torch.empty((experts, n, k), dtype=left.dtype, device=left.device)
     grid = (triton.cdiv(n, tile.block_n) * triton.cdiv(k, tile.block_k), experts)
