@@ -100,8 +100,9 @@ def row_error(actual: F64, expected: F64) -> float:
 OUTPUT_TOLERANCE = {"bfloat16": 0.08, "float16": 0.01}
 """For :func:`row_error` of one GEMM (with its activation, or its weighted sum) from operands as the kernel has them.
 
-Products of 16-, 8- and 4-bit operands are exact in float32 and are summed there: 2**-24 sqrt(K) of rms, nothing. What
-is left is the rounding of the result, at most 2**-8 (bfloat16) or 2**-11 (float16) of itself. A gated activation's
+Products of 16- and 8-bit operands and of mxfp4's values are exact in float32 and are summed there: 2**-24 sqrt(K) of
+rms, nothing. int4's values round once more, by 2**-9.3 rms of themselves, which a sum over K averages out. What is
+left is the rounding of the result, at most 2**-8 (bfloat16) or 2**-11 (float16) of itself. A gated activation's
 result is a product of two normal numbers, whose largest of 1e7 is about 20 rms: 0.08 and 0.01. A dropped expert or
 step of K or a doubled scale changes some element of a row by a good part of its rms.
 """

@@ -1,7 +1,6 @@
 """The estimate of a layer or a grouped GEMM on a chip: best tiles, time, grade, interval, losses."""
 
-import functools
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +14,7 @@ from moe_codesign.errors import UserError
 from moe_codesign.shape import activation_bytes
 from moe_codesign.timing import Grade, Timing
 from moe_codesign.workload import RankWork
-from moe_kernels.kernel import Kernel, Problem, kernels
+from moe_kernels.kernel import Kernel
 from moe_kernels.tile import TileConfig
 from moe_kernels.triton.formats import FORMATS
 
@@ -38,9 +37,6 @@ class Estimate:
     losses_us: dict[str, float] = field(default_factory=dict)
 
 
-Refusals = Mapping[int, str]
-
-
 class NoTileError(Exception):
     """Nothing of the tile space can run this problem; the message says why."""
 
@@ -57,14 +53,6 @@ def rank_tiles(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
     if table.chip.backend == "triton":
         return gpu.tile_times(table, gemm, ideal)
     return tpu.tile_times(table, gemm, ideal)
-
-
-@functools.lru_cache(maxsize=4096)
-def _unsupported(kernel_name: str, tiles: tuple[TileConfig, ...], problem: Problem, target: str | None) -> Refusals:
-    """Tiles (by position) that cannot run a problem of this very size, and why."""
-    kernel = kernels()[0][kernel_name]
-    reasons = ((i, kernel.refuses(problem, tile, target)) for i, tile in enumerate(tiles))
-    return {i: reason for i, reason in reasons if reason is not None}
 
 
 def estimate_layer(
@@ -143,7 +131,7 @@ def _choose(table: TileTable, gemm: GroupedGemm, wanted: TileConfig | None) -> i
             raise NoTileError(f"tile {wanted.label()} of {table.op} on {table.chip.name}: {misfit}")
         return row
     times = rank_tiles(table, gemm).total_us
-    refused = _unsupported(table.kernel.name, table.tiles, gemm.problem, table.chip.target)
+    refused = table.unsupported(gemm.problem)
     if len(refused) == len(table):
         raise NoTileError(f"no tile of {table.kernel.name} {table.op} takes K = {gemm.k}: {refused[0]}")
     times[list(refused)] = np.inf

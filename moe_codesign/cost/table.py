@@ -1,5 +1,6 @@
 """One chip's compiled tiles of one kernel and op, as columns ready for arithmetic."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -40,13 +41,20 @@ class TileTable:
         """Row of a tile, or None if it did not compile or was not compiled."""
         return self._rows.get(tile)
 
-    @property
+    def unsupported(self, problem: Problem) -> dict[int, str]:
+        """Rows whose tile cannot run a problem of this very size, and why."""
+        if problem not in self._unsupported:
+            reasons = ((i, self.kernel.refuses(problem, tile, self.chip.target)) for i, tile in enumerate(self.tiles))
+            self._unsupported[problem] = {i: reason for i, reason in reasons if reason is not None}
+        return self._unsupported[problem]
+
+    @functools.cached_property
     def _rows(self) -> dict[TileConfig, int]:
-        rows = self.__dict__.get("_row_index")
-        if rows is None:
-            rows = {tile: i for i, tile in enumerate(self.tiles)}
-            self.__dict__["_row_index"] = rows
-        return rows
+        return {tile: i for i, tile in enumerate(self.tiles)}
+
+    @functools.cached_property
+    def _unsupported(self) -> dict[Problem, dict[int, str]]:
+        return {}
 
 
 _NARROW_MMA = ("QGMMA", "QMMA", "IGMMA", "IMMA", "fp8", "f8f6f4", "i8")
