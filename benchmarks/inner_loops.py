@@ -4,8 +4,8 @@ Beside a plain grouped GEMM (one tile a program, masked loads, vLLM's default ti
 of its forward kernels, each of its autotuner's configurations): what the compiler made of the inner loop, the bytes
 that the programs load and the rows they pad. Nothing is timed: there is no GPU in it.
 
-moe-ops' configuration is the one with the least time by our cost model over its own binaries. Beside each of them stands
-ours at the fastest tile, by the same model, that is no worse than it on any line; where there is none, the fastest tile
+moe-ops' configuration is the one with the least time by our cost model over its own binaries. Beside each of them
+stands ours at the fastest tile, by the same model, that is no worse than it on any line; where there is none, the one
 with the fewest lines that are.
 
     pip install --no-deps moe-ops==0.1.0; python benchmarks/inner_loops.py
@@ -36,6 +36,8 @@ from moe_codesign.models import find_model
 from moe_codesign.workload import Workload, rank_work
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
+from moe_kernels.triton import ahead_of_time
+from moe_kernels.triton.grouped_gemm import grouped_gemm_kernel
 
 MODELS = ("DeepSeek-V3", "Qwen3-30B-A3B", "gpt-oss-120b", "Mixtral-8x7B")
 TOKENS = (1, 16, 128, 1024, 8192)
@@ -168,6 +170,7 @@ class Line:
 
     kernel: str
     tile: str
+    num_warps: int
     time_us: float
     instructions: float
     per_mflop: float
@@ -178,12 +181,25 @@ class Line:
 
     @property
     def warps(self) -> int:
-        """Warps that a core's registers hold: what the number of registers is for."""
-        return 65536 // (32 * 8 * math.ceil(self.registers / 8))
+        """Warps of whole blocks that a core's registers hold: what the number of registers is for."""
+        return 65536 // (32 * 8 * math.ceil(self.registers / 8)) // self.num_warps * self.num_warps
 
-    def worse(self, other: "Line") -> list[str]:
-        """Lines on which this is worse than the other."""
-        return [name for name in LINES if getattr(self, name) > getattr(other, name) * (1 + 1e-9)]
+    def row(self, where: str, note: str = "") -> str:
+        """A line of the table."""
+        return (
+            f"| {where} | {self.kernel} | {self.tile} | {self.instructions:.1f} | {self.per_mflop:.0f} "
+            f"| {1e3 * self.bytes:.2f} | {self.registers:.0f} | {self.shared / 1024:.1f} | {self.padding:.2f} "
+            f"| {self.time_us:.1f} | {note} |"
+        )
+
+    def worse(self, other: "Line", *, by_warps: bool = False) -> list[str]:
+        """Lines on which this is worse than the other; registers are the same if they let as many warps on a core."""
+        found = [name for name in LINES if getattr(self, name) > getattr(other, name) * (1 + 1e-9)]
+        return [name for name in found if not (by_warps and name == "registers" and self.warps >= other.warps)]
+
+    def rank(self, other: "Line") -> tuple[int, int, float]:
+        """Order in which our tiles stand beside the other: fewest lines worse, then the fastest."""
+        return len(self.worse(other)), len(self.worse(other, by_warps=True)), self.time_us
 
 
 def measure(kernel: str, tile: TritonTile, facts: GpuFacts, gemm: GroupedGemm, time_us: float, matrices: int) -> Line:
@@ -201,6 +217,7 @@ def measure(kernel: str, tile: TritonTile, facts: GpuFacts, gemm: GroupedGemm, t
     return Line(
         kernel=kernel,
         tile=tile.label(),
+        num_warps=tile.num_warps,
         time_us=time_us,
         instructions=facts.loop_instructions / max(facts.loop_matrix, 1),
         per_mflop=1e6 * issued / loop_flops,
@@ -240,24 +257,30 @@ def others(gemm: GroupedGemm, num_tokens: int, facts: dict[Other, GpuFacts], tem
 
 def our_tiles() -> list[TritonTile]:
     """The stated search: few rows swapped or not, many rows not, each by pointers and by descriptors."""
-    grids: list[dict[str, tuple[Any, ...]]] = [
-        {
-            "block_m": (8, 16, 32),
-            "block_n": (32, 64, 128),
-            "num_warps": (4,),
-            "num_stages": (2, 3, 4),
-            "swap_ab": (True,),
-        },
-        {"block_m": (16, 32), "block_n": (32, 64, 128), "num_warps": (4,), "num_stages": (2, 3, 4)},
-        {"block_m": (64, 128), "block_n": (32, 64, 128), "num_warps": (4, 8), "num_stages": (2, 3)},
-    ]
+    names = ("block_m", "block_n", "block_k", "num_warps", "num_stages")
+    swapped, small, large, tall = (
+        ((8, 16, 32), (32, 64, 128), (64, 128), (4,), (2, 3, 4)),
+        ((16, 32), (32, 64, 128), (64, 128), (4,), (2, 3, 4)),
+        ((64, 128), (32, 64, 128), (64, 128), (4, 8), (2, 3)),
+        ((256,), (64, 128), (32, 64), (8,), (2, 3, 4)),
+    )
     own = [
-        TritonTile(**dict(zip(names, values, strict=True)))
-        for grid in grids
-        for names in [(*grid, "block_k", "tma")]
-        for values in itertools.product(*grid.values(), (64, 128), (False, True))
+        TritonTile(**dict(zip(names, values, strict=True)), tma=tma, swap_ab=grid is swapped)
+        for grid in (swapped, small, large, tall)
+        for values in itertools.product(*grid)
+        for tma in (False, True)
     ]
     return list(dict.fromkeys([*kernel_for(load_chip(CHIP)).tiles(), *own]))  # type: ignore[list-item]
+
+
+def compile_rows(tile: TritonTile) -> GpuFacts | None:
+    """Our GEMM 2 as the layer launches it: rows for an ordered sum. (The tool times the one with atomic adds.)"""
+    source, options = ahead_of_time.source(grouped_gemm_kernel, "down", tile, "bfloat16", "cuda:90", epilogue="rows")
+    try:
+        return binary_facts(source, options, "cuda:90")
+    except Exception as error:
+        print(f"{tile.label()}: {str(error).splitlines()[0]}")
+        return None
 
 
 def our_table(tables: Tables, op: Op) -> TileTable:
@@ -266,7 +289,13 @@ def our_table(tables: Tables, op: Op) -> TileTable:
     kernel = kernel_for(chip)
     tiles = [t for t in our_tiles() if kernel.refuses(Problem(op=op, dtype="bfloat16"), t, chip.target) is None]
     requests = requests_for(kernel, chip, (op,), "bfloat16", tiles)
-    artifacts = compile_all(requests.values(), tables.cache, jobs=2)
+    if op == "gate_up":
+        artifacts = compile_all(requests.values(), tables.cache, jobs=2)
+    else:
+        once = {request: tile for (_, tile), request in requests.items()}
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+            facts = pool.map(compile_rows, once.values())
+            artifacts = {r: r.outcome("ok" if f else "failed", gpu=f) for r, f in zip(once, facts, strict=True)}
     return table_of(kernel, chip, op, {tile: artifacts[r] for (_, tile), r in requests.items()})
 
 
@@ -299,7 +328,6 @@ def decode_bytes(gemms: Iterable[GroupedGemm], lines: Iterable[Line]) -> float:
 
 
 def main() -> None:
-    chip = load_chip(CHIP)
     tables = Tables(jobs=2)
     problems = []
     for name in MODELS:
@@ -324,26 +352,17 @@ def main() -> None:
     for name, num_tokens, gemm in problems:
         table = our_tables[gemm.op]  # type: ignore[index]
         mine = ours(gemm, table)
+        where = f"{name} | {num_tokens} | {2 if gemm.op == 'down' else 1}"
         if num_tokens == DECODE_TOKENS:
             decode.setdefault(name, []).append((gemm, mine[0]))
         for other in others(gemm, num_tokens, facts, table):
-            line = min(mine, key=lambda one, other=other: (len(one.worse(other)), one.time_us))  # type: ignore[misc]
-            worse = line.worse(other)
-            free = [w for w in worse if not (w == "registers" and line.warps >= other.warps)]
+            line = min(mine, key=lambda one, other=other: one.rank(other))  # type: ignore[misc]
+            worse, free = line.worse(other), line.worse(other, by_warps=True)
             count = counts.setdefault(other.kernel, [0, 0, 0])
             count[0], count[1], count[2] = count[0] + (not worse), count[1] + (not free), count[2] + 1
             note = ("worse: " + ", ".join(worse)) if worse else "no worse on any line"
-            for one in (other, line):
-                text.append(
-                    f"| {name} | {num_tokens} | {'1' if gemm.op != 'down' else '2'} | {one.kernel} | {one.tile} "
-                    f"| {one.instructions:.1f} | {one.per_mflop:.0f} | {1e3 * one.bytes:.2f} | {one.registers:.0f} "
-                    f"| {one.shared / 1024:.1f} | {one.padding:.2f} | {one.time_us:.1f} | {note if one is line else ''} |"
-                )
-        text.append(
-            f"| {name} | {num_tokens} | {'1' if gemm.op != 'down' else '2'} | **ours, fastest** | {mine[0].tile} "
-            f"| {mine[0].instructions:.1f} | {mine[0].per_mflop:.0f} | {1e3 * mine[0].bytes:.2f} "
-            f"| {mine[0].registers:.0f} | {mine[0].shared / 1024:.1f} | {mine[0].padding:.2f} | {mine[0].time_us:.1f} | |"
-        )
+            text += [other.row(where), line.row(where, note)]
+        text.append(dataclasses.replace(mine[0], kernel="**ours, fastest**").row(where))
     ratios = {n: decode_bytes((g for g, _ in pair), (line for _, line in pair)) for n, pair in decode.items()}
     summary = "\n".join(
         f"| {kernel} | {count[0]} of {count[2]} | {count[1]} of {count[2]} |" for kernel, count in counts.items()
@@ -352,11 +371,11 @@ def main() -> None:
         "# Inner loops on sm_90: ours, a plain grouped GEMM, and PyPI moe-ops 0.1.0\n\n"
         f"Made by `python benchmarks/inner_loops.py` with {compiler_version('triton')}; nothing here is timed on a "
         "GPU. bfloat16, routed experts only, uniform routing. GEMM 1 of the others is one product of 2 I columns "
-        "without the activation; ours has the activation fused. The plain kernel has vLLM's default tile, moe-ops the "
-        "configuration of its own autotuner that our cost model finds fastest, for each of its two forward kernels "
-        "(the persistent TMA one takes only blocks of 128 rows). Under each stands ours at the fastest tile, by the "
-        f"same model, that is no worse on any line, of a search of {len(our_tiles())} tiles (`our_tiles` in the "
-        "script); where there is none, the one with the fewest lines that are.\n\n"
+        "without the activation; ours has the activation fused. GEMM 2 stores rows in all. The plain kernel has vLLM's "
+        "default tile, moe-ops the configuration of its own autotuner that our cost model finds fastest, for each of "
+        "its two forward kernels (the persistent TMA one takes only blocks of 128 rows). Under each stands ours at the "
+        f"fastest tile, by the same model, that is no worse on any line, of a search of {len(our_tiles())} tiles "
+        "(`our_tiles` in the script); where there is none, the one with the fewest lines that are.\n\n"
         "- **instr/mma**: instructions in the inner loop per matrix instruction. These differ in size (HMMA 16x8x16, "
         "HGMMA 64xNx16), so **instr/MFLOP** counts warp instructions per million FLOPs of the padded tile.\n"
         "- **B/kFLOP**: bytes that the programs load (from L2 or HBM) per thousand useful FLOPs.\n"
