@@ -11,6 +11,7 @@ from moe_codesign.routing import Routing
 from moe_codesign.shape import MoEShape
 from moe_codesign.timing import Timing
 from moe_codesign.workload import Workload
+from moe_kernels.tile import Value
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class Pair:
     shape: MoEShape
     workload: Workload
     kernel: str | None
-    tiles: tuple[dict[str, int], ...]
+    tiles: tuple[dict[str, Value], ...]
     tile_labels: tuple[str, ...]
     timing: Timing
     quality_ratio: float

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from moe_kernels.kernel import Kernel, Op
-from moe_kernels.tile import TileConfig
+from moe_kernels.tile import TileConfig, Value
 
 Status = Literal["ok", "refused", "failed", "timeout", "crashed"]
 """``refused``: the compiler or the kernel said no, with a limit. ``failed``: it raised something else."""
@@ -68,7 +68,7 @@ class Artifact:
     key: str
     kernel: str
     op: Op
-    tile: dict[str, int]
+    tile: dict[str, Value]
     dtype: str
     target: str
     compiler: str

@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from moe_codesign.compiler.artifact import Artifact, request
 from moe_codesign.compiler.llo import read_cycles, read_program, refusal
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
+from moe_kernels.kernel import kernels
+from moe_kernels.tile import TritonTile
 
 SASS = """
 .L_x_0:
@@ -55,3 +58,30 @@ def test_refusal_names_asked_and_allowed() -> None:
     message = "RESOURCE_EXHAUSTED: Ran out of memory ... Scoped allocation with size 49.02M and limit 32.00M exceeded"
     assert refusal(message) == "VMEM: needs 49.02M, the compiler allows 32.00M per kernel; use smaller tiles"
     assert refusal("INVALID_ARGUMENT: no") is None
+
+
+def test_a_wait_behind_the_end_is_no_loop_and_a_loop_around_a_loop_is_not_the_main_one() -> None:
+    far = """
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+.L_x_1:
+        /*0010*/                   UTCHMMA gdesc[UR4] ;
+.L_x_2:
+        /*0020*/                   UTCHMMA gdesc[UR8] ;
+        /*0030*/               @P1 BRA `(.L_x_2) ;
+        /*0040*/               @P2 BRA `(.L_x_1) ;
+        /*0050*/                   EXIT ;
+.L_x_9:
+        /*0060*/                   SYNCS.PHASECHK R1 ;
+        /*0070*/                   BRA `(.L_x_2) ;
+"""
+    listing = read_sass(far)
+    assert (listing.loop_instructions, listing.loop_matrix) == (2, 1)
+
+
+def test_an_artifact_keeps_a_tile_s_switches() -> None:
+    tile = TritonTile(block_m=16, block_n=64, block_k=64, num_warps=4, num_stages=3, tma=True)
+    kernel = kernels()[0]["triton.grouped_gemm"]
+    artifact = request(kernel, "down", tile, "bfloat16", "cuda:90").outcome("failed", "why")
+    again = Artifact.from_json(artifact.to_json())
+    assert again == artifact
+    assert TritonTile.from_dict(again.tile).tma is True

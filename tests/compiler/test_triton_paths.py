@@ -129,7 +129,7 @@ def test_the_default_tiles_launch_and_do_not_spill() -> None:
         one = load_chip(chip)
         if missing_on(dtype, one.target):
             continue
-        for op in (*OPS, "up"):
+        for op in OPS:
             problem = Problem(op=op, dtype=dtype)
             defaults = {default_tile(problem, rows, one.target) for rows in (*ROW_STEPS, 10_000)}
             found = requests_for(kernel_for(one), one, (op,), dtype, defaults)

@@ -337,7 +337,7 @@ KERNEL = Kernel(
         },
         # Few rows per expert: the weights on the wide side, K split where there are too few programs.
         "few rows": {
-            "block_m": (16, 32),
+            "block_m": (8, 16, 32),
             "block_n": (64, 128),
             "block_k": (64, 128),
             "num_warps": (4,),
