@@ -70,7 +70,7 @@ def test_killed_searches_end_whole(tmp_path: Path, seed: int) -> None:
 def test_interrupt_keeps_everything_and_exits_130(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(space_text(chips='"trainium2"'))
     # So many that the search cannot end between the look at its storage and the signal, on a busy machine too.
-    trials = 10 * TRIALS
+    trials = 5 * TRIALS
     process = subprocess.Popen(command(tmp_path, trials), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while stored(tmp_path) < 5:
         time.sleep(0.005)
