@@ -30,7 +30,7 @@ lint: setup
 test: lint
 	@echo "Running the Triton kernels in the interpreter: about 3 minutes on two cores."
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/numerics -n $(JOBS) -q
-	@echo "Running all other tests: about 6 minutes on two cores."
+	@echo "Running all other tests: about 10 minutes on two cores."
 	$(BIN)/python -m pytest
 
 bench: setup

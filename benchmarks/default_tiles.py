@@ -2,12 +2,13 @@
 
 Compiles a space of tiles for one chip of each family, asks the cost model for the time of every tile on the GEMMs of
 every catalogue model at several rows per expert, and keeps per range of rows the tile with the smallest mean loss
-against the best tile of each problem. Takes about 15 minutes on two cores where nothing is compiled yet.
+against the best tile of each problem. Takes about 20 minutes on two cores where nothing is compiled yet.
 
     python benchmarks/default_tiles.py [--jobs N]
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -56,8 +57,6 @@ ROWS = ((1, 3), (6, 12), (20, 30), (40, 60), (80, 120), (200, 400), (1000, 4000)
 
 
 def tiles() -> list[TritonTile]:
-    import itertools
-
     found = [
         TritonTile.from_dict(dict(zip(space, values, strict=True)))
         for space in SPACES

@@ -1,6 +1,6 @@
 """The shape of a mixture-of-experts layer, in Hugging Face's field names."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from moe_codesign.errors import UserError
 
@@ -91,9 +91,6 @@ class MoEShape:
     def weight_bytes(self, dtype: str) -> float:
         """Bytes of all the model's MoE layers."""
         return self.num_layers * self.layer_params * DTYPE_BYTES[dtype]
-
-    def renamed(self, name: str) -> "MoEShape":
-        return replace(self, name=name)
 
     def label(self) -> str:
         """``H2048 I768 E128 k8`` and ``+1`` shared where there are any."""

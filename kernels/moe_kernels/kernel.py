@@ -66,14 +66,6 @@ class Kernel:
     def backend(self) -> str:
         return self.name.split(".", 1)[0]
 
-    @property
-    def tile_values(self) -> dict[str, tuple[Value, ...]]:
-        """Every value of every field over all tile spaces."""
-        return {
-            field: tuple(dict.fromkeys(v for space in self.tile_spaces.values() for v in space.get(field, ())))
-            for field in self.tile_type.fields()
-        }
-
     def tiles(self, space: Mapping[str, tuple[Value, ...]] | None = None) -> Iterator[TileConfig]:
         """Every tile of the kernel's spaces, fields of ``space`` replaced, each once, refused ones included."""
         seen: set[TileConfig] = set()
