@@ -1,14 +1,13 @@
 """Write the default rule of the Triton kernels: for each family of chips the tiles that lose least untuned.
 
-Compiles a space of tiles for one chip of each family, asks the cost model for the time of every tile on the GEMMs of
+Compiles the kernel's tile spaces for one chip of each family, asks the cost model for every tile's time on the GEMMs of
 every catalogue model at several rows per expert, and keeps per range of rows the tile with the smallest mean loss
-against the best tile of each problem. Takes about 20 minutes on two cores where nothing is compiled yet.
+against the best tile of each problem. Takes most of an hour on two cores where nothing is compiled yet.
 
     python benchmarks/default_tiles.py [--jobs N]
 """
 
 import argparse
-import itertools
 import json
 from pathlib import Path
 
@@ -22,54 +21,21 @@ from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.table import kernel_for, table_of
 from moe_codesign.models import models
 from moe_kernels.kernel import Op, Problem
-from moe_kernels.tile import TritonTile
 from moe_kernels.triton.tiles import ROW_STEPS, family, width_class
 
 OUT = Path(__file__).parents[1] / "kernels" / "moe_kernels" / "triton" / "default_tiles.json"
 CHIPS = ("a100_sxm", "l40s", "h100_sxm", "b200", "mi300x", "mi355x")
 DTYPES = {"16": "bfloat16", "8": "fp8_block", "4": "mxfp4"}
 """The type that stands for a width: of the 8-bit ones the one with most registers."""
-SPACES = (
-    {"block_m": (16, 32, 64, 128), "block_n": (64, 128), "block_k": (64, 128), "num_warps": (4, 8), "num_stages": (3,)},
-    {
-        "block_m": (16, 32),
-        "block_n": (64, 128),
-        "block_k": (64, 128),
-        "num_warps": (4,),
-        "num_stages": (3, 4),
-        "group_m": (1,),
-        "split_k": (1, 2, 4, 8),
-        "swap_ab": (True,),
-        "tma": (False, True),
-    },
-    {
-        "block_m": (64, 128),
-        "block_n": (64, 128, 256),
-        "block_k": (64,),
-        "num_warps": (4, 8),
-        "num_stages": (3, 4),
-        "tma": (True,),
-        "persistent": (False, True),
-    },
-)
 ROWS = ((1, 3), (6, 12), (20, 30), (40, 60), (80, 120), (200, 400), (1000, 4000))
 """Rows per expert that stand for each range of ROW_STEPS."""
-
-
-def tiles() -> list[TritonTile]:
-    found = [
-        TritonTile.from_dict(dict(zip(space, values, strict=True)))
-        for space in SPACES
-        for values in itertools.product(*space.values())
-    ]
-    return list(dict.fromkeys(found))
 
 
 def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: int) -> list[dict[str, int | bool]]:
     chip = load_chip(chip_name)
     kernel = kernel_for(chip)
     problem = Problem(op=op, dtype=dtype)
-    every = [tile for tile in tiles() if kernel.refuses(problem, tile, chip.target) is None]
+    every = [tile for tile in kernel.tiles() if kernel.refuses(problem, tile, chip.target) is None]
     requests = requests_for(kernel, chip, (op,), dtype, every)
     artifacts = compile_all(requests.values(), cache, jobs=jobs)
     table = table_of(kernel, chip, op, {tile: artifacts[r] for (_, tile), r in requests.items()})

@@ -208,7 +208,7 @@ def measure(kernel: str, tile: TritonTile, facts: GpuFacts, gemm: GroupedGemm, t
     width = gemm.n * gemm.matrices
     block_n = tile.block_n * matrices
     # A descriptor takes whole blocks of rows in expert order; masked and gathered loads take the rows there are.
-    whole = tile.tma and gemm.op == "down" and kernel == "ours"
+    whole = tile.tma and not tile.swap_ab and gemm.op == "down" and kernel == "ours"
     loaded_rows = float((row_tiles * tile.block_m).sum()) if whole else float(rows.sum())
     loaded = 2.0 * gemm.k * (loaded_rows * math.ceil(width / block_n) + float(row_tiles.sum()) * width)
     loop_flops = 2.0 * tile.block_m * block_n * tile.block_k
@@ -270,7 +270,15 @@ def our_tiles() -> list[TritonTile]:
         for values in itertools.product(*grid)
         for tma in (False, True)
     ]
-    return list(dict.fromkeys([*kernel_for(load_chip(CHIP)).tiles(), *own]))  # type: ignore[list-item]
+    spaces = list(kernel_for(load_chip(CHIP)).tiles())
+    # At 8 warps the compiler takes up to 128 registers where two blocks would share a core anyway.
+    capped = [
+        dataclasses.replace(tile, maxnreg=registers)
+        for tile in [*spaces, *own]
+        if isinstance(tile, TritonTile) and tile.block_m >= 64 and tile.num_warps == 8
+        for registers in (96, 104, 112, 152, 160)
+    ]
+    return list(dict.fromkeys([*spaces, *own, *capped]))  # type: ignore[list-item]
 
 
 def compile_rows(tile: TritonTile) -> GpuFacts | None:

@@ -60,8 +60,9 @@ class TritonTile(TileConfig):
         group_m: row tiles that share a column of weights; a launch argument, the same binary.
         split_k: parts of K that run side by side; a launch argument too.
         persistent: programs stay and walk the tiles.
-        tma: weights (and rows in expert order) through tensor descriptors.
+        tma: weights (and, unless swapped, rows in expert order) through tensor descriptors.
         swap_ab: the weights' rows take the wide side of the matrix instruction.
+        maxnreg: registers a thread may have, so that more blocks share a core; 255 are as many as it can name.
     """
 
     block_m: int
@@ -74,6 +75,7 @@ class TritonTile(TileConfig):
     persistent: bool = False
     tma: bool = False
     swap_ab: bool = False
+    maxnreg: int = 255
 
     def label(self) -> str:
         words = [f"{self.block_m}x{self.block_n}x{self.block_k}", f"w{self.num_warps}", f"s{self.num_stages}"]
@@ -83,7 +85,14 @@ class TritonTile(TileConfig):
         words += [
             word for word, on in (("persistent", self.persistent), ("tma", self.tma), ("swap", self.swap_ab)) if on
         ]
+        if self.maxnreg < 255:
+            words.append(f"r{self.maxnreg}")
         return " ".join(words)
+
+    def compile_options(self) -> dict[str, int]:
+        """What of it Triton's compiler takes by name."""
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        return options | ({"maxnreg": self.maxnreg} if self.maxnreg < 255 else {})
 
 
 @dataclass(frozen=True, kw_only=True)

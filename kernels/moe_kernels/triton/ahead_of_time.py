@@ -71,7 +71,7 @@ def source(
     if tile.tma:
         box = [1, tile.block_n, matrices, tile.block_k // packed]
         types["w"] = f"tensordesc<{w_type}{box}>"
-        if not gather:
+        if not gather and not tile.swap_ab:
             types["a"] = f"tensordesc<{a_type}{[tile.block_m, tile.block_k]}>"
     constants: dict[str, Any] = {
         "BLOCK_M": tile.block_m,
@@ -89,7 +89,7 @@ def source(
         "W_GROUP": MX_GROUP if dtype == "mxfp4" else 128,
         "PERSISTENT": tile.persistent,
     } | {name: None for name, kind in types.items() if kind is None}
-    return any_source(function, types, constants), {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    return any_source(function, types, constants), tile.compile_options()
 
 
 def weight_gradient_source(
@@ -106,7 +106,7 @@ def weight_gradient_source(
         "dtype": triton.language.float32,
     }
     types: dict[str, str | None] = dict.fromkeys(("left_ptr", "right_ptr", "out_ptr"), f"*{element}")
-    return any_source(function, types, constants), {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    return any_source(function, types, constants), tile.compile_options()
 
 
 def any_source(function: Any, types: dict[str, str | None], constants: dict[str, Any]) -> Any:

@@ -117,7 +117,8 @@ def _gemm_tile(
 
     W_ROWS: tl.constexpr = MATRICES * BLOCK_N
     PACKED: tl.constexpr = 2 if FORMAT == "int4" or FORMAT == "mxfp4" else 1
-    A_TMA: tl.constexpr = TMA and not GATHER
+    # A descriptor fetches BLOCK_M rows whether an expert has them or not: not for few rows, which swapping is for.
+    A_TMA: tl.constexpr = TMA and not GATHER and not SWAP_AB
     GROUPS: tl.constexpr = max(BLOCK_K // W_GROUP, 1)  # scales of a row in one step of K
     j = tl.arange(0, W_ROWS)
     matrix = j % MATRICES
@@ -283,7 +284,8 @@ def grouped_gemm_kernel(
     """Rows of one expert by its weights, tile by tile.
 
     Args:
-        a: [rows, K]; token rows if GATHER, else rows in expert order. A descriptor if TMA and not GATHER.
+        a: [rows, K]; token rows if GATHER, else rows in expert order. A descriptor if TMA and
+            neither GATHER nor SWAP_AB.
         w: [experts, MATRICES, N, K] by its strides (in bytes of two 4-bit values, K is halved); if TRANSPOSED
             [experts, K, N]. A descriptor [experts, N, MATRICES, K] if TMA.
         out_ptr: by EPILOGUE ``hidden`` [rows, N], ``partial`` [splits, rows, MATRICES N], ``rows``

@@ -130,7 +130,7 @@ def launch_gemm(
             [stride_expert, stride_row, stride_matrix if matrices == 2 else stride_row, 1],
             [1, tile.block_n, matrices, tile.block_k // packed],
         )
-        if not gather:
+        if not gather and not tile.swap_ab:
             a_argument = TensorDescriptor(a, list(a.shape), [k, 1], [tile.block_m, tile.block_k])
     programs = tiles.bound * triton.cdiv(n, tile.block_n)
     if tile.persistent:
@@ -173,8 +173,7 @@ def launch_gemm(
             SWAP_AB=tile.swap_ab,
             W_GROUP=MX_GROUP if problem.dtype == "mxfp4" else problem.group,
             PERSISTENT=tile.persistent,
-            num_warps=tile.num_warps,
-            num_stages=tile.num_stages,
+            **tile.compile_options(),
         )
     except OutOfResources as error:
         raise ValueError(

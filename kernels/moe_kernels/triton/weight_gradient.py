@@ -86,6 +86,6 @@ def weight_gradient(
         GATHER_LEFT=gather_left, GATHER_RIGHT=not gather_left,
         BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
         dtype=tl.float64 if left.dtype == torch.float64 else tl.float32,
-        num_warps=tile.num_warps, num_stages=tile.num_stages,
+        **tile.compile_options(),
     )  # fmt: skip
     return out
