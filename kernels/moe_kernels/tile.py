@@ -96,7 +96,7 @@ class TritonTile(TileConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PallasTile(TileConfig):
+class BlockedTile(TileConfig):
     """Rows, depth and columns of one grid step."""
 
     tile_m: int
@@ -105,3 +105,33 @@ class PallasTile(TileConfig):
 
     def label(self) -> str:
         return f"{self.tile_m}x{self.tile_k}x{self.tile_n}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PallasTile(TileConfig):
+    """Rows, depth and columns of one step of the TPU's grouped matmul, and how its copies are arranged.
+
+    Args:
+        tile_m, tile_k, tile_n: rows of a visit; depth and columns of one block of weights. A tile_k of K or more
+            leaves out the accumulator.
+        bucket_m: rows are computed in buckets of so many; those that a visit does not reach are left out.
+        weight_buffers, row_buffers: blocks of weights, and of rows, in VMEM: one in use, the others on their way.
+        rows_outer: rows stay in VMEM while the columns pass; else weights stay while their group's rows pass.
+        cores: of one device that share the column tiles (v5p has two).
+    """
+
+    tile_m: int
+    tile_k: int
+    tile_n: int
+    bucket_m: int = 128
+    weight_buffers: int = 3
+    row_buffers: int = 2
+    rows_outer: bool = False
+    cores: int = 1
+
+    def label(self) -> str:
+        words = [f"{self.tile_m}x{self.tile_k}x{self.tile_n}", f"b{self.bucket_m}"]
+        words += [f"w{self.weight_buffers}", f"r{self.row_buffers}"]
+        words += ["rows"] if self.rows_outer else []
+        words += [f"{self.cores} cores"] if self.cores > 1 else []
+        return " ".join(words)

@@ -1,241 +1,546 @@
-"""Grouped matmul over expert-sorted rows, in Pallas for TPU.
+"""The grouped matmul over expert-sorted rows on a TPU: forward, and the gradient to the rows.
 
-``lhs`` [M, K] holds rows in group order, each weight [G, K, N]; group g owns rows offsets[g] .. offsets[g+1].
-Any group sizes: empty ones, ones that are no multiple of the tile. ``gate_up`` multiplies by two weights and
-writes SwiGLU of the results; ``up`` by one and writes squared ReLU; ``down`` by one. bfloat16 in, float32
-accumulation in VMEM.
+Rows [M, K] lie in group order; each group's are multiplied by its own weights. What a plain grid of blocks loses is
+won back by copying by hand:
 
-The grid is (column tiles, visits, depth tiles). A visit is one (row tile, group) that overlap; a row tile that
-three groups share is visited three times in a row, its output block stays in VMEM, and each visit writes only
-its own rows. The number of visits has a static bound, so the grid is static (the TPU compiler's static profile
-needs that) and visits past the last one move and compute nothing.
+- A **visit** starts where its group starts (on a whole block of eight rows), so a group of 512 rows is one visit of 512
+  and not two halves of neighbours' tiles. Rows that a block shares with earlier groups are carried in VMEM, and each
+  block of the result is written once.
+- **Weights are read once**: in the order of columns they stay while their group's rows pass; in the order of rows a
+  visit takes its whole group. Copies run several blocks ahead, over visits and groups, so that the latency of HBM
+  hides behind the matrix units even where a step is short.
+- **The whole depth in one step** needs no accumulator in VMEM; a shorter tile_k takes one.
+- Rows are computed in **buckets**: a visit of 40 rows costs what 40 rows cost.
+
+Neither M, K nor N needs to be a multiple of the tile; K and N of eight.
 """
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from moe_kernels.kernel import Kernel, Op, Problem
+from moe_kernels.pallas.activation import GATED, activate
+from moe_kernels.pallas.visits import SUBLANES, Visits, plan_visits
 from moe_kernels.tile import PallasTile
 
-Visits = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+LANES = 128
 
 
-def visit_bound(num_rows: int, num_groups: int, tile_m: int) -> int:
-    """Most visits that any group sizes cause: row tiles, plus one for each boundary between groups with rows."""
-    return max(1, -(-num_rows // tile_m) + min(num_groups, num_rows) - 1)
+@dataclass(frozen=True)
+class _Form:
+    """What one compiled form depends on. ``rows``, ``fresh``: see :func:`visit_matmul`."""
+
+    tile: PallasTile
+    k: int
+    n: int
+    matrices: int
+    activation: str
+    transposed: bool
+    scale_rows: int
+    rows: int | None
+    fresh: bool | None
+
+    @property
+    def tile_k(self) -> int:
+        return min(self.tile.tile_k, self.k)
+
+    @property
+    def tile_n(self) -> int:
+        return min(self.tile.tile_n, self.n)
+
+    @property
+    def depth_tiles(self) -> int:
+        return -(-self.k // self.tile_k)
+
+    @property
+    def column_tiles(self) -> int:
+        return -(-self.n // self.tile_n)
+
+    @property
+    def cores(self) -> int:
+        """Those that the column tiles can be shared out to evenly."""
+        return self.tile.cores if self.column_tiles % self.tile.cores == 0 else 1
+
+    @property
+    def columns_per_core(self) -> int:
+        return self.column_tiles // self.cores
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Weights stay while their group's rows pass."""
+        return not self.tile.rows_outer and self.depth_tiles == 1
 
 
-def plan_visits(group_sizes: jax.Array, num_rows: int, tile_m: int) -> Visits:
-    """Which group and row tile each visit has.
+class _Refs(NamedTuple):
+    visits: Visits
+    rows: Any
+    weights: tuple[Any, ...]
+    scale: Any
+    out: Any
+    rows_buf: Any
+    weights_buf: Any
+    scale_buf: Any
+    wide: Any
+    acc: Any
+    out_buf: Any
+    carry: Any
+    rows_sem: Any
+    weights_sem: Any
+    out_sem: Any
+    written: Any
 
-    Args:
-        group_sizes: int32 [G], summing to ``num_rows``.
-        num_rows: M.
-        tile_m: rows of a tile.
 
-    Returns:
-        group int32 [V], row tile int32 [V], offsets int32 [G + 1], count int32 [1] of real visits. Visits past
-        the count repeat the last one, so that no block is fetched for them.
+class _Place(NamedTuple):
+    """Where a step is: visit, column tile of this core and of all, depth tile."""
+
+    visit: Any
+    column: Any
+    n: Any
+    k: Any
+
+
+def _when(condition: Any, known: bool | None = None) -> Callable[[Callable[[], None]], None]:
+    """``pl.when``, decided at once where the condition is known."""
+
+    def run(body: Callable[[], None]) -> None:
+        if known is None:
+            pl.when(condition)(body)
+        elif known:
+            body()
+
+    return run
+
+
+def _cut(index: Any, tile: int, size: int, unit: int, body: Callable[[Any, int], None]) -> None:
+    """``body(start, length)`` of block ``index`` of an axis; a last, shorter one is rounded up to ``unit``.
+
+    Memory is laid out in whole tiles of sublanes and lanes: what is copied beyond ``size`` exists, and is ignored.
     """
-    num_groups = group_sizes.shape[0]
-    bound = visit_bound(num_rows, num_groups, tile_m)
-    sizes = group_sizes.astype(jnp.int32)
-    ends = jnp.cumsum(sizes)
-    starts = ends - sizes
-    first = starts // tile_m
-    per_group = jnp.where(sizes > 0, (ends - 1) // tile_m - first + 1, 0)
-    until = jnp.cumsum(per_group)
-    index = jnp.minimum(jnp.arange(bound, dtype=jnp.int32), jnp.maximum(until[-1] - 1, 0))
-    group = jnp.minimum(jnp.searchsorted(until, index, side="right"), num_groups - 1)
-    row_tile = first[group] + index - (until[group] - per_group[group])
-    offsets = jnp.concatenate([jnp.zeros(1, jnp.int32), ends])
-    return group.astype(jnp.int32), row_tile.astype(jnp.int32), offsets, until[-1:].astype(jnp.int32)
+    count, tail = -(-size // tile), size % tile
+    if count == 1:
+        body(0, size)
+    elif not tail:
+        body(pl.multiple_of(index * tile, tile), tile)
+    else:
+        padded = -(-tail // unit) * unit
+        pl.when(index < count - 1)(lambda: body(pl.multiple_of(index * tile, tile), tile))
+        pl.when(index == count - 1)(lambda: body(pl.multiple_of(index * tile, tile), padded))
 
 
-def _step(
-    group_ref: Any,
-    row_tile_ref: Any,
-    offsets_ref: Any,
-    count_ref: Any,
-    lhs_ref: Any,
-    *refs: Any,
-    op: Op,
-    depth: int,
-    tile_k: int,
-) -> None:
-    num_weights = 2 if op == "gate_up" else 1
-    weight_refs, out_ref, acc_refs = refs[:num_weights], refs[num_weights], refs[num_weights + 1 :]
-    visit, k = pl.program_id(1), pl.program_id(2)
-    last_k = -(-depth // tile_k) - 1
-    tail = depth - last_k * tile_k
+def _kernel(*args: Any, form: _Form) -> None:
+    refs = _unpack(args, form)
+    tile, visits = form.tile, refs.visits
+    num_visits, num_active = visits.counts[0], visits.counts[1]
+    core = pl.program_id(0)
+    outer, inner, k = pl.program_id(1), pl.program_id(2), pl.program_id(3)
+    visit, column = (outer, inner) if tile.rows_outer else (inner, outer)
+    per_core, depth = form.columns_per_core, form.depth_tiles
+    at = _Place(visit, column, core * per_core + column, k)
+    is_first = (outer == 0) & (inner == 0) & (k == 0)
+    start_of_rows = (k == 0) & (column == 0) if tile.rows_outer else k == 0
 
-    def multiply(valid: int) -> None:
-        lhs = lhs_ref[...]
-        if valid < tile_k:  # what lies past K in the block is undefined, and NaN times 0 is NaN
-            lhs = jnp.where(jax.lax.broadcasted_iota(jnp.int32, lhs.shape, 1) < valid, lhs, 0)
-        for weight_ref, acc_ref in zip(weight_refs, acc_refs, strict=True):
-            weight = weight_ref[...]
-            if valid < tile_k:
-                weight = jnp.where(jax.lax.broadcasted_iota(jnp.int32, weight.shape, 0) < valid, weight, 0)
-            acc_ref[...] += jax.lax.dot(lhs, weight, preferred_element_type=jnp.float32)
+    units = num_active if form.keeps_weights else num_visits
+    unit = visits.rank[visit] if form.keeps_weights else visit
+    fresh = jnp.asarray(True)
+    if form.keeps_weights:
+        fresh = (visit == 0) | (visits.rank[visit] != visits.rank[jnp.maximum(visit - 1, 0)])
+    fresh_known = form.fresh if form.keeps_weights else True
 
-    @pl.when(visit < count_ref[0])
-    def _real_visit() -> None:
-        @pl.when(k == 0)
-        def _clear() -> None:
-            for acc_ref in acc_refs:
-                acc_ref[...] = jnp.zeros_like(acc_ref)
+    def weights_number(unit: Any) -> Any:
+        pair = unit * per_core + column if tile.rows_outer else column * units + unit
+        return pair * depth + k
 
-        if tail == tile_k:
-            multiply(tile_k)
+    def copy_weights(number: Any, *, start: bool) -> None:
+        pair, at_k = lax.div(number, depth), lax.rem(number, depth)
+        if tile.rows_outer:
+            at_unit, at_column = lax.div(pair, per_core), lax.rem(pair, per_core)
         else:
-            pl.when(k < last_k)(lambda: multiply(tile_k))
-            pl.when(k == last_k)(lambda: multiply(tail))
+            at_column, at_unit = lax.div(pair, units), lax.rem(pair, units)
+        group = visits.active[at_unit] if form.keeps_weights else visits.group[at_unit]
+        slot = lax.rem(number, tile.weight_buffers)
+        _copy_weights(refs, form, group, core * per_core + at_column, at_k, slot, start=start)
 
-        @pl.when(k == last_k)
-        def _write() -> None:
-            group, row_tile = group_ref[visit], row_tile_ref[visit]
-            value = acc_refs[0][...]
-            if op == "gate_up":
-                value = value * jax.nn.sigmoid(value) * acc_refs[1][...]
-            elif op == "up":
-                value = jnp.square(jnp.maximum(value, 0.0))
-            row = row_tile * out_ref.shape[0] + jax.lax.broadcasted_iota(jnp.int32, out_ref.shape, 0)
-            mine = (row >= offsets_ref[group]) & (row < offsets_ref[group + 1])
-            fresh = (visit == 0) | (row_tile_ref[jnp.maximum(visit - 1, 0)] != row_tile)
-            before = jnp.where(fresh, 0.0, out_ref[...].astype(jnp.float32))
-            out_ref[...] = jnp.where(mine, value, before).astype(out_ref.dtype)
+    def copy_rows(number: Any, *, start: bool) -> None:
+        at_visit = number if tile.rows_outer else lax.rem(number, num_visits)
+        _copy_rows(refs, form, at_visit, lax.rem(number, tile.row_buffers), start=start)
+
+    weights_total = units * per_core * depth
+    rows_total = num_visits if tile.rows_outer else num_visits * per_core
+    known = None if form.rows is None else True
+
+    @pl.when(is_first)
+    def _fill() -> None:
+        for ahead in range(tile.weight_buffers - 1):
+            _when(ahead < weights_total, known)(functools.partial(copy_weights, ahead, start=True))
+        for ahead in range(tile.row_buffers - 1):
+            _when(ahead < rows_total, known)(functools.partial(copy_rows, ahead, start=True))
+
+    rows_number = visit if tile.rows_outer else column * num_visits + visit
+
+    @pl.when(start_of_rows)
+    def _next_rows() -> None:
+        ahead = rows_number + tile.row_buffers - 1
+        _when(ahead < rows_total, known)(lambda: copy_rows(ahead, start=True))
+        copy_rows(rows_number, start=False)
+
+    number = weights_number(unit)
+    slot = lax.rem(number, tile.weight_buffers)
+
+    @_when(fresh, fresh_known)
+    def _next_weights() -> None:
+        ahead = number + tile.weight_buffers - 1
+        _when(ahead < weights_total, known)(lambda: copy_weights(ahead, start=True))
+        copy_weights(number, start=False)
+        _widen(refs, form, slot)
+
+    _compute(refs, form, at, lax.rem(rows_number, tile.row_buffers), slot, num_visits)
+
+
+def _unpack(args: tuple[Any, ...], form: _Form) -> _Refs:
+    fields = len(Visits._fields)
+    visits, rest = Visits(*args[:fields]), list(args[fields:])
+    rows, weights = rest.pop(0), tuple(rest.pop(0) for _ in range(form.matrices))
+    scale = rest.pop(0) if form.scale_rows else None
+    out, rows_buf, weights_buf = rest.pop(0), rest.pop(0), rest.pop(0)
+    scale_buf, wide = (rest.pop(0), rest.pop(0)) if form.scale_rows else (None, None)
+    acc = rest.pop(0) if form.depth_tiles > 1 else None
+    return _Refs(visits, rows, weights, scale, out, rows_buf, weights_buf, scale_buf, wide, acc, *rest)
+
+
+def _move(source: Any, target: Any, semaphore: Any, *, start: bool) -> None:
+    copy = pltpu.make_async_copy(source, target, semaphore)
+    if start:
+        copy.start()
+    else:
+        copy.wait()
+
+
+def _copy_rows(refs: _Refs, form: _Form, visit: Any, slot: Any, *, start: bool) -> None:
+    first = pl.multiple_of(refs.visits.first[visit], SUBLANES)
+    if form.rows is None:
+        count = lax.div(refs.visits.end[visit] - first + (SUBLANES - 1), SUBLANES) * SUBLANES
+        count = pl.multiple_of(count, SUBLANES)
+    else:
+        count = form.rows
+    for k in range(form.depth_tiles):
+
+        def move(at: Any, length: int, k: int = k) -> None:
+            _move(
+                refs.rows.at[pl.ds(first, count), pl.ds(at, length)],
+                refs.rows_buf.at[slot, k, pl.ds(0, count), pl.ds(0, length)],
+                refs.rows_sem.at[slot],
+                start=start,
+            )
+
+        _cut(k, form.tile_k, form.k, LANES, move)
+
+
+def _copy_weights(refs: _Refs, form: _Form, group: Any, n: Any, k: Any, slot: Any, *, start: bool) -> None:
+    def move(at_n: Any, columns: int) -> None:
+        def move_block(at_k: Any, length: int) -> None:
+            places = [(at_k, length), (at_n, columns)]
+            here, there = (pl.ds(*p) for p in (reversed(places) if form.transposed else places))
+            into_a, into_b = (pl.ds(0, size) for _, size in (reversed(places) if form.transposed else places))
+            for matrix, weights in enumerate(refs.weights):
+                _move(
+                    weights.at[group, here, there],
+                    refs.weights_buf.at[slot, matrix, into_a, into_b],
+                    refs.weights_sem.at[slot],
+                    start=start,
+                )
+
+        _cut(k, form.tile_k, form.k, LANES if form.transposed else SUBLANES, move_block)
+        if form.scale_rows:
+            blocks = refs.scale_buf.shape[2]
+            for matrix in range(form.matrices):
+                _move(
+                    refs.scale.at[matrix, group, pl.ds(k * blocks, blocks), :, pl.ds(at_n, columns)],
+                    refs.scale_buf.at[slot, matrix, :, :, pl.ds(0, columns)],
+                    refs.weights_sem.at[slot],
+                    start=start,
+                )
+
+    _cut(n, form.tile_n, form.n, SUBLANES if form.transposed else LANES, move)
+
+
+def _widen(refs: _Refs, form: _Form, slot: Any) -> None:
+    """8-bit weights to the type of the rows, once per block: each visit of the group reads them wide.
+
+    One scale a column is applied to the result, where it is exact; scales of blocks of K to the weights.
+    """
+    if not form.scale_rows:
+        return
+    for matrix in range(form.matrices):
+        blocks = refs.scale_buf.shape[2]
+        if form.scale_rows == 1:
+            refs.wide[matrix] = refs.weights_buf[slot, matrix].astype(refs.wide.dtype)
+            continue
+        height = form.tile_k // blocks
+        for block in range(blocks):
+            part = refs.weights_buf[slot, matrix, block * height : (block + 1) * height].astype(jnp.float32)
+            scaled = part * refs.scale_buf[slot, matrix, block]
+            refs.wide[matrix, block * height : (block + 1) * height] = scaled.astype(refs.wide.dtype)
+
+
+def _compute(refs: _Refs, form: _Form, at: _Place, rows_slot: Any, slot: Any, num_visits: Any) -> None:
+    tile, visits = form.tile, refs.visits
+    first, end = visits.first[at.visit], visits.end[at.visit]
+    rows = end - first if form.rows is None else form.rows
+    per_core, depth = form.columns_per_core, form.depth_tiles
+    results = at.visit * per_core + at.column if tile.rows_outer else at.column * num_visits + at.visit
+    out_slot = lax.rem(results, 2)
+    last_k = at.k == depth - 1
+
+    @_when(last_k, True if depth == 1 else None)
+    def _reuse() -> None:
+        pl.when(results >= 2)(lambda: _wait_out(refs, form, out_slot))
+
+    for start in range(0, tile.tile_m, tile.bucket_m):
+        size = min(tile.bucket_m, tile.tile_m - start)
+        known = True if start == 0 else None if form.rows is None else start < form.rows
+        _when(rows > start, known)(
+            functools.partial(_bucket, refs, form, at, start, size, rows_slot, slot, out_slot)
+        )
+
+    @_when(last_k, True if depth == 1 else None)
+    def _store() -> None:
+        whole = lax.div(rows, SUBLANES) if form.rows is None else rows // SUBLANES
+        shared = pl.multiple_of(jnp.minimum(whole * SUBLANES, tile.tile_m - SUBLANES), SUBLANES)
+        refs.carry[_carry_slot(form, at)] = refs.out_buf[out_slot, pl.ds(shared, SUBLANES)].astype(jnp.float32)
+        if form.rows is None:
+            # Nobody comes after the last visit to complete its last block.
+            whole = jnp.where(at.visit == num_visits - 1, lax.div(rows + (SUBLANES - 1), SUBLANES), whole)
+        refs.written[out_slot, 0] = whole
+        refs.written[out_slot, 1] = at.n
+
+        _when(whole > 0, None if form.rows is None else True)(
+            lambda: _copy_out(refs, form, out_slot, first, whole, at.n, start=True)
+        )
+        total = num_visits * per_core
+
+        @pl.when(results == total - 1)
+        def _drain() -> None:
+            _wait_out(refs, form, out_slot)
+            pl.when(results >= 1)(lambda: _wait_out(refs, form, 1 - out_slot))
+
+
+def _carry_slot(form: _Form, at: _Place) -> Any:
+    return at.column if form.tile.rows_outer else 0
+
+
+def _copy_out(refs: _Refs, form: _Form, slot: Any, first: Any, blocks: Any, n: Any, *, start: bool) -> None:
+    count = blocks * SUBLANES
+    count = count if isinstance(count, int) else pl.multiple_of(count, SUBLANES)
+
+    def move(at: Any, columns: int) -> None:
+        _move(
+            refs.out_buf.at[slot, pl.ds(0, count), pl.ds(0, columns)],
+            refs.out.at[pl.ds(pl.multiple_of(first, SUBLANES), count), pl.ds(at, columns)],
+            refs.out_sem.at[slot],
+            start=start,
+        )
+
+    _cut(n, form.tile_n, form.n, LANES, move)
+
+
+def _wait_out(refs: _Refs, form: _Form, slot: Any) -> None:
+    blocks, n = refs.written[slot, 0], refs.written[slot, 1]
+    if form.rows is not None:
+        blocks = form.rows // SUBLANES
+    _when(blocks > 0, None if form.rows is None else True)(
+        lambda: _copy_out(refs, form, slot, 0, blocks, n, start=False)
+    )
+
+
+def _bucket(
+    refs: _Refs, form: _Form, at: _Place, start: int, size: int, rows_slot: Any, slot: Any, out_slot: Any
+) -> None:
+    """One bucket's product, and at the last depth its result in the output's buffer."""
+    depth = form.depth_tiles
+    tail = form.k - (depth - 1) * form.tile_k
+
+    def product(matrix: int, length: int) -> jax.Array:
+        x = refs.rows_buf[rows_slot, at.k if depth > 1 else 0, start : start + size, :length]
+        axis = 1 if form.transposed else 0
+        part = (slice(None), slice(0, length)) if form.transposed else (slice(0, length), slice(None))
+        w = refs.weights_buf[(slot, matrix, *part)] if refs.wide is None else refs.wide[(matrix, *part)]
+        integers = jnp.issubdtype(x.dtype, jnp.integer)
+        return lax.dot_general(
+            x, w, (((1,), (axis,)), ((), ())), preferred_element_type=jnp.int32 if integers else jnp.float32
+        ).astype(jnp.float32)
+
+    def finish(products: list[jax.Array]) -> None:
+        if form.scale_rows == 1:
+            products = [p * refs.scale_buf[slot, m, 0] for m, p in enumerate(products)]
+        value = activate(products[0], products[1] if len(products) > 1 else None, form.activation)
+        if start == 0:
+            row = lax.broadcasted_iota(jnp.int32, (SUBLANES, value.shape[1]), 0)
+            before = row < refs.visits.begin[at.visit] - refs.visits.first[at.visit]
+            top = jnp.where(before, refs.carry[_carry_slot(form, at)], value[:SUBLANES])
+            refs.out_buf[out_slot, :SUBLANES] = top.astype(refs.out_buf.dtype)
+            if size > SUBLANES:
+                refs.out_buf[out_slot, SUBLANES:size] = value[SUBLANES:].astype(refs.out_buf.dtype)
+        else:
+            refs.out_buf[out_slot, start : start + size] = value.astype(refs.out_buf.dtype)
+
+    if depth == 1:
+        finish([product(matrix, form.k) for matrix in range(form.matrices)])
+        return
+
+    part = slice(start, start + size)
+
+    @pl.when(at.k == 0)
+    def _first() -> None:
+        for matrix in range(form.matrices):
+            refs.acc[matrix, part] = product(matrix, form.tile_k)
+
+    if depth > 2:
+
+        @pl.when((at.k > 0) & (at.k < depth - 1))
+        def _more() -> None:
+            for matrix in range(form.matrices):
+                refs.acc[matrix, part] += product(matrix, form.tile_k)
+
+    @pl.when(at.k == depth - 1)
+    def _last() -> None:
+        finish([refs.acc[matrix, part] + product(matrix, tail) for matrix in range(form.matrices)])
 
 
 def visit_matmul(
     visits: Visits,
-    lhs: jax.Array,
+    rows: jax.Array,
     *weights: jax.Array,
-    op: Op,
     tile: PallasTile,
-    interpret: bool = False,
+    activation: str = "none",
+    transposed: bool = False,
+    scale: jax.Array | None = None,
+    num_visits: Any = None,
+    fixed_rows: int | None = None,
+    fixed_fresh: bool | None = None,
+    interpret: Any = False,
 ) -> jax.Array:
-    """The kernel over planned visits; see :func:`grouped_matmul`. A tile larger than the problem is cut to it."""
-    num_rows, depth = lhs.shape
-    columns = weights[0].shape[2]
-    tile_m, tile_k, tile_n = min(tile.tile_m, num_rows), min(tile.tile_k, depth), min(tile.tile_n, columns)
-    last_k = -(-depth // tile_k) - 1
+    """The kernel over planned visits; arguments as :func:`grouped_matmul`.
 
-    def depth_block(visit: Any, k: Any, count: Any) -> Any:
-        return jnp.where(visit < count[0], k, last_k)
-
-    def lhs_block(n: Any, v: Any, k: Any, group: Any, row_tile: Any, offsets: Any, count: Any) -> tuple[Any, ...]:
-        return row_tile[v], depth_block(v, k, count)
-
-    def weight_block(n: Any, v: Any, k: Any, group: Any, row_tile: Any, offsets: Any, count: Any) -> tuple[Any, ...]:
-        return group[v], depth_block(v, k, count), n
-
-    def out_block(n: Any, v: Any, k: Any, group: Any, row_tile: Any, offsets: Any, count: Any) -> tuple[Any, ...]:
-        return row_tile[v], n
-
+    Args:
+        num_visits: of the grid, default the plan's own count.
+        fixed_rows, fixed_fresh: what an analysis may fix, that else only the device knows: the rows of every visit,
+            and whether every visit (or none) has a new group.
+    """
+    num_rows, k = rows.shape
+    n = weights[0].shape[1 if transposed else 2]
+    scale_rows = 0 if scale is None else scale.shape[2]
+    # A tile larger than the problem is cut to it.
+    rows_there = -(-num_rows // SUBLANES) * SUBLANES
+    tile_m = min(tile.tile_m, rows_there)
+    cut = {**tile.as_dict(), "tile_m": tile_m, "bucket_m": min(tile.bucket_m, tile_m)}
+    form = _Form(
+        PallasTile.from_dict(cut), k, n, len(weights), activation, transposed, scale_rows, fixed_rows, fixed_fresh
+    )
+    tile_k, tile_n, depth = form.tile_k, form.tile_n, form.depth_tiles
+    if scale_rows > 1 and (k % tile_k or scale_rows % depth):
+        raise ValueError(f"tile_k = {tile_k} cuts the {scale_rows} blocks of scales of K = {k}; use a tile_k of whole ones")
+    tile = form.tile
+    block = (tile_n, tile_k) if transposed else (tile_k, tile_n)
+    matrices = len(weights)
+    scratch: list[Any] = [
+        pltpu.VMEM((tile.row_buffers, depth, tile_m, tile_k), rows.dtype),
+        pltpu.VMEM((tile.weight_buffers, matrices, *block), weights[0].dtype),
+    ]
+    if scale is not None:
+        blocks = max(scale_rows // depth, 1)
+        scratch += [
+            pltpu.VMEM((tile.weight_buffers, matrices, blocks, 1, tile_n), jnp.float32),
+            pltpu.VMEM((matrices, *block), rows.dtype),
+        ]
+    if depth > 1:
+        scratch.append(pltpu.VMEM((matrices, tile_m, tile_n), jnp.float32))
+    scratch += [
+        pltpu.VMEM((2, tile_m, tile_n), rows.dtype),
+        pltpu.VMEM((form.columns_per_core if tile.rows_outer else 1, SUBLANES, tile_n), jnp.float32),
+        pltpu.SemaphoreType.DMA((tile.row_buffers,)),
+        pltpu.SemaphoreType.DMA((tile.weight_buffers,)),
+        pltpu.SemaphoreType.DMA((2,)),
+        pltpu.SMEM((2, 2), jnp.int32),
+    ]
+    count = visits.counts[0] if num_visits is None else num_visits
+    inner = (count, form.columns_per_core) if tile.rows_outer else (form.columns_per_core, count)
+    in_hbm = pl.BlockSpec(memory_space=pl.ANY)
     return pl.pallas_call(
-        functools.partial(_step, op=op, depth=depth, tile_k=tile_k),
+        functools.partial(_kernel, form=form),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=4,
-            grid=(-(-columns // tile_n), visits[0].shape[0], last_k + 1),
-            in_specs=[
-                pl.BlockSpec((tile_m, tile_k), lhs_block),
-                *(pl.BlockSpec((None, tile_k, tile_n), weight_block) for _ in weights),
-            ],
-            out_specs=pl.BlockSpec((tile_m, tile_n), out_block),
-            scratch_shapes=[pltpu.VMEM((tile_m, tile_n), jnp.float32) for _ in weights],
+            num_scalar_prefetch=len(visits),
+            grid=(form.cores, *inner, depth),
+            in_specs=[in_hbm] * (1 + matrices + (scale is not None)),
+            out_specs=in_hbm,
+            scratch_shapes=scratch,
         ),
-        out_shape=jax.ShapeDtypeStruct((num_rows, columns), lhs.dtype),
-        # Column tiles are independent: chips with two cores share them out.
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary", "arbitrary")),
+        out_shape=jax.ShapeDtypeStruct((num_rows, n), rows.dtype),
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary", "arbitrary", "arbitrary"),
+            vmem_limit_bytes=_vmem_limit(),
+        ),
         interpret=interpret,
         name="grouped_matmul",
-    )(*visits, lhs, *weights)
+    )(*visits, rows, *weights, *(() if scale is None else (scale,)))
 
 
-@functools.partial(jax.jit, static_argnames=("op", "tile", "interpret"))
+def _vmem_limit() -> int | None:
+    try:
+        return int(pltpu.get_tpu_info().vmem_capacity_bytes)
+    except (ValueError, RuntimeError):
+        return None  # no TPU: the host interprets
+
+
+@functools.partial(
+    jax.jit, static_argnames=("activation", "tile", "transposed", "zero_rest", "interpret")
+)
 def grouped_matmul(
-    lhs: jax.Array,
+    rows: jax.Array,
     weights: tuple[jax.Array, ...],
     group_sizes: jax.Array,
     *,
-    op: Op,
     tile: PallasTile,
-    interpret: bool = False,
+    activation: str = "none",
+    transposed: bool = False,
+    scale: jax.Array | None = None,
+    zero_rest: bool = True,
+    interpret: Any = False,
 ) -> jax.Array:
     """Multiply each group's rows by its own weights.
 
     Args:
-        lhs: [M, K], rows in group order.
-        weights: (gate, up) for ``gate_up``, else one; each [G, K, N].
-        group_sizes: int32 [G], summing to M.
-        op: what to do with the products.
-        tile: rows, depth and columns of one step.
-        interpret: compile for the host through XLA instead of for a TPU.
+        rows: [M, K] in group order, bfloat16 or float32.
+        weights: (gate, up) for a gated activation, else one; each [G, K, N], or [G, N, K] if ``transposed``.
+        group_sizes: int32 [G], whose sum may fall short of M.
+        tile: see :class:`moe_kernels.tile.PallasTile`.
+        activation: a name of :mod:`moe_kernels.pallas.activation`.
+        transposed: the weights' last axis is the one summed over, as in the gradient to the rows.
+        scale: of 8-bit weights, float32 [matrices, G, blocks of K, 1, N]; see :mod:`moe_kernels.pallas.quantize`.
+        zero_rest: rows past the sum are zeros; else they are not written.
+        interpret: ``pltpu.InterpretParams`` runs it on the host.
 
     Returns:
-        [M, N] in the type of ``lhs``.
+        [M, N] in the type of ``rows``.
+
+    Raises:
+        ValueError: the number of weights does not fit the activation, or the scales do not fit the tile.
     """
-    visits = plan_visits(group_sizes, lhs.shape[0], min(tile.tile_m, lhs.shape[0]))
-    return visit_matmul(visits, lhs, *weights, op=op, tile=tile, interpret=interpret)
-
-
-def probe(op: Op, tile: PallasTile, num_visits: int, depth_tiles: int) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
-    """The kernel on the smallest problem with that many visits and depth tiles, for compiling ahead of time.
-
-    One column tile; the cost of a visit is what one more visit adds. Returns the function and its arguments.
-    """
-    groups = 2
-    num_weights = 2 if op == "gate_up" else 1
-
-    def run(group: Any, row_tile: Any, offsets: Any, count: Any, lhs: Any, *weights: Any) -> jax.Array:
-        return visit_matmul((group, row_tile, offsets, count), lhs, *weights, op=op, tile=tile)
-
-    def array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    depth = tile.tile_k * depth_tiles
-    arguments = [
-        array(num_visits, dtype=jnp.int32),
-        array(num_visits, dtype=jnp.int32),
-        array(groups + 1, dtype=jnp.int32),
-        array(1, dtype=jnp.int32),
-        array(tile.tile_m * num_visits, depth),
-        *(array(groups, depth, tile.tile_n) for _ in range(num_weights)),
-    ]
-    return run, arguments
-
-
-def _refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | None:
-    if problem.dtype != "bfloat16":
-        return f"dtype {problem.dtype} is not supported by pallas.grouped_matmul; use bfloat16"
-    if tile.tile_m % 16:
-        return f"tile_m = {tile.tile_m} is no multiple of 16, the bfloat16 sublane tile"
-    for field in ("tile_k", "tile_n"):
-        if getattr(tile, field) % 128:
-            return f"{field} = {getattr(tile, field)} is no multiple of 128, the lane count"
-    return None
-
-
-def _default_tile(problem: Problem, rows_per_group: float, target: str | None) -> PallasTile:
-    """An untuned user's tile: 512 x 512 weights keep every generation's matrix units fed and fit any VMEM."""
-    return PallasTile(tile_m=16 if rows_per_group <= 16 else 128, tile_k=512, tile_n=512)
-
-
-KERNEL = Kernel(
-    name="pallas.grouped_matmul",
-    tile_type=PallasTile,
-    tile_spaces={"grid": {"tile_m": (16, 64, 128, 256), "tile_k": (512, 768, 1024), "tile_n": (256, 512, 768)}},
-    launch_fields=frozenset(),
-    dtypes=("bfloat16",),
-    refuses=_refuses,
-    default_tile=_default_tile,
-    sources=(Path(__file__),),
-    build=probe,
-)
+    if (activation in GATED) != (len(weights) == 2):
+        raise ValueError(f"activation {activation!r} takes {2 if activation in GATED else 1} weights, not {len(weights)}")
+    num_rows = rows.shape[0]
+    visits = plan_visits(group_sizes, num_rows, min(tile.tile_m, -(-num_rows // SUBLANES) * SUBLANES))
+    out = visit_matmul(
+        visits, rows, *weights, tile=tile, activation=activation, transposed=transposed, scale=scale, interpret=interpret
+    )
+    if zero_rest:
+        out = jnp.where(jnp.arange(num_rows)[:, None] < group_sizes.sum(), out, 0)
+    return out
