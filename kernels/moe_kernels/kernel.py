@@ -49,7 +49,8 @@ class Kernel:
         refuses: ``(problem, tile, target)`` to the reason why it cannot run, or None; target None: on no chip at all.
         default_tile: ``(problem, rows per group on average, target)`` to the tile that an untuned user gets.
         sources: files whose text decides the binary.
-        build: backend's recipe for compiling one (op, tile, ...) ahead of time.
+        build: backend's recipe for compiling one (op, tile, ...) ahead of time; None where only the host runs it.
+        on_host: the host's kernel, which no accelerator uses.
     """
 
     name: str
@@ -60,7 +61,8 @@ class Kernel:
     refuses: Callable[[Problem, Any, str | None], str | None]
     default_tile: Callable[[Problem, float, str | None], TileConfig]
     sources: tuple[Path, ...]
-    build: Callable[..., Any]
+    build: Callable[..., Any] | None
+    on_host: bool = False
 
     @property
     def backend(self) -> str:

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -44,21 +44,57 @@ class GpuFacts:
 
 
 @checked_dataclass(frozen=True, kw_only=True)
-class TpuFacts:
-    """From the VLIW program and the compiler's static profile.
+class RegionFacts:
+    """A stretch of a program: bundles at one depth of loops, with or without a condition."""
 
-    ``cycles`` maps "visits x depth tiles" of each probe to its static cycle count. ``visit_cycles`` is what one
-    more visit of one depth tile adds; of d > 1 depth tiles it adds ``edge_cycles + d * step_cycles``.
+    start: int
+    bundles: int
+    loops: int
+    conditional: bool
+    slots: dict[str, int]
+
+
+@checked_dataclass(frozen=True, kw_only=True)
+class ProgramFacts:
+    """A final VLIW program: its bundles, and what they issue.
+
+    ``slots`` counts instructions by unit; ``widest`` is the most of a unit in one bundle; ``spills`` are registers that
+    went through memory. ``regions`` are stretches of straight code, in order.
     """
 
     bundles: int
-    matrix_instructions: int
+    slots: dict[str, int]
+    widest: dict[str, int]
     instructions: dict[str, int]
+    matrix_by_unit: dict[str, int]
+    spills: int
+    dma_bytes: int
+    dynamic_dmas: int
+    regions: list[RegionFacts]
+
+
+@checked_dataclass(frozen=True, kw_only=True)
+class TpuFacts:
+    """From the VLIW program and the compiler's static profile.
+
+    A step (one visit, one column tile) of b buckets of rows, K deep, takes ``fixed + bucket * b + (depth_fixed +
+    depth_bucket * b) * K`` cycles in the units that compute, and ``issue`` more to start and await its copies.
+    ``cycles``: static count of each probe, ``program`` what the final program of the one with copies holds.
+    """
+
     cycles: dict[str, int]
     prologue_cycles: float
-    visit_cycles: float
-    edge_cycles: float
-    step_cycles: float
+    fixed_cycles: float
+    bucket_cycles: float
+    depth_fixed_cycles: float
+    depth_bucket_cycles: float
+    issue_cycles: float
+    program: ProgramFacts
+
+    def step_cycles(self, buckets: float, k: float) -> float:
+        """Of one step, its copies not waited for."""
+        deep = self.depth_fixed_cycles + self.depth_bucket_cycles * buckets
+        return self.fixed_cycles + self.bucket_cycles * buckets + deep * k + self.issue_cycles
 
 
 @checked_dataclass(frozen=True, kw_only=True)
@@ -147,8 +183,9 @@ def source_hash(sources: tuple[Path, ...], backend: str) -> str:
 
 
 def request(kernel: Kernel, op: Op, tile: TileConfig, dtype: str, target: str) -> Request:
-    """The compile of one tile; fields that only matter at launch are set to 1."""
-    neutral = kernel.tile_type.from_dict({**tile.as_dict(), **dict.fromkeys(kernel.launch_fields, 1)})
+    """The compile of one tile; fields that only matter at launch are set to their defaults."""
+    defaults = {f.name: f.default for f in fields(kernel.tile_type) if f.name in kernel.launch_fields}
+    neutral = kernel.tile_type.from_dict({**tile.as_dict(), **defaults})
     return Request(
         kernel=kernel.name,
         op=op,

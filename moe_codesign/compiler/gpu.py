@@ -17,6 +17,7 @@ def compile_gpu(request: Request) -> Artifact:
     kernel = kernels()[0][request.kernel]
     if reason := kernel.refuses(Problem(op=request.op, dtype=request.dtype), request.tile, request.target):
         return request.outcome("refused", reason)
+    assert kernel.build is not None
     start = time.perf_counter()
     try:
         source, options = kernel.build(request.op, request.tile, request.dtype, request.target)

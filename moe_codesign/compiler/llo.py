@@ -1,32 +1,105 @@
-"""Read what the TPU compiler dumps: VLIW bundles, instructions, static cycles, and its refusals."""
+"""Read what the TPU compiler dumps: VLIW bundles, what they issue, static cycles, and its refusals."""
 
 import re
 from collections import Counter
 from pathlib import Path
 
-_BUNDLE = re.compile(r"^\s*0x[0-9a-f]+\s")
-_INSTRUCTION = re.compile(r"=\s+([a-z]\w*(?:\.\w+)?)")
+from moe_codesign.compiler.artifact import ProgramFacts, RegionFacts
+
+_BUNDLE = re.compile(r"^\s*0x[0-9a-f]+\s+(?P<marker>[A-Z]{2})?\s*:(?P<loops>[ >]*)\{(?P<body>.*)")
+_COMMENT = re.compile(r"/\*.*?\*/")
+_INSTRUCTION = re.compile(r"=\s+([a-z]\w*(?:\.\w+)*)")
+_BRANCH = re.compile(r"sbr\.rel \((?!!).*?target = \$region(\d+)")
+_REGION = re.compile(r"(?:Start|Start/End empty) region (\d+)")
+_MATRIX = re.compile(r"vmatmul[\w.]*")
+_UNIT = re.compile(r"mxu(\d)")
+_GRANULES = re.compile(r"/\*size_in_granules=\*/(%?\w+)")
+_SPILL = re.compile(r"(?:vst|sst) \[[vs]mem:\[#allocation\d+_spill")
 _CYCLES = re.compile(r"estimated_cycles:\s*(\d+)")
 _VMEM = re.compile(r"[Ss]coped allocation with size ([\d.]+\w) and limit ([\d.]+\w)")
 
+GRANULE_BYTES = 32
+"""Of a DMA's size in the listing (a copy of 256 x 1024 bfloat16 says 16384)."""
+_PSEUDO = ("inlined_call_operand", "int_to_ptr", "sphi", "custom", "control")
+"""Words of the listing that no unit executes."""
 
-def read_program(folder: Path, name: str) -> tuple[int, dict[str, int]]:
-    """Bundles of the kernel ``name``'s final program, and its instructions by opcode.
+
+def unit_of(opcode: str) -> str | None:
+    """The unit that issues an instruction, or None of one that is only the listing's."""
+    if opcode.startswith(_PSEUDO):
+        return None
+    if opcode.startswith("vmat"):
+        return "matrix"
+    if opcode.startswith("vpop"):
+        return "matrix result" if ".mr" in opcode else "transcendental"
+    if opcode.startswith("dma") or opcode.startswith("vsync"):
+        return "copies"
+    if opcode.startswith("vld"):
+        return "vector load"
+    if opcode.startswith("vst"):
+        return "vector store"
+    return "vector" if opcode.startswith("v") else "scalar"
+
+
+def read_program(folder: Path, name: str) -> ProgramFacts:
+    """What the kernel ``name``'s final program holds.
 
     Raises:
         FileNotFoundError: the compiler left no such program.
     """
     for path in folder.glob(f"*-{name}*final_bundles.txt"):
-        if "schedule-analysis" in path.name:
-            continue
-        bundles, opcodes = 0, Counter[str]()
-        with path.open() as lines:
-            for line in lines:
-                if _BUNDLE.match(line):
-                    bundles += 1
-                    opcodes.update(_INSTRUCTION.findall(line))
-        return bundles, dict(opcodes.most_common())
+        if "schedule-analysis" not in path.name:
+            return parse_program(path.read_text())
     raise FileNotFoundError(f"no final bundles of {name}")
+
+
+def parse_program(text: str) -> ProgramFacts:
+    """Of one listing."""
+    opcodes, slots, by_unit = Counter[str](), Counter[str](), Counter[str]()
+    widest: dict[str, int] = {}
+    regions: list[tuple[int, int, list[str], Counter[str]]] = []
+    skipped: list[str] = []  # regions that a branch can jump to, and that have not begun yet
+    bundles = spills = granules = dynamic = 0
+    for line in text.splitlines():
+        match = _BUNDLE.match(line)
+        if match is None:
+            continue
+        for region in _REGION.findall(line):
+            if region in skipped:
+                del skipped[skipped.index(region) :]
+        found = _INSTRUCTION.findall(_COMMENT.sub("", match["body"]))
+        here = Counter(unit for opcode in found if (unit := unit_of(opcode)) is not None)
+        for unit, count in here.items():
+            widest[unit] = max(widest.get(unit, 0), count)
+        opcodes.update(opcode for opcode in found if not opcode.startswith(_PSEUDO))
+        slots.update(here)
+        by_unit.update(f"mxu{u}" for op in _MATRIX.findall(match["body"]) for u in _UNIT.findall(op))
+        spills += len(_SPILL.findall(match["body"]))
+        for size in _GRANULES.findall(match["body"]):
+            granules += int(size) if size.isdigit() else 0
+            dynamic += not size.isdigit()
+        # Empty bundles (a branch's delay) carry no mark of their loop.
+        loops = match["loops"].count(">") if found or not regions else regions[-1][1]
+        if not regions or (regions[-1][1], regions[-1][2]) != (loops, skipped):
+            regions.append((bundles, loops, list(skipped), Counter()))
+        regions[-1][3].update({"bundles": 1, **here})
+        bundles += 1
+        if branch := _BRANCH.search(line):
+            skipped.append(branch[1])
+    return ProgramFacts(
+        bundles=bundles,
+        slots=dict(slots),
+        widest=widest,
+        instructions=dict(opcodes.most_common()),
+        matrix_by_unit=dict(sorted(by_unit.items())),
+        spills=spills,
+        dma_bytes=granules * GRANULE_BYTES,
+        dynamic_dmas=dynamic,
+        regions=[
+            RegionFacts(start=start, bundles=count.pop("bundles"), loops=loops, conditional=bool(inside), slots=count)
+            for start, loops, inside, count in regions
+        ],
+    )
 
 
 def read_cycles(folder: Path, name: str) -> int:

@@ -1,21 +1,19 @@
 """Compile a Pallas kernel for a TPU that is not here, and read the program. Runs in a child process.
 
-libtpu reads its flags once, so the dump folder belongs to the process; it is emptied between probes.
+libtpu reads its flags once, so the dump folder belongs to the process; it is emptied between programs.
 """
 
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Artifact, Request, TpuFacts
+from moe_codesign.compiler.artifact import Artifact, ProgramFacts, Request, TpuFacts
 from moe_codesign.compiler.llo import read_cycles, read_program, refusal
 
-_PROBES = ((8, 1), (16, 1), (8, 2), (16, 2), (8, 4))
-"""(visits, depth tiles): differences leave the prologue out; one depth tile keeps weights resident, so it is
-its own case."""
 _NAME = "grouped_matmul"
 
 
@@ -47,45 +45,64 @@ def compile_tpu(request: Request, folder: Path) -> Artifact:
     kernel = kernels()[0][request.kernel]
     if reason := kernel.refuses(Problem(op=request.op, dtype=request.dtype), request.tile, request.target):
         return request.outcome("refused", reason)
-    cycles: dict[str, int] = {}
-    bundles, instructions = 0, dict[str, int]()
+    assert kernel.build is not None
     start = time.perf_counter()
+    found: list[tuple[Any, int, ProgramFacts]] = []
     try:
-        for visits, depth in _PROBES:
-            _empty(folder)
-            _compile(request.target, *kernel.build(request.op, request.tile, visits, depth))
-            cycles[f"{visits}x{depth}"] = read_cycles(folder, _NAME)
-            if (visits, depth) == _PROBES[-1]:
-                bundles, instructions = read_program(folder, _NAME)
+        for probe in kernel.build(request.op, request.tile):
+            cycles, program = analyse(request.target, probe.function, probe.arguments, _NAME, folder)
+            found.append((probe, cycles, program))
+        facts = _facts(found)
     except Exception as error:  # whatever a compiler raises is a result
         seconds = time.perf_counter() - start
         if limit := refusal(str(error)):
             return request.outcome("refused", limit, compile_s=seconds)
         text = (str(error).strip() or repr(error)).splitlines()[0][:300]
         return request.outcome("failed", f"{type(error).__name__}: {text}", compile_s=seconds)
+    return request.outcome("ok", compile_s=time.perf_counter() - start, tpu=facts)
+
+
+def analyse(
+    target: str, function: Callable[..., Any], arguments: Sequence[Any], name: str, folder: Path
+) -> tuple[int, ProgramFacts]:
+    """Static cycles and program of the kernel called ``name`` in a function of those shapes.
+
+    Raises:
+        FileNotFoundError: there is no such kernel in it, or the compiler left no profile.
+    """
+    _empty(folder)
+    try:
+        _compile(target, function, arguments)
+        return read_cycles(folder, name), read_program(folder, name)
     finally:
         _empty(folder)
-    seconds = time.perf_counter() - start
-    return request.outcome("ok", compile_s=seconds, tpu=_facts(cycles, bundles, instructions))
 
 
-def _facts(cycles: dict[str, int], bundles: int, instructions: dict[str, int]) -> TpuFacts:
-    visit_1 = (cycles["16x1"] - cycles["8x1"]) / 8
-    visit_2 = (cycles["16x2"] - cycles["8x2"]) / 8
-    prologue = cycles["8x2"] - 8 * visit_2
-    visit_4 = (cycles["8x4"] - prologue) / 8
-    step = (visit_4 - visit_2) / 2
-    if min(visit_1, visit_2, step) <= 0:
-        raise ValueError(f"static cycles do not grow with the work: {cycles}")
+def _facts(found: list[tuple[Any, int, ProgramFacts]]) -> TpuFacts:
+    """A step's cycles as a bilinear function of its buckets and depth, from differences that leave the prologue out."""
+    first, *plain = [(probe, cycles) for probe, cycles, _ in found if not probe.copies]
+    prologue = 2.0 * first[1] - plain[0][1]  # of 4 visits and of 8
+    step = {(probe.rows, probe.k): (cycles - prologue) / probe.visits for probe, cycles in plain}
+    few, many = min(rows for rows, _ in step), max(rows for rows, _ in step)
+    short, long = min(k for _, k in step), max(k for _, k in step)
+    per_k = {rows: (step[rows, long] - step[rows, short]) / (long - short) for rows in (few, many)}
+    at_zero = {rows: step[rows, short] - per_k[rows] * short for rows in (few, many)}
+    more = many / few - 1.0
+    depth_bucket = (per_k[many] - per_k[few]) / more if more else 0.0
+    bucket = (at_zero[many] - at_zero[few]) / more if more else 0.0
+    if min(*step.values(), *per_k.values()) <= 0:
+        raise ValueError(f"static cycles do not grow with the work: {step}")
+    whole = next((probe, program) for probe, _, program in found if probe.copies)
+    same = next(p for probe, _, p in found if not probe.copies and (probe.rows, probe.k) == (many, long))
     return TpuFacts(
-        bundles=bundles,
-        matrix_instructions=sum(n for op, n in instructions.items() if op.startswith("vmatmul")),
-        instructions=instructions,
-        cycles=cycles,
+        cycles={f"{p.visits}x{p.rows}x{p.k}{'c' * p.copies}": cycles for p, cycles, _ in found},
         prologue_cycles=max(prologue, 0.0),
-        visit_cycles=visit_1,
-        edge_cycles=visit_2 - 2 * step,
-        step_cycles=step,
+        fixed_cycles=at_zero[few] - bucket,
+        bucket_cycles=bucket,
+        depth_fixed_cycles=per_k[few] - depth_bucket,
+        depth_bucket_cycles=depth_bucket,
+        issue_cycles=float(max(whole[1].bundles - same.bundles, 0)),
+        program=whole[1],
     )
 
 
@@ -94,7 +111,7 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _compile(target: str, function: Any, arguments: list[Any]) -> None:
+def _compile(target: str, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
     import jax
     from jax.experimental import topologies
     from jax.sharding import AbstractDevice, AbstractMesh, SingleDeviceSharding, use_abstract_mesh

@@ -171,10 +171,6 @@ def _compose(
             high *= _UNALIGNED_WIDENING
             notes.append(f"rows of {gemm.k} or {gemm.n} elements are no multiple of 16 bytes: loads are narrow")
             break
-        if chip.backend == "pallas" and gemm.k > table.columns["tile_k"][row] and gemm.k % table.columns["tile_k"][row]:
-            high *= tpu.RAGGED_DEPTH
-            notes.append(f"K = {gemm.k} is no multiple of tile_k = {table.columns['tile_k'][row]:g}")
-            break
     grade: Grade = "modelled" if chip.backend == "triton" else "simulated"
     timing = Timing(
         grade=grade,

@@ -76,7 +76,7 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
     if name is not None:
         raise UserError("kernel", value=name, mend=missing.get(name) or "use one of " + ", ".join(found))
     for kernel in found.values():
-        if kernel.backend == chip.backend:
+        if kernel.backend == chip.backend and kernel.on_host == chip.is_host:
             return kernel
     raise UserError(
         f"no kernel for backend {chip.backend!r} of {chip.name} can be loaded", mend="; ".join(missing.values())
@@ -158,8 +158,4 @@ def table_of(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artif
         columns["waves_per_simd"] = np.array([f.waves_per_simd or 0 for f in facts], dtype=float)
         columns["wide_mma"] = np.array([f.count("GMMA", "UTC") > 0 for f in facts], dtype=float)
         columns["narrow_mma"] = np.array([f.count(*_NARROW_MMA) > 0 for f in facts], dtype=float)
-    elif first is not None:
-        tpu = [a.tpu for a in good.values() if a.tpu is not None]
-        for name in ("prologue_cycles", "visit_cycles", "edge_cycles", "step_cycles", "bundles"):
-            columns[name] = np.array([getattr(f, name) for f in tpu], dtype=float)
     return TileTable(kernel, chip, op, tuple(good), tuple(good.values()), columns, refused)

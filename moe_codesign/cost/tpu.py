@@ -1,11 +1,13 @@
 """Grade ``simulated``: a TPU's time from the compiler's own static cycles of the compiled kernel.
 
-The probes gave cycles per visit and per step of one column tile. A problem causes so many visits, each so many
-steps deep; cycles over one constant per generation are nanoseconds. The static profile guesses whether a block
-is fetched again, so the bytes that the group sizes really move set a floor.
+A step is one visit (rows of one group) and one column tile. Its cycles are known from the compiled probes as a
+function of its buckets of rows and of K; its bytes from the order of the copies. Copies run blocks ahead, so a step
+takes the longer of the two: of each visit where rows stay and weights pass, of each group where weights stay, since
+the next group's weights come while all of this one's rows pass. Cycles over one constant per generation are
+nanoseconds.
 
-A chip's cores share out the column tiles; where each core is a device of its own (tpu7x) that means splitting the
-columns over the chip's devices.
+A chip's cores share out the column tiles: by the kernel where they are one device (v5p), by splitting the columns over
+devices where each is one (tpu7x).
 """
 
 from collections.abc import Set
@@ -17,71 +19,84 @@ from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.table import F64, TileTable
 from moe_codesign.shape import DTYPE_BYTES
 
-_IDLE_STEP_US = 0.35
-"""A grid step that does nothing (JAX documentation, "Pallas TPU pipelining": about 0.35 us of overhead a step)."""
 LAUNCH_US = 5.0
 """Start of a program and its metadata: kernels of a layer at decode have a fixed cost of tens of us in
 published tokamax timings (35 us at 512 rows); here the part that is neither steps nor bytes."""
 INTERVAL = (0.7, 1.7)
 """Low and high over the estimate: see results/interval_coverage.md."""
-RAGGED_DEPTH = 1.45
-"""Widening of high where K is no multiple of tile_k: masking is not in the probes, and published K = 2880
-timings are up to 45 % slower than unmasked cycles say."""
+_SUBLANES = 8
+"""Rows that every copy of rows is rounded to."""
 
 
 def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
     """Time of one grouped GEMM with every tile of the table; see :func:`moe_codesign.cost.gpu.tile_times`."""
-    chip, c = table.chip, table.columns
-    cores = float(chip.core.count)
-    total_rows = float(gemm.total_rows)
-    tm = np.minimum(c["tile_m"], max(total_rows, 1.0))
-    tk, tn = np.minimum(c["tile_k"], gemm.k), np.minimum(c["tile_n"], gemm.n)
-    depth, columns = np.ceil(gemm.k / tk), np.ceil(gemm.n / tn)
-    row_tiles = np.ceil(total_rows / tm)
-    visits = _visits(gemm.rows, tm)
-    bound = np.maximum(row_tiles + min(len(gemm.rows), total_rows) - 1, 1.0)
-    idle_steps = np.maximum(bound - visits, 0.0) * depth
+    found = [_one(table, row, gemm, ideal) for row in range(len(table))]
+    parts = {name: np.array([one[name] for one in found]) for name in ("compute", "memory", "launch")}
+    return TileTimes(sum(parts.values(), np.zeros(len(found))), parts)
 
-    cycles = np.where(depth == 1, c["visit_cycles"], c["edge_cycles"] + depth * c["step_cycles"])
-    useful = np.ones_like(cycles)
+
+def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict[str, float]:
+    chip = table.chip
+    tile = {name: float(values[row]) for name, values in table.columns.items()}
+    facts = table.artifacts[row].tpu
+    assert facts is not None
+    devices = chip.core.devices_per_chip
+    n = -(-gemm.n // devices)  # of one device
+    tile_n, tile_k = min(tile["tile_n"], n), min(tile["tile_k"], gemm.k)
+    columns = np.ceil(n / tile_n)
+    cores = tile["cores"] if columns % tile["cores"] == 0 else 1.0
+    columns /= cores  # of one core
+    tile_m = min(tile["tile_m"], np.ceil(gemm.total_rows / _SUBLANES) * _SUBLANES)
+    bucket = min(tile["bucket_m"], tile_m)
+
+    group, rows = _visits(gemm.rows, int(tile_m))
+    # What a matrix unit cannot hold it pads: K to its rows.
+    side = float(chip.core.mxu_dim or 128)
+    deep = np.ceil(tile_k / side) * side * np.ceil(gemm.k / tile_k)
+    buckets = np.ceil(rows / bucket)
+    cycles = columns * (
+        facts.fixed_cycles
+        + facts.issue_cycles
+        + facts.bucket_cycles * buckets
+        + (facts.depth_fixed_cycles + facts.depth_bucket_cycles * buckets) * deep
+    )
     if "padding" in ideal:
-        useful = total_rows / (visits * tm) * (gemm.k / (depth * tk)) * (gemm.n / (columns * tn))
-    per_core = columns / cores
-    if "waves" in ideal:
-        idle_steps = 0 * idle_steps
-    else:
-        per_core = np.ceil(per_core)
+        whole = columns * tile_n * cores * devices
+        cycles = cycles * (gemm.n / whole) * (gemm.k / deep) * gemm.total_rows / max(float((buckets * bucket).sum()), 1)
     clock = (chip.core.profile_cycles_per_ns or 1.0) * 1e3
-    step_us = useful * visits * per_core * cycles / clock
-    idle_us = idle_steps * per_core * _IDLE_STEP_US
-    start_us = c["prologue_cycles"] / clock
+    compute_us = cycles / clock
 
     item = DTYPE_BYTES[gemm.dtype]
-    resident = depth == 1  # one depth tile: a group's weights stay in VMEM over its visits
-    weight_reads = np.where(resident, gemm.active_groups, visits)
-    row_reads = np.where(resident, row_tiles, visits) * tm * columns
-    moved = weight_reads * gemm.k * gemm.n * gemm.matrices * item
-    moved = moved + row_reads * gemm.k * item + total_rows * gemm.n * item
-    memory_us = 1e6 * moved / chip.memory.hbm_bytes_per_s
-    total = np.maximum(step_us, memory_us) + idle_us + start_us
-    return TileTimes(
-        total,
-        {
-            "compute": np.where(step_us >= memory_us, step_us, 0.0),
-            "memory": np.where(step_us >= memory_us, 0.0, memory_us),
-            "idle steps": idle_us,
-            "launch": start_us,
-        },
-    )
-
-
-def _visits(rows: np.ndarray, tile_m: F64) -> F64:
-    """Overlaps of groups and row tiles, for each tile."""
-    ends = np.cumsum(rows)
-    starts = ends - rows
-    some = rows > 0
-    counts = {
-        m: float(((ends[some] - 1) // m - starts[some] // m + 1).sum()) if some.any() else 1.0
-        for m in np.unique(tile_m)
+    here = n / cores  # columns of one core
+    weights = gemm.k * here * gemm.matrices * item
+    passes = 1.0 if tile["rows_outer"] else columns
+    other = rows * (gemm.k * passes + here) * item
+    bytes_per_us = 1e-6 * chip.memory.hbm_bytes_per_s / chip.core.count
+    if tile["rows_outer"] or gemm.k > tile_k:
+        memory_us = (weights + other) / bytes_per_us
+        first_us = weights / columns / bytes_per_us
+    else:
+        # Weights stay while their group's rows pass.
+        starts = np.flatnonzero(np.diff(group, prepend=-1))
+        compute_us = np.add.reduceat(compute_us, starts) if len(starts) else compute_us
+        memory_us = (weights + np.add.reduceat(other, starts)) / bytes_per_us if len(starts) else other
+        first_us = weights / columns / bytes_per_us
+    # Nothing hides the first block, nor the last result.
+    start_us = facts.prologue_cycles / clock + (first_us if len(rows) else 0.0)
+    longer = np.maximum(compute_us, memory_us)
+    bound_by_memory = memory_us > compute_us
+    return {
+        "compute": float(longer[~bound_by_memory].sum()),
+        "memory": float(longer[bound_by_memory].sum()),
+        "launch": float(start_us),
     }
-    return np.array([counts[m] for m in tile_m])
+
+
+def _visits(sizes: np.ndarray, tile_m: int) -> tuple[F64, F64]:
+    """Group of each visit, and its rows: those of earlier groups that share its first block of eight included."""
+    ends = np.cumsum(sizes)
+    base = (ends - sizes) // _SUBLANES * _SUBLANES
+    counts = np.where(sizes > 0, -((base - ends) // tile_m), 0)
+    group = np.repeat(np.arange(len(sizes)), counts)
+    place = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return group, np.minimum(ends[group] - base[group] - place * tile_m, tile_m).astype(float)

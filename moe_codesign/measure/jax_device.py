@@ -10,8 +10,8 @@ import numpy as np
 
 from moe_codesign.measure.job import Inputs, Tiles
 from moe_codesign.measure.protocol import F64
-from moe_kernels.pallas.fused_moe import moe_experts
-from moe_kernels.tile import PallasTile
+from moe_kernels.pallas.layer import Tile, moe_experts
+from moe_kernels.tile import BlockedTile, PallasTile, Value
 
 
 class JaxDevice:
@@ -51,10 +51,13 @@ class JaxDevice:
             token,
             self._arrays["pair_weight"],
             sizes,
-            tile_up=PallasTile.from_dict(tiles[0]),
-            tile_down=PallasTile.from_dict(tiles[1]),
+            tile_up=self._tile(tiles[0]),
+            tile_down=self._tile(tiles[1]),
             interpret=self.interpret,
         )
+
+    def _tile(self, values: dict[str, Value]) -> Tile:
+        return BlockedTile.from_dict(values) if self.interpret else PallasTile.from_dict(values)
 
     def run(self, tiles: Tiles, routing: int) -> F64:
         return np.asarray(self._call(tiles, routing), dtype=np.float64)

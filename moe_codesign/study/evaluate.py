@@ -16,7 +16,7 @@ from moe_codesign.study.space import Space
 from moe_codesign.timing import Timing
 from moe_codesign.workload import RankWork, Workload, rank_work
 from moe_kernels.kernel import Kernel
-from moe_kernels.tile import PallasTile, TileConfig
+from moe_kernels.tile import BlockedTile, TileConfig
 
 Tiles = tuple[TileConfig, TileConfig]
 
@@ -195,6 +195,6 @@ def _host_cost(tile: TileConfig, rows: Sequence[int], k: int, n: int) -> tuple[f
 
     In interpret mode each step copies its blocks, which costs far more than the multiplication.
     """
-    assert isinstance(tile, PallasTile)
+    assert isinstance(tile, BlockedTile)
     visits = sum(-(-int(r) // tile.tile_m) for r in rows if r)
     return visits * -(-k // tile.tile_k) * -(-n // tile.tile_n), visits * tile.tile_m

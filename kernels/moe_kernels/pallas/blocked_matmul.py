@@ -1,4 +1,4 @@
-"""Grouped matmul over expert-sorted rows, in Pallas for TPU.
+"""Grouped matmul over expert-sorted rows on a plain grid of blocks: what the host runs, through XLA.
 
 ``lhs`` [M, K] holds rows in group order, each weight [G, K, N]; group g owns rows offsets[g] .. offsets[g+1].
 Any group sizes: empty ones, ones that are no multiple of the tile. ``gate_up`` multiplies by two weights and
@@ -121,7 +121,7 @@ def visit_matmul(
     tile: BlockedTile,
     interpret: bool = False,
 ) -> jax.Array:
-    """The kernel over planned visits; see :func:`grouped_matmul`. A tile larger than the problem is cut to it."""
+    """The kernel over planned visits; see :func:`blocked_matmul`. A tile larger than the problem is cut to it."""
     num_rows, depth = lhs.shape
     columns = weights[0].shape[2]
     tile_m, tile_k, tile_n = min(tile.tile_m, num_rows), min(tile.tile_k, depth), min(tile.tile_n, columns)
@@ -155,12 +155,12 @@ def visit_matmul(
         # Column tiles are independent: chips with two cores share them out.
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary", "arbitrary")),
         interpret=interpret,
-        name="grouped_matmul",
+        name="blocked_matmul",
     )(*visits, lhs, *weights)
 
 
 @functools.partial(jax.jit, static_argnames=("op", "tile", "interpret"))
-def grouped_matmul(
+def blocked_matmul(
     lhs: jax.Array,
     weights: tuple[jax.Array, ...],
     group_sizes: jax.Array,
@@ -186,35 +186,9 @@ def grouped_matmul(
     return visit_matmul(visits, lhs, *weights, op=op, tile=tile, interpret=interpret)
 
 
-def probe(op: Op, tile: BlockedTile, num_visits: int, depth_tiles: int) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
-    """The kernel on the smallest problem with that many visits and depth tiles, for compiling ahead of time.
-
-    One column tile; the cost of a visit is what one more visit adds. Returns the function and its arguments.
-    """
-    groups = 2
-    num_weights = 2 if op == "gate_up" else 1
-
-    def run(group: Any, row_tile: Any, offsets: Any, count: Any, lhs: Any, *weights: Any) -> jax.Array:
-        return visit_matmul((group, row_tile, offsets, count), lhs, *weights, op=op, tile=tile)
-
-    def array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    depth = tile.tile_k * depth_tiles
-    arguments = [
-        array(num_visits, dtype=jnp.int32),
-        array(num_visits, dtype=jnp.int32),
-        array(groups + 1, dtype=jnp.int32),
-        array(1, dtype=jnp.int32),
-        array(tile.tile_m * num_visits, depth),
-        *(array(groups, depth, tile.tile_n) for _ in range(num_weights)),
-    ]
-    return run, arguments
-
-
 def _refuses(problem: Problem, tile: BlockedTile, target: str | None) -> str | None:
     if problem.dtype != "bfloat16":
-        return f"dtype {problem.dtype} is not supported by pallas.grouped_matmul; use bfloat16"
+        return f"dtype {problem.dtype} is not supported by pallas.blocked_matmul; use bfloat16"
     if tile.tile_m % 16:
         return f"tile_m = {tile.tile_m} is no multiple of 16, the bfloat16 sublane tile"
     for field in ("tile_k", "tile_n"):
@@ -229,7 +203,7 @@ def _default_tile(problem: Problem, rows_per_group: float, target: str | None) -
 
 
 KERNEL = Kernel(
-    name="pallas.grouped_matmul",
+    name="pallas.blocked_matmul",
     tile_type=BlockedTile,
     tile_spaces={"grid": {"tile_m": (16, 64, 128, 256), "tile_k": (512, 768, 1024), "tile_n": (256, 512, 768)}},
     launch_fields=frozenset(),
@@ -237,5 +211,6 @@ KERNEL = Kernel(
     refuses=_refuses,
     default_tile=_default_tile,
     sources=(Path(__file__),),
-    build=probe,
+    build=None,
+    on_host=True,
 )

@@ -33,11 +33,13 @@ from moe_kernels.pallas.visits import SUBLANES, Visits, plan_visits
 from moe_kernels.tile import PallasTile
 
 LANES = 128
+ACTIVATION_OF: dict[Op, str] = {"gate_up": "swiglu", "up": "relu2", "down": "none"}
+"""What the tool's layers apply."""
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What one compiled form depends on. ``rows``, ``fresh``: see :func:`visit_matmul`."""
+    """What one compiled form depends on. ``rows``, ``copies``: see :func:`visit_matmul`."""
 
     tile: PallasTile
     k: int
@@ -47,7 +49,7 @@ class _Form:
     transposed: bool
     scale_rows: int
     rows: int | None
-    fresh: bool | None
+    copies: bool
 
     @property
     def tile_k(self) -> int:
@@ -153,13 +155,15 @@ def _kernel(*args: Any, form: _Form) -> None:
     fresh = jnp.asarray(True)
     if form.keeps_weights:
         fresh = (visit == 0) | (visits.rank[visit] != visits.rank[jnp.maximum(visit - 1, 0)])
-    fresh_known = form.fresh if form.keeps_weights else True
+    fresh_known = True if form.rows is not None or not form.keeps_weights else None
 
     def weights_number(unit: Any) -> Any:
         pair = unit * per_core + column if tile.rows_outer else column * units + unit
         return pair * depth + k
 
     def copy_weights(number: Any, *, start: bool) -> None:
+        if not form.copies:
+            return
         pair, at_k = lax.div(number, depth), lax.rem(number, depth)
         if tile.rows_outer:
             at_unit, at_column = lax.div(pair, per_core), lax.rem(pair, per_core)
@@ -170,6 +174,8 @@ def _kernel(*args: Any, form: _Form) -> None:
         _copy_weights(refs, form, group, core * per_core + at_column, at_k, slot, start=start)
 
     def copy_rows(number: Any, *, start: bool) -> None:
+        if not form.copies:
+            return
         at_visit = number if tile.rows_outer else lax.rem(number, num_visits)
         _copy_rows(refs, form, at_visit, lax.rem(number, tile.row_buffers), start=start)
 
@@ -261,9 +267,10 @@ def _copy_weights(refs: _Refs, form: _Form, group: Any, n: Any, k: Any, slot: An
         _cut(k, form.tile_k, form.k, LANES if form.transposed else SUBLANES, move_block)
         if form.scale_rows:
             blocks = refs.scale_buf.shape[2]
+            first = k * blocks if form.scale_rows > 1 else 0
             for matrix in range(form.matrices):
                 _move(
-                    refs.scale.at[matrix, group, pl.ds(k * blocks, blocks), :, pl.ds(at_n, columns)],
+                    refs.scale.at[matrix, group, pl.ds(first, blocks), :, pl.ds(at_n, columns)],
                     refs.scale_buf.at[slot, matrix, :, :, pl.ds(0, columns)],
                     refs.weights_sem.at[slot],
                     start=start,
@@ -314,8 +321,7 @@ def _compute(refs: _Refs, form: _Form, at: _Place, rows_slot: Any, slot: Any, nu
     @_when(last_k, True if depth == 1 else None)
     def _store() -> None:
         whole = lax.div(rows, SUBLANES) if form.rows is None else rows // SUBLANES
-        shared = pl.multiple_of(jnp.minimum(whole * SUBLANES, tile.tile_m - SUBLANES), SUBLANES)
-        refs.carry[_carry_slot(form, at)] = refs.out_buf[out_slot, pl.ds(shared, SUBLANES)].astype(jnp.float32)
+        _keep_shared(refs, form, at, out_slot, whole)
         if form.rows is None:
             # Nobody comes after the last visit to complete its last block.
             whole = jnp.where(at.visit == num_visits - 1, lax.div(rows + (SUBLANES - 1), SUBLANES), whole)
@@ -333,11 +339,22 @@ def _compute(refs: _Refs, form: _Form, at: _Place, rows_slot: Any, slot: Any, nu
             pl.when(results >= 1)(lambda: _wait_out(refs, form, 1 - out_slot))
 
 
+def _keep_shared(refs: _Refs, form: _Form, at: _Place, slot: Any, whole: Any) -> None:
+    """Carry the eight rows after the ``whole`` blocks of eight: the next visit's group shares them."""
+    # Loads of 16-bit rows start at whole pairs of blocks (tpu7x keeps VMEM in tiles of 16 rows).
+    pair = jnp.minimum(whole // 2, form.tile.tile_m // (2 * SUBLANES) - 1)
+    rows = refs.out_buf[slot, pl.ds(pl.multiple_of(pair * 2 * SUBLANES, 2 * SUBLANES), 2 * SUBLANES)]
+    rows = rows.astype(jnp.float32)
+    refs.carry[_carry_slot(form, at)] = jnp.where(whole % 2 == 1, rows[SUBLANES:], rows[:SUBLANES])
+
+
 def _carry_slot(form: _Form, at: _Place) -> Any:
     return at.column if form.tile.rows_outer else 0
 
 
 def _copy_out(refs: _Refs, form: _Form, slot: Any, first: Any, blocks: Any, n: Any, *, start: bool) -> None:
+    if not form.copies:
+        return
     count = blocks * SUBLANES
     count = count if isinstance(count, int) else pl.multiple_of(count, SUBLANES)
 
@@ -425,25 +442,24 @@ def visit_matmul(
     scale: jax.Array | None = None,
     num_visits: Any = None,
     fixed_rows: int | None = None,
-    fixed_fresh: bool | None = None,
+    copies: bool = True,
     interpret: Any = False,
 ) -> jax.Array:
     """The kernel over planned visits; arguments as :func:`grouped_matmul`.
 
     Args:
         num_visits: of the grid, default the plan's own count.
-        fixed_rows, fixed_fresh: what an analysis may fix, that else only the device knows: the rows of every visit,
-            and whether every visit (or none) has a new group.
+        fixed_rows: of every visit, each of a new group: what an analysis may fix, and else only the device knows.
+        copies: false leaves them out, for an analysis of what is computed.
     """
     num_rows, k = rows.shape
     n = weights[0].shape[1 if transposed else 2]
     scale_rows = 0 if scale is None else scale.shape[2]
     # A tile larger than the problem is cut to it.
-    rows_there = -(-num_rows // SUBLANES) * SUBLANES
-    tile_m = min(tile.tile_m, rows_there)
+    tile_m = min(tile.tile_m, _tallest(num_rows))
     cut = {**tile.as_dict(), "tile_m": tile_m, "bucket_m": min(tile.bucket_m, tile_m)}
     form = _Form(
-        PallasTile.from_dict(cut), k, n, len(weights), activation, transposed, scale_rows, fixed_rows, fixed_fresh
+        PallasTile.from_dict(cut), k, n, len(weights), activation, transposed, scale_rows, fixed_rows, copies
     )
     tile_k, tile_n, depth = form.tile_k, form.tile_n, form.depth_tiles
     if scale_rows > 1 and (k % tile_k or scale_rows % depth):
@@ -487,10 +503,17 @@ def visit_matmul(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary", "arbitrary"),
             vmem_limit_bytes=_vmem_limit(),
+            # Every place is known to exist (tests run with checked bounds); checks are a tenth of a short step.
+            disable_bounds_checks=True,
         ),
         interpret=interpret,
         name="grouped_matmul",
     )(*visits, rows, *weights, *(() if scale is None else (scale,)))
+
+
+def _tallest(num_rows: int) -> int:
+    """The tile_m that holds all rows."""
+    return -(-num_rows // (2 * SUBLANES)) * 2 * SUBLANES
 
 
 def _vmem_limit() -> int | None:
@@ -537,10 +560,140 @@ def grouped_matmul(
     if (activation in GATED) != (len(weights) == 2):
         raise ValueError(f"activation {activation!r} takes {2 if activation in GATED else 1} weights, not {len(weights)}")
     num_rows = rows.shape[0]
-    visits = plan_visits(group_sizes, num_rows, min(tile.tile_m, -(-num_rows // SUBLANES) * SUBLANES))
+    if num_rows < SUBLANES:
+        # So few rows lie in memory tiles of their own number.
+        rows = jnp.pad(rows, ((0, SUBLANES - num_rows), (0, 0)))
+    visits = plan_visits(group_sizes, rows.shape[0], min(tile.tile_m, _tallest(rows.shape[0])))
     out = visit_matmul(
         visits, rows, *weights, tile=tile, activation=activation, transposed=transposed, scale=scale, interpret=interpret
     )
+    out = out[:num_rows]
     if zero_rest:
         out = jnp.where(jnp.arange(num_rows)[:, None] < group_sizes.sum(), out, 0)
     return out
+
+
+class Probe(NamedTuple):
+    """A small problem whose compiled form an analysis reads: visits of so many rows and one column tile, K deep."""
+
+    visits: int
+    rows: int
+    k: int
+    copies: bool
+    function: Callable[..., jax.Array]
+    arguments: list[jax.ShapeDtypeStruct]
+
+
+def probe(op: Op, tile: PallasTile, num_visits: int, rows: int, k: int, *, copies: bool = False) -> Probe:
+    """The kernel on ``num_visits`` visits of ``rows`` rows and one column tile, K deep, with its copies or not."""
+    matrices = 2 if op == "gate_up" else 1
+    fields = len(Visits._fields)
+
+    def run(*args: Any) -> jax.Array:
+        return visit_matmul(
+            Visits(*args[:fields]), args[fields], *args[fields + 1 :], tile=tile, activation=ACTIVATION_OF[op],
+            num_visits=num_visits, fixed_rows=rows, copies=copies,
+        )  # fmt: skip
+
+    def array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    plan = [array(2 if name == "counts" else num_visits, dtype=jnp.int32) for name in Visits._fields]
+    weights = [array(num_visits, k, tile.tile_n) for _ in range(matrices)]
+    arguments = [*plan, array(tile.tile_m * num_visits, k), *weights]
+    return Probe(num_visits, rows, k, copies, run, arguments)
+
+
+def probe_depths(tile: PallasTile) -> tuple[int, int]:
+    """Two depths K between which a step's cycles grow by a straight line: both whole, or both in several tiles."""
+    return (1024, 2048) if tile.tile_k >= _WHOLE else (2 * tile.tile_k, 4 * tile.tile_k)
+
+
+def _probes(op: Op, tile: PallasTile) -> list[Probe]:
+    few, many = min(tile.bucket_m, tile.tile_m), tile.tile_m
+    short, long = probe_depths(tile)
+    cases = [(4, few, short), *((8, rows, k) for k in (short, long) for rows in dict.fromkeys((few, many)))]
+    return [*(probe(op, tile, *case) for case in cases), probe(op, tile, 8, many, long, copies=True)]
+
+
+def _refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | None:
+    if problem.dtype != "bfloat16":
+        return f"dtype {problem.dtype} is not supported by pallas.grouped_matmul; use bfloat16"
+    for field in ("tile_m", "bucket_m"):
+        if getattr(tile, field) % 16:
+            return f"{field} = {getattr(tile, field)} is no multiple of 16, the bfloat16 sublane tile"
+    for field in ("tile_k", "tile_n"):
+        if getattr(tile, field) % LANES:
+            return f"{field} = {getattr(tile, field)} is no multiple of {LANES}, the lane count"
+    for field in ("weight_buffers", "row_buffers"):
+        if getattr(tile, field) < 2:
+            return f"{field} = 1 leaves nothing to copy into while one is in use; use 2 or more"
+    if tile.cores > 1 and target is not None and not target.startswith(("v4", "v5p")):
+        return f"cores = {tile.cores}: a device of {target} has one core; use 1"
+    for name, size in (("K", problem.k), ("N", problem.n)):
+        if size is not None and size % SUBLANES:
+            return f"{name} = {size} is no multiple of {SUBLANES}; pad it"
+    if target is not None:
+        needs, has = vmem_bytes(problem, tile), _VMEM_MIB[target.split(":")[0]] << 20
+        if needs > has:
+            return f"VMEM: its buffers need {needs} bytes of the {has} a core of {target} has; use smaller tiles"
+    return None
+
+
+def vmem_bytes(problem: Problem, tile: PallasTile) -> int:
+    """Of the buffers of one core, where K is not known at their least."""
+    k = tile.tile_k if problem.k is None and tile.tile_k < _WHOLE else problem.k or LANES
+    tile_k, tile_n = min(tile.tile_k, k), min(tile.tile_n, problem.n or tile.tile_n)
+    depth, matrices = -(-k // tile_k), 2 if problem.op == "gate_up" else 1
+    lanes_k, lanes_n = (-(-size // LANES) * LANES for size in (tile_k, tile_n))
+    carried = -(-problem.n // tile_n) if tile.rows_outer and problem.n else 1
+    wide = 2 * (
+        tile.row_buffers * depth * tile.tile_m * lanes_k
+        + tile.weight_buffers * matrices * tile_k * lanes_n
+        + 2 * tile.tile_m * lanes_n
+    )
+    return wide + 4 * SUBLANES * carried * lanes_n + (4 * matrices * tile.tile_m * lanes_n if depth > 1 else 0)
+
+
+def _default_tile(problem: Problem, rows_per_group: float, target: str | None) -> PallasTile:
+    """An untuned user's tile: a visit holds a whole group up to 512 rows, and the weights' block about 4 MiB."""
+    rows = min(max(16, -(-int(1.25 * rows_per_group + SUBLANES) // 16) * 16), 512)
+    k = problem.k or 4096
+    columns = max(LANES, min(1024, (4 << 20) // (2 * k) // LANES * LANES))
+    cores = 2 if target is not None and target.startswith("v5p") else 1
+    while True:
+        tile = PallasTile(
+            tile_m=rows, tile_k=_WHOLE, tile_n=columns, bucket_m=min(rows, 128), rows_outer=rows < 512, cores=cores
+        )
+        if target is None or columns == LANES or _refuses(problem, tile, target) is None:
+            return tile
+        columns = max(LANES, columns // 2 // LANES * LANES)
+
+
+_WHOLE = 16384
+"""A tile_k that no catalogue model's K exceeds: the whole depth in one step."""
+_VMEM_MIB = {"v4": 16, "v5e": 128, "v5p": 64, "v6e": 128, "tpu7x": 64}
+"""Of a core (JAX source, jax/_src/pallas/mosaic/tpu_info.py, vmem_capacity_bytes)."""
+
+KERNEL = Kernel(
+    name="pallas.grouped_matmul",
+    tile_type=PallasTile,
+    tile_spaces={
+        "whole depth": {
+            # 640: all of a group of 512 on average, in one visit.
+            "tile_m": (16, 32, 64, 128, 256, 512, 640, 1024),
+            "tile_k": (_WHOLE,),
+            "tile_n": (128, 256, 512),
+            "bucket_m": (128,),
+            "rows_outer": (False, True),
+            "cores": (1, 2),
+        },
+    },
+    # Copies and their order cost a step the same few bundles whatever they are: read once.
+    launch_fields=frozenset({"weight_buffers", "row_buffers", "rows_outer", "cores"}),
+    dtypes=("bfloat16",),
+    refuses=_refuses,
+    default_tile=_default_tile,
+    sources=tuple(Path(__file__).parent / f"{name}.py" for name in ("grouped_matmul", "visits", "activation")),
+    build=_probes,
+)
