@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     jobs = parser.parse_args().jobs
     cache = ArtifactCache()
-    rule: dict[str, dict[str, dict[str, list[dict[str, int | bool]]]]] = {}
+    rule: dict[str, dict[str, dict[str, list[dict[str, int | bool]]]]] = json.loads(OUT.read_text())["tiles"]
     for chip_name in CHIPS:
         chip = load_chip(chip_name)
         by_width = rule.setdefault(family(chip.target), {})

@@ -13,6 +13,8 @@ from moe_codesign.auditing import AuditRow, audit_shape
 from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
+from moe_codesign.compiler.function import CompiledFunction
+from moe_codesign.compiler.function import compile_function as compiled_function
 from moe_codesign.cost.estimate import default_tiles
 from moe_codesign.cost.problem import Bound, layer_bound
 from moe_codesign.cost.table import Tables, kernel_for
@@ -205,6 +207,8 @@ def compile_kernel(
             configs[op] = one.tile_type.from_dict({**default.as_dict(), **(tile or {})})
         except ValueError as error:
             raise UserError(f"tile: {error}") from None
+    if one.build is None:
+        raise UserError(f"kernel {kernel} runs on the host alone", mend="there is nothing to compile ahead of time")
     requests = {
         op: request
         for op, config in configs.items()
@@ -215,6 +219,22 @@ def compile_kernel(
         Compiled(artifacts[request], unlaunchable(artifacts[request], configs[op], found))
         for op, request in requests.items()
     ]
+
+
+def compile_function(function: str, arguments: str, chip: str) -> CompiledFunction:
+    """What a TPU's compiler makes of any JAX function.
+
+    Args:
+        function: ``module:callable``.
+        arguments: types and shapes, as in ``bfloat16[512,2048] int32[8]``.
+
+    Raises:
+        UserError: unknown chip, one that is no TPU, or a function or arguments that cannot be read.
+    """
+    found = load_chip(chip)
+    if found.backend != "pallas" or found.target is None:
+        raise UserError(f"chip {found.name} takes no JAX functions", mend="name a TPU, as tpu_v6e")
+    return compiled_function(function, arguments, found.target)
 
 
 def _named_kernel(name: str) -> Kernel:
@@ -334,6 +354,7 @@ __all__ = [
     "Space",
     "audit",
     "bench",
+    "compile_function",
     "compile_kernel",
     "find_model",
     "load_space",

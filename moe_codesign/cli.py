@@ -268,21 +268,45 @@ def predict(problems: Path, out: Path, jobs: int, as_json: bool) -> None:
 
 
 @cli.command("compile")
-@click.option("--kernel", required=True, help="See `moe-codesign list kernels`.")
+@click.option("--kernel", help="See `moe-codesign list kernels`.")
+@click.option("--function", "function", help="A JAX function of your own, as module:callable, for a TPU.")
+@click.option("--arguments", help="Its arguments' types and shapes: 'bfloat16[512,2048] int32[8]'.")
 @click.option("--chip", required=True)
 @click.option("--tile", type=_Fields(), help="Fields to change from the kernel's default tile.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="Of weights and activations.")
 @_JOBS
 @_JSON
-def compile_(kernel: str, chip: str, tile: dict[str, int | bool] | None, dtype: str, jobs: int, as_json: bool) -> None:
-    """Show what the chip's compiler made of a kernel.
+def compile_(
+    kernel: str | None,
+    function: str | None,
+    arguments: str | None,
+    chip: str,
+    tile: dict[str, int | bool] | None,
+    dtype: str,
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Show what the chip's compiler made of a kernel, or of any JAX function.
 
     \b
     Example: moe-codesign compile --kernel triton.grouped_gemm --chip h100_sxm --tile block_m=64,block_n=256
+             moe-codesign compile --chip tpu_v6e --function jax.numpy:dot --arguments 'bf16[512,1024] bf16[1024,512]'
     """
     from moe_codesign import api
-    from moe_codesign.reports.terminal import print_compiled
+    from moe_codesign.reports.terminal import print_compiled, print_function
 
+    if (kernel is None) == (function is None) or (function is None) != (arguments is None):
+        raise UserError("compile takes a kernel or a function", mend="give --kernel, or --function and --arguments")
+    if function is not None and arguments is not None:
+        found = api.compile_function(function, arguments, chip)
+        if as_json:
+            _emit(found)
+        else:
+            print_function(_console(), function, chip, found)
+        if found.refused:
+            sys.exit(1)
+        return
+    assert kernel is not None
     with _progress() as bar:
         compiled = api.compile_kernel(kernel, chip, tile=tile, dtype=dtype, jobs=jobs, compiling=bar("compile"))
     if as_json:

@@ -18,8 +18,6 @@ _SPILL = re.compile(r"(?:vst|sst) \[[vs]mem:\[#allocation\d+_spill")
 _CYCLES = re.compile(r"estimated_cycles:\s*(\d+)")
 _VMEM = re.compile(r"[Ss]coped allocation with size ([\d.]+\w) and limit ([\d.]+\w)")
 
-GRANULE_BYTES = 32
-"""Of a DMA's size in the listing (a copy of 256 x 1024 bfloat16 says 16384)."""
 _PSEUDO = ("inlined_call_operand", "int_to_ptr", "sphi", "custom", "control")
 """Words of the listing that no unit executes."""
 
@@ -32,7 +30,7 @@ def unit_of(opcode: str) -> str | None:
         return "matrix"
     if opcode.startswith("vpop"):
         return "matrix result" if ".mr" in opcode else "transcendental"
-    if opcode.startswith("dma") or opcode.startswith("vsync"):
+    if opcode.startswith(("dma", "vsync")):
         return "copies"
     if opcode.startswith("vld"):
         return "vector load"
@@ -41,7 +39,12 @@ def unit_of(opcode: str) -> str | None:
     return "vector" if opcode.startswith("v") else "scalar"
 
 
-def read_program(folder: Path, name: str) -> ProgramFacts:
+def granule_bytes(target: str) -> int:
+    """Of a DMA's size in the listing: read off copies of known size (a test compiles one for each TPU)."""
+    return 64 if target.startswith("tpu7x") else 32
+
+
+def read_program(folder: Path, name: str, target: str) -> ProgramFacts:
     """What the kernel ``name``'s final program holds.
 
     Raises:
@@ -49,12 +52,27 @@ def read_program(folder: Path, name: str) -> ProgramFacts:
     """
     for path in folder.glob(f"*-{name}*final_bundles.txt"):
         if "schedule-analysis" not in path.name:
-            return parse_program(path.read_text())
+            return parse_program(path.read_text(), granule_bytes(target))
     raise FileNotFoundError(f"no final bundles of {name}")
 
 
-def parse_program(text: str) -> ProgramFacts:
-    """Of one listing."""
+def read_programs(folder: Path, target: str) -> dict[str, tuple[int | None, ProgramFacts]]:
+    """Static cycles (where the compiler counted) and program of every kernel and fusion that was compiled."""
+    found = {}
+    for path in sorted(folder.glob("*final_bundles.txt")):
+        name = re.sub(r"^\d+-|-\d+-final_bundles$", "", path.stem)
+        if "schedule-analysis" in name or name.startswith(("TLP", "<")):  # the compiler's own frame
+            continue
+        try:
+            cycles = read_cycles(folder, name)
+        except FileNotFoundError:
+            cycles = None
+        found[name] = (cycles, parse_program(path.read_text(), granule_bytes(target)))
+    return found
+
+
+def parse_program(text: str, granule: int) -> ProgramFacts:
+    """Of one listing, whose copies are counted in granules of so many bytes."""
     opcodes, slots, by_unit = Counter[str](), Counter[str](), Counter[str]()
     widest: dict[str, int] = {}
     regions: list[tuple[int, int, list[str], Counter[str]]] = []
@@ -93,7 +111,7 @@ def parse_program(text: str) -> ProgramFacts:
         instructions=dict(opcodes.most_common()),
         matrix_by_unit=dict(sorted(by_unit.items())),
         spills=spills,
-        dma_bytes=granules * GRANULE_BYTES,
+        dma_bytes=granules * granule,
         dynamic_dmas=dynamic,
         regions=[
             RegionFacts(start=start, bundles=count.pop("bundles"), loops=loops, conditional=bool(inside), slots=count)

@@ -17,8 +17,12 @@ from moe_codesign.compiler.llo import read_cycles, read_program, refusal
 _NAME = "grouped_matmul"
 
 
-def prepare_process() -> Path:
-    """Set libtpu's flags for this process and return its dump folder. Call before jax is imported."""
+def prepare_process(*, profile: bool = True) -> Path:
+    """Set libtpu's flags for this process and return its dump folder. Call before jax is imported.
+
+    Args:
+        profile: have static cycles counted, on which libtpu aborts where a grid's size is not known.
+    """
     folder = Path(tempfile.mkdtemp(prefix="moe-codesign-llo-"))
     os.environ |= {
         "JAX_PLATFORMS": "cpu",
@@ -31,8 +35,8 @@ def prepare_process() -> Path:
         "LIBTPU_INIT_ARGS": (
             f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true "
             # Without the pattern every pass of every program is dumped: hundreds of megabytes.
-            "--xla_jf_dump_llo_pass_label_regex=final_bundles "
-            f"--xla_jf_dump_static_llo_profile_to={folder}"
+            "--xla_jf_dump_llo_pass_label_regex=final_bundles"
+            + (f" --xla_jf_dump_static_llo_profile_to={folder}" if profile else "")
         ),
     }
     return folder
@@ -72,8 +76,8 @@ def analyse(
     """
     _empty(folder)
     try:
-        _compile(target, function, arguments)
-        return read_cycles(folder, name), read_program(folder, name)
+        compile_for(target, function, arguments)
+        return read_cycles(folder, name), read_program(folder, name, target)
     finally:
         _empty(folder)
 
@@ -111,7 +115,8 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _compile(target: str, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+def compile_for(target: str, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    """Compile a function of arrays for a TPU topology. Raises what the compiler raises."""
     import jax
     from jax.experimental import topologies
     from jax.sharding import AbstractDevice, AbstractMesh, SingleDeviceSharding, use_abstract_mesh

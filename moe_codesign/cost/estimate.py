@@ -164,7 +164,7 @@ def _compose(
     latency = max(total, bound.us)
     low, high = (gpu if chip.backend == "triton" else tpu).INTERVAL
     notes = []
-    for gemm, table, row in chosen:
+    for gemm, _, _ in chosen:
         # Rows of operands of K elements; rows of results are of N in 16 bits.
         aligned = 128 // FORMATS[gemm.dtype].weight_bits if chip.backend == "triton" else 1
         if gemm.k % aligned or (aligned > 1 and gemm.n % 8):

@@ -11,9 +11,13 @@ devices where each is one (tpu7x).
 """
 
 from collections.abc import Set
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from moe_codesign.chips import Chip
+from moe_codesign.compiler.artifact import Artifact
 from moe_codesign.cost.gpu import TileTimes
 from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.table import F64, TileTable
@@ -92,7 +96,7 @@ def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict
     }
 
 
-def _visits(sizes: np.ndarray, tile_m: int) -> tuple[F64, F64]:
+def _visits(sizes: np.ndarray, tile_m: int) -> tuple[npt.NDArray[np.int64], F64]:
     """Group of each visit, and its rows: those of earlier groups that share its first block of eight included."""
     ends = np.cumsum(sizes)
     base = (ends - sizes) // _SUBLANES * _SUBLANES
@@ -100,3 +104,65 @@ def _visits(sizes: np.ndarray, tile_m: int) -> tuple[F64, F64]:
     group = np.repeat(np.arange(len(sizes)), counts)
     place = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
     return group, np.minimum(ends[group] - base[group] - place * tile_m, tile_m).astype(float)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a tile: what each resource takes of it, in the profile's cycles, if nothing else were in its way."""
+
+    rows: int
+    k: int
+    columns: int
+    cycles: dict[str, float]
+
+    @property
+    def longest(self) -> float:
+        return max(self.cycles.values())
+
+    @property
+    def limiter(self) -> str:
+        return max(self.cycles, key=lambda name: self.cycles[name])
+
+    def describe(self) -> str:
+        """Its shape, and how much of its longest the matrix units are at work."""
+        busy = self.cycles["matrix units"] / self.longest
+        return f"{self.rows} rows x {self.k} deep x {self.columns} columns, matrix units at work {busy:.0%} of it"
+
+    @property
+    def advice(self) -> str:
+        """What would help most."""
+        match self.limiter:
+            case "HBM":
+                return "more rows a visit (tile_m), or rows_outer=false where groups have several visits"
+            case "matrix units":
+                return "nothing: they are full"
+        fixed = self.cycles["issue and drain"] - self.cycles["matrix units"]
+        if fixed > 0.1 * self.longest:
+            return "a step with more work for its fixed part: larger tile_n or tile_m, whole depth"
+        return "little: the matrix units are nearly full"
+
+
+def step_of(artifact: Artifact, chip: Chip) -> Step:
+    """A full step of a compiled tile at the depth of its deepest probe, with weights of a new group."""
+    facts, tile = artifact.tpu, artifact.tile
+    assert facts is not None
+    rows, columns = int(tile["tile_m"]), int(tile["tile_n"])
+    k = max(int(name.rstrip("c").split("x")[2]) for name in facts.cycles)
+    matrices = 2 if artifact.op == "gate_up" else 1
+    side = float(chip.core.mxu_dim or 128)
+    clock = (chip.core.profile_cycles_per_ns or 1.0) * 1e9
+    padded = rows * np.ceil(k / side) * side * np.ceil(columns / side) * side * matrices
+    # A unit takes a row a cycle, of 256 two (see the chip files: that is what their peaks need).
+    per_cycle = (chip.core.mxu_count or 1) * side**2 * (2 if side == 256 else 1)
+    item = DTYPE_BYTES[artifact.dtype]
+    moved = (rows * k + k * columns * matrices + rows * columns) * item
+    return Step(
+        rows,
+        k,
+        columns,
+        {
+            "matrix units": padded / per_cycle,
+            "issue and drain": facts.step_cycles(np.ceil(rows / min(int(tile["bucket_m"]), rows)), k),
+            "HBM": moved / (chip.memory.hbm_bytes_per_s / chip.core.count) * clock,
+        },
+    )

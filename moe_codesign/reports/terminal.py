@@ -9,6 +9,9 @@ from rich.table import Table
 
 from moe_codesign.auditing import LOSSES, AuditRow
 from moe_codesign.chips import load_chip
+from moe_codesign.compiler.artifact import ProgramFacts
+from moe_codesign.compiler.function import CompiledFunction
+from moe_codesign.cost.tpu import Step, step_of
 from moe_codesign.reports.rows import ReportRow, report_rows
 from moe_codesign.study.runner import SearchResult
 from moe_codesign.timing import Timing
@@ -124,13 +127,50 @@ def print_compiled(console: Console, chip: str, compiled: Sequence[Any]) -> None
             )
             _print_opcodes(console, gpu.instructions, _GPU_GROUPS)
         if (tpu := artifact.tpu) is not None:
-            console.print(f"  bundles           {tpu.bundles}")
-            console.print(f"  matrix unit       {tpu.matrix_instructions} multiplications")
+            _print_step(console, step_of(artifact, load_chip(chip)))
+            _print_program(console, tpu.program)
+
+
+def print_function(console: Console, function: str, chip: str, found: CompiledFunction) -> None:
+    """Every kernel of a compiled function, longest first."""
+    console.print(f"{function} on {chip}", highlight=False)
+    for text in (found.refused, found.note):
+        if text:
+            console.print(f"  {text}", highlight=False)
+    for kernel in found.kernels:
+        cycles = "not counted" if kernel.cycles is None else f"{kernel.cycles}"
+        console.print(f"{kernel.name}\n  static cycles     {cycles}", highlight=False)
+        _print_program(console, kernel.program)
+
+
+def _print_step(console: Console, step: Step) -> None:
+    console.print(f"  a step            {step.describe()}", highlight=False)
+    for name, cycles in sorted(step.cycles.items(), key=lambda item: -item[1]):
+        console.print(f"    {name:<18}{cycles:8.0f} cycles  {'#' * round(40 * cycles / step.longest)}", highlight=False)
+    console.print(f"  what fills it     {step.limiter}; {step.advice}", highlight=False, soft_wrap=True)
+
+
+def _print_program(console: Console, program: ProgramFacts) -> None:
+    console.print(
+        f"  program           {program.bundles} bundles, {program.spills} spills, {program.dma_bytes} bytes of copies "
+        f"of known size, {program.dynamic_dmas} copies of other sizes",
+        highlight=False,
+    )
+    for unit, count in sorted(program.slots.items(), key=lambda item: -item[1]):
+        console.print(
+            f"    {unit:<18}{count:8} in {program.bundles} bundles, at most {program.widest[unit]} in one",
+            highlight=False,
+        )
+    for region in program.regions:
+        if region.bundles >= program.bundles / 20:
+            where = "once" if region.loops == 0 else f"in {region.loops} loops" if region.loops > 1 else "in the loop"
+            slots = ", ".join(f"{n} {unit}" for unit, n in sorted(region.slots.items(), key=lambda item: -item[1])[:4])
             console.print(
-                f"  static cycles     {tpu.visit_cycles:.0f} a visit of one depth tile; of d: "
-                f"{tpu.edge_cycles:.0f} + d x {tpu.step_cycles:.0f}"
+                f"    from {region.start:<6} {region.bundles:6} bundles {where}"
+                f"{', on a condition' if region.conditional else ''}: {slots}",
+                highlight=False,
+                soft_wrap=True,
             )
-            _print_opcodes(console, tpu.instructions, _TPU_GROUPS)
 
 
 _GPU_GROUPS = {
@@ -144,7 +184,6 @@ _GPU_GROUPS = {
     "tensor memory": ("LDTM", "STTM"),
     "atomics": ("RED", "ATOM", "atomic"),
 }
-_TPU_GROUPS = {"matrix": ("vmatmul", "vmatpush", "vmatprep"), "loads and stores": ("vld", "vst"), "DMA": ("dma",)}
 
 
 def _print_opcodes(console: Console, counts: dict[str, int], groups: dict[str, tuple[str, ...]]) -> None:

@@ -46,9 +46,9 @@ def test_tpu_dump(tmp_path: Path) -> None:
         " 0x2 : { %3 = vld [x] }\nend\n"
     )
     (tmp_path / "mm.1_TPU_static_llo_profile.textproto").write_text("a { estimated_cycles: 1234 }")
-    bundles, opcodes = read_program(tmp_path, "mm")
-    assert bundles == 2
-    assert opcodes == {"vst": 1, "vmatmul.mubr": 1, "vld": 1}
+    program = read_program(tmp_path, "mm", "v6e:2x2")
+    assert program.bundles == 2
+    assert program.instructions == {"vst": 1, "vmatmul.mubr.bf16.gmra.mrb": 1, "vld": 1}
     assert read_cycles(tmp_path, "mm") == 1234
     with pytest.raises(FileNotFoundError):
         read_cycles(tmp_path, "other")

@@ -1,4 +1,6 @@
-"""Numerics of the Pallas kernel against float64, in interpret mode."""
+"""Numerics of the TPU's grouped matmul against float64."""
+
+import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,101 +9,204 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_kernels import reference
-from moe_kernels.pallas.fused_moe import moe_experts
-from moe_kernels.pallas.grouped_matmul import grouped_matmul, plan_visits, visit_bound
-from moe_kernels.reference import BF16_TOLERANCE
+from moe_kernels.pallas.activation import GATED
+from moe_kernels.pallas.grouped_matmul import grouped_matmul
+from moe_kernels.pallas.layer import moe_experts
+from moe_kernels.pallas.quantize import quantize
+from moe_kernels.pallas.visits import SUBLANES, plan_visits, visit_bound
+from moe_kernels.reference import BF16_TOLERANCE, OUTPUT_TOLERANCE
 from moe_kernels.tile import PallasTile
+from tests.kernels.tpu_interpreter import INTERPRET, f64, no_race, random
 
-TILE = PallasTile(tile_m=16, tile_k=128, tile_n=128)
-
-
-def bf16(rng: np.random.Generator, *shape: int) -> jnp.ndarray:
-    return jnp.asarray(rng.standard_normal(shape) / shape[-2] ** 0.5, jnp.bfloat16)
-
-
-def f64(array: jnp.ndarray) -> np.ndarray:
-    return np.asarray(array, np.float64)
+TILE = PallasTile(tile_m=32, tile_k=256, tile_n=128, bucket_m=16)
+F32_TOLERANCE = 1e-4
+"""float32 products and sums over K of at most 2880: 2**-24 sqrt(K) of a row's rms is 3e-6; 30 times that for the
+largest of many and for an activation's slope. A dropped step or row changes an element by a good part of its rms."""
+TOLERANCE = {jnp.bfloat16: OUTPUT_TOLERANCE["bfloat16"], jnp.float32: F32_TOLERANCE}
 
 
-@pytest.mark.parametrize("op", ["gate_up", "up", "down"])
+def check(
+    sizes: list[int],
+    k: int,
+    n: int,
+    tile: PallasTile,
+    *,
+    rows: int | None = None,
+    activation: str = "none",
+    transposed: bool = False,
+    dtype: type = jnp.bfloat16,
+    seed: int = 0,
+) -> None:
+    rng = np.random.default_rng(seed)
+    lhs = random(rng, rows or sum(sizes), k, dtype=dtype)
+    weights = tuple(random(rng, len(sizes), k, n, dtype=dtype) for _ in range(2 if activation in GATED else 1))
+    given_weights = tuple(w.swapaxes(1, 2) for w in weights) if transposed else weights
+    out = grouped_matmul(
+        lhs, given_weights, jnp.asarray(sizes, jnp.int32), tile=tile, activation=activation, transposed=transposed,
+        interpret=INTERPRET,
+    )  # fmt: skip
+    products = [reference.grouped_gemm(f64(lhs), f64(w), np.array(sizes)) for w in weights]
+    expected = reference.activate(products[0], products[1] if len(products) > 1 else None, activation)
+    expected[sum(sizes) :] = 0.0
+    assert reference.row_error(f64(out), expected) <= TOLERANCE[dtype]
+    assert no_race()
+
+
+SITUATIONS = {
+    "whole tiles": ([32, 32], 128, 128),
+    "boundaries inside a block of eight": ([3, 2, 1, 29, 1, 50, 2], 256, 128),
+    "empty groups": ([0, 0, 40, 0, 0, 7, 0], 256, 384),
+    "one group has all": ([0, 90, 0], 512, 128),
+    "one row": ([0, 1, 0], 384, 128),
+    "one row a group": ([1] * 11, 256, 256),
+    "K in tiles and a tail": ([7, 9, 5, 11, 0, 30], 720, 128),
+    "N in tiles and a tail": ([7, 9, 5, 11, 0, 30], 128, 320),
+    "K and N below a tile": ([20, 13], 200, 72),
+    "no rows at all": ([0, 0], 128, 128),
+}
+
+
+@pytest.mark.parametrize("order", ["weights stay", "rows stay"])
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_matches_float64(situation: str, order: str) -> None:
+    sizes, k, n = SITUATIONS[situation]
+    check(sizes, k, n, dataclasses.replace(TILE, rows_outer=order == "rows stay"), rows=max(sum(sizes), 5))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("activation", ["swiglu", "geglu_tanh", "swiglu_oai", "relu2", "silu", "none"])
+@pytest.mark.parametrize("tile_k", [128, 16384])
+def test_activations(activation: str, dtype: type, tile_k: int) -> None:
+    check([3, 0, 29, 13], 352, 200, dataclasses.replace(TILE, tile_k=tile_k), activation=activation, dtype=dtype)
+
+
 @pytest.mark.parametrize(
-    ("sizes", "k", "n"),
+    "fields",
     [
-        ([16, 16, 32], 128, 128),
-        ([3, 0, 29, 1], 256, 128),
-        ([0, 0, 40, 0], 128, 256),
-        ([7, 9, 5, 11, 0, 30], 200, 136),
-        ([1], 128, 128),
-        ([0, 1, 0], 384, 128),
+        {"weight_buffers": 2},
+        {"weight_buffers": 5, "row_buffers": 4},
+        {"cores": 2},
+        {"cores": 2, "rows_outer": True},
+        {"tile_m": 128, "bucket_m": 32},
+        {"tile_m": 48, "bucket_m": 32},
+        {"tile_k": 16384, "tile_n": 16384},
+        {"tile_k": 16384, "rows_outer": True},
     ],
 )
-def test_matches_float64(op: str, sizes: list[int], k: int, n: int) -> None:
-    rng = np.random.default_rng(0)
-    lhs = bf16(rng, sum(sizes), k) * 8
-    weights = tuple(bf16(rng, len(sizes), k, n) for _ in range(2 if op == "gate_up" else 1))
-    out = grouped_matmul(lhs, weights, jnp.asarray(sizes), op=op, tile=TILE, interpret=True)  # type: ignore[arg-type]
-    products = [reference.grouped_gemm(f64(lhs), f64(w), np.array(sizes)) for w in weights]
-    if op == "gate_up":
-        expected = reference.activate(products[0], products[1])
-    else:
-        expected = reference.activate(products[0], None) if op == "up" else products[0]
-    assert reference.row_error(f64(out), expected) <= BF16_TOLERANCE
+@pytest.mark.parametrize("transposed", [False, True])
+def test_every_tile_field_and_transposed_weights(fields: dict[str, int], transposed: bool) -> None:
+    tile = dataclasses.replace(TILE, **fields)  # type: ignore[arg-type]
+    check([3, 0, 61, 1, 50, 0, 9], 520, 256, tile, transposed=transposed)
 
 
-@settings(deadline=None, max_examples=15)
-@given(sizes=st.lists(st.integers(0, 20), min_size=5, max_size=5).filter(lambda s: sum(s) > 0), seed=st.integers(0, 3))
-def test_any_group_sizes(sizes: list[int], seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    lhs, weight = bf16(rng, sum(sizes), 128), bf16(rng, 5, 128, 128)
-    out = grouped_matmul(lhs, (weight,), jnp.asarray(sizes), op="down", tile=TILE, interpret=True)
-    expected = reference.grouped_gemm(f64(lhs), f64(weight), np.array(sizes))
-    assert reference.row_error(f64(out), expected) <= BF16_TOLERANCE
+@pytest.mark.parametrize(("k", "n"), [(2880, 704), (704, 2880), (1408, 768)])
+@pytest.mark.parametrize("tile_k", [1024, 16384])
+def test_sizes_that_no_tile_divides(k: int, n: int, tile_k: int) -> None:
+    check([30, 0, 5], k, n, PallasTile(tile_m=32, tile_k=tile_k, tile_n=512, bucket_m=16))
 
 
-@settings(deadline=None, max_examples=20)
-@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda s: sum(s) > 0))
-def test_visits_cover_each_row_once(sizes: list[int]) -> None:
-    group, row_tile, offsets, count = (np.asarray(a) for a in plan_visits(jnp.asarray(sizes), sum(sizes), 16))
-    assert count[0] <= len(group) == visit_bound(sum(sizes), len(sizes), 16)
+@settings(deadline=None, max_examples=25)
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=7),
+    spare=st.integers(0, 20),
+    rows_outer=st.booleans(),
+    tile_m=st.sampled_from((16, 32, 64)),
+    seed=st.integers(0, 3),
+)
+def test_any_group_sizes(sizes: list[int], spare: int, rows_outer: bool, tile_m: int, seed: int) -> None:
+    tile = dataclasses.replace(TILE, tile_m=tile_m, rows_outer=rows_outer, tile_k=128)
+    check(sizes, 136, 128, tile, rows=max(sum(sizes) + spare, 1), seed=seed)
+
+
+@settings(deadline=None, max_examples=50)
+@given(sizes=st.lists(st.integers(0, 70), min_size=1, max_size=12), tile_m=st.sampled_from((8, 16, 48)))
+def test_visits_cover_each_row_once(sizes: list[int], tile_m: int) -> None:
+    rows = max(sum(sizes), 1)
+    visits = plan_visits(jnp.asarray(sizes, jnp.int32), rows, tile_m)
+    group, first, begin, end, rank, active, (count, with_rows) = (np.asarray(a) for a in visits)
+    assert count <= len(group) == visit_bound(rows, len(sizes), tile_m)
+    assert list(active[:with_rows]) == [g for g, size in enumerate(sizes) if size]
     covered = []
-    for g, t in zip(group[: count[0]], row_tile[: count[0]], strict=True):
-        covered += [r for r in range(16 * t, 16 * t + 16) if offsets[g] <= r < offsets[g + 1]]
-    assert covered == list(range(sum(sizes)))
-    assert (np.diff(row_tile) >= 0).all(), "a row tile's visits are consecutive: its block stays in VMEM"
+    for v in range(count):
+        assert first[v] % SUBLANES == 0
+        assert first[v] <= begin[v] < end[v] <= first[v] + tile_m
+        assert active[rank[v]] == group[v]
+        covered += [(group[v], row) for row in range(begin[v], end[v])]
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    assert covered == list(zip(owners, range(sum(sizes)), strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "fp8"])
+@pytest.mark.parametrize("block", [None, 128])
+@pytest.mark.parametrize("tile_k", [256, 16384])
+@pytest.mark.parametrize("gated", [True, False])
+def test_eight_bit_weights(dtype: str, block: int | None, tile_k: int, gated: bool) -> None:
+    rng = np.random.default_rng(0)
+    sizes, k, n = [3, 0, 29, 1, 50, 0, 0, 5], 512, 256
+    exact = [random(rng, len(sizes), k, n, dtype=jnp.float32) for _ in range(2 if gated else 1)]
+    rounded = [quantize(w, dtype, block=block) for w in exact]
+    lhs = random(rng, sum(sizes), k)
+    out = grouped_matmul(
+        lhs, tuple(q.values for q in rounded), jnp.asarray(sizes), tile=dataclasses.replace(TILE, tile_k=tile_k),
+        activation="swiglu" if gated else "none", scale=jnp.concatenate([q.scale for q in rounded]),
+        interpret=INTERPRET,
+    )  # fmt: skip
+    wide = [f64(q.values) * np.repeat(f64(q.scale[0, :, :, 0]), k // q.scale.shape[2], axis=1) for q in rounded]
+    for weight, one in zip(exact, wide, strict=True):
+        # A step of int8 is 1/127 of the largest; e4m3 keeps 2**-4 of each value, and less near zero.
+        assert np.abs(one - f64(weight)).max() <= np.abs(f64(weight)).max() * (1 / 127 if dtype == "int8" else 2**-4)
+    products = [reference.grouped_gemm(f64(lhs), w, np.array(sizes)) for w in wide]
+    expected = reference.activate(products[0], products[1]) if gated else products[0]
+    assert reference.row_error(f64(out), expected) <= OUTPUT_TOLERANCE["bfloat16"]
+    assert no_race()
+
+
+def test_the_tolerance_catches_faults() -> None:
+    rng = np.random.default_rng(0)
+    sizes, k, n = np.array([20, 0, 13, 31]), 512, 256
+    lhs, weight = f64(random(rng, sizes.sum(), k)), f64(random(rng, len(sizes), k, n))
+    right = reference.grouped_gemm(lhs, weight, sizes)
+    swapped = right.copy()
+    swapped[20:21] = lhs[20:21] @ weight[0]  # the first row of a group, by the group before it
+    faults = {
+        "a scale": right * 1.125,
+        "a tail of K": reference.grouped_gemm(lhs[:, :-8], weight[:, :-8], sizes),
+        "a row across a boundary": swapped,
+        "a last row": np.concatenate([right[:-1], np.zeros((1, n))]),
+    }
+    for dtype, tolerance in TOLERANCE.items():
+        assert reference.row_error(f64(jnp.asarray(right, dtype)), right) <= tolerance
+        for name, wrong in faults.items():
+            assert not reference.row_error(wrong, right) <= tolerance, (name, dtype)
+
+
+def test_wrong_use_is_told() -> None:
+    rng = np.random.default_rng(0)
+    lhs, weight, sizes = random(rng, 8, 256), random(rng, 2, 256, 128), jnp.asarray([4, 4])
+    with pytest.raises(ValueError, match="takes 2 weights, not 1"):
+        grouped_matmul(lhs, (weight,), sizes, tile=TILE, activation="swiglu", interpret=INTERPRET)
+    with pytest.raises(ValueError, match="int4"):
+        quantize(weight, "int4")
+    with pytest.raises(ValueError, match="blocks of 96"):
+        quantize(weight, "int8", block=96)
 
 
 @pytest.mark.parametrize("gated", [True, False])
-def test_the_layer_matches_float64(gated: bool) -> None:
-    rng = np.random.default_rng(1)
-    tokens, H, width, sizes = 24, 200, 136, np.array([5, 0, 24, 11])
-    token = np.concatenate([rng.permutation(tokens)[:s] for s in sizes]).astype(np.int32)
-    weight = rng.random(len(token)).astype(np.float32)
-    x, down = bf16(rng, tokens, H) * 5, bf16(rng, 4, width, H)
-    up = tuple(bf16(rng, 4, H, width) for _ in range(2 if gated else 1))
+def test_a_whole_layer(gated: bool) -> None:
+    rng = np.random.default_rng(0)
+    tokens, hidden, width, experts, k = 24, 256, 136, 6, 3
+    x = random(rng, tokens, hidden)
+    up = tuple(random(rng, experts, hidden, width) for _ in range(2 if gated else 1))
+    down = random(rng, experts, width, hidden)
+    expert = np.sort(rng.integers(0, experts, tokens * k))
+    sizes = np.bincount(expert, minlength=experts)
+    token = rng.permutation(np.repeat(np.arange(tokens), k)).astype(np.int32)
+    weight = rng.random(tokens * k, dtype=np.float32)
     out = moe_experts(
-        x, up, down, jnp.asarray(token), jnp.asarray(weight), jnp.asarray(sizes), tile_up=TILE, tile_down=TILE,
-        interpret=True,
+        x, up, down, jnp.asarray(token), jnp.asarray(weight), jnp.asarray(sizes, jnp.int32), tile_up=TILE,
+        tile_down=TILE, interpret=INTERPRET,
     )  # fmt: skip
     expected = reference.moe_experts(
         f64(x), f64(up[0]), f64(up[1]) if gated else None, f64(down), token, weight.astype(np.float64), sizes
     )
     assert reference.row_error(f64(out), expected) <= BF16_TOLERANCE
-
-
-def test_a_rank_without_rows_writes_zeros() -> None:
-    rng = np.random.default_rng(1)
-    up, down = (bf16(rng, 2, 128, 128),), bf16(rng, 2, 128, 128)
-    none = jnp.zeros(0)
-    out = moe_experts(
-        bf16(rng, 4, 128), up, down, none.astype(jnp.int32), none, jnp.zeros(2, jnp.int32), tile_up=TILE,
-        tile_down=TILE, interpret=True,
-    )  # fmt: skip
-    assert out.shape == (4, 128)
-    assert not np.asarray(out).any()
-
-
-def test_row_error_sees_nan_and_dirt_in_empty_rows() -> None:
-    zeros = np.zeros((2, 4))
-    assert reference.row_error(zeros, zeros) == 0
-    assert reference.row_error(zeros + 1e-3, zeros) > 1
-    assert not reference.row_error(np.full((1, 4), np.nan), np.ones((1, 4))) <= BF16_TOLERANCE

@@ -67,7 +67,9 @@ def _backward(
         _, slope = jax.vjp(result, *products)
         d_products = tuple(d.astype(rows.dtype) for d in slope(d_out.astype(jnp.float32)))
     d_rows = sum(
-        grouped_matmul(d, (w,), group_sizes, tile=gradient_tile, transposed=True, interpret=interpret).astype(jnp.float32)
+        grouped_matmul(d, (w,), group_sizes, tile=gradient_tile, transposed=True, interpret=interpret).astype(
+            jnp.float32
+        )
         for d, w in zip(d_products, weights, strict=True)
     )
     d_weights = tuple(

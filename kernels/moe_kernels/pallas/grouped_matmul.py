@@ -16,6 +16,7 @@ Neither M, K nor N needs to be a multiple of the tile; K and N of eight.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -314,9 +315,7 @@ def _compute(refs: _Refs, form: _Form, at: _Place, rows_slot: Any, slot: Any, nu
     for start in range(0, tile.tile_m, tile.bucket_m):
         size = min(tile.bucket_m, tile.tile_m - start)
         known = True if start == 0 else None if form.rows is None else start < form.rows
-        _when(rows > start, known)(
-            functools.partial(_bucket, refs, form, at, start, size, rows_slot, slot, out_slot)
-        )
+        _when(rows > start, known)(functools.partial(_bucket, refs, form, at, start, size, rows_slot, slot, out_slot))
 
     @_when(last_k, True if depth == 1 else None)
     def _store() -> None:
@@ -458,12 +457,12 @@ def visit_matmul(
     # A tile larger than the problem is cut to it.
     tile_m = min(tile.tile_m, _tallest(num_rows))
     cut = {**tile.as_dict(), "tile_m": tile_m, "bucket_m": min(tile.bucket_m, tile_m)}
-    form = _Form(
-        PallasTile.from_dict(cut), k, n, len(weights), activation, transposed, scale_rows, fixed_rows, copies
-    )
+    form = _Form(PallasTile.from_dict(cut), k, n, len(weights), activation, transposed, scale_rows, fixed_rows, copies)
     tile_k, tile_n, depth = form.tile_k, form.tile_n, form.depth_tiles
     if scale_rows > 1 and (k % tile_k or scale_rows % depth):
-        raise ValueError(f"tile_k = {tile_k} cuts the {scale_rows} blocks of scales of K = {k}; use a tile_k of whole ones")
+        raise ValueError(
+            f"tile_k = {tile_k} cuts the {scale_rows} blocks of scales of K = {k}; use a tile_k of whole ones"
+        )
     tile = form.tile
     block = (tile_n, tile_k) if transposed else (tile_k, tile_n)
     matrices = len(weights)
@@ -523,9 +522,7 @@ def _vmem_limit() -> int | None:
         return None  # no TPU: the host interprets
 
 
-@functools.partial(
-    jax.jit, static_argnames=("activation", "tile", "transposed", "zero_rest", "interpret")
-)
+@functools.partial(jax.jit, static_argnames=("activation", "tile", "transposed", "zero_rest", "interpret"))
 def grouped_matmul(
     rows: jax.Array,
     weights: tuple[jax.Array, ...],
@@ -558,14 +555,23 @@ def grouped_matmul(
         ValueError: the number of weights does not fit the activation, or the scales do not fit the tile.
     """
     if (activation in GATED) != (len(weights) == 2):
-        raise ValueError(f"activation {activation!r} takes {2 if activation in GATED else 1} weights, not {len(weights)}")
+        raise ValueError(
+            f"activation {activation!r} takes {2 if activation in GATED else 1} weights, not {len(weights)}"
+        )
     num_rows = rows.shape[0]
     if num_rows < SUBLANES:
         # So few rows lie in memory tiles of their own number.
         rows = jnp.pad(rows, ((0, SUBLANES - num_rows), (0, 0)))
     visits = plan_visits(group_sizes, rows.shape[0], min(tile.tile_m, _tallest(rows.shape[0])))
     out = visit_matmul(
-        visits, rows, *weights, tile=tile, activation=activation, transposed=transposed, scale=scale, interpret=interpret
+        visits,
+        rows,
+        *weights,
+        tile=tile,
+        activation=activation,
+        transposed=transposed,
+        scale=scale,
+        interpret=interpret,
     )
     out = out[:num_rows]
     if zero_rest:
@@ -656,21 +662,25 @@ def vmem_bytes(problem: Problem, tile: PallasTile) -> int:
 
 
 def _default_tile(problem: Problem, rows_per_group: float, target: str | None) -> PallasTile:
-    """An untuned user's tile: a visit holds a whole group up to 512 rows, and the weights' block about 4 MiB."""
-    rows = min(max(16, -(-int(1.25 * rows_per_group + SUBLANES) // 16) * 16), 512)
+    """An untuned user's tile: a visit holds a whole group up to 640 rows, and the weights' block about 4 MiB."""
+    most = int(1.25 * rows_per_group) + SUBLANES
+    step = 16 if most <= 128 else 128  # a bucket with few rows costs what a whole one does
+    rows = min(-(-most // step) * step, 640)
     k = problem.k or 4096
     columns = max(LANES, min(1024, (4 << 20) // (2 * k) // LANES * LANES))
     cores = 2 if target is not None and target.startswith("v5p") else 1
-    while True:
+    heights = [rows, *(height for height in (512, 256, 128, 64, 32, 16) if height < rows)]
+    widths = [columns, *(width for width in (512, 256, LANES) if width < columns)]
+    for height, width in itertools.product(heights, widths):
         tile = PallasTile(
-            tile_m=rows, tile_k=_WHOLE, tile_n=columns, bucket_m=min(rows, 128), rows_outer=rows < 512, cores=cores
+            tile_m=height, tile_k=_WHOLE, tile_n=width, bucket_m=min(height, 128), rows_outer=rows < 640, cores=cores
         )
-        if target is None or columns == LANES or _refuses(problem, tile, target) is None:
+        if _refuses(problem, tile, target) is None:
             return tile
-        columns = max(LANES, columns // 2 // LANES * LANES)
+    return tile
 
 
-_WHOLE = 16384
+_WHOLE = 32768
 """A tile_k that no catalogue model's K exceeds: the whole depth in one step."""
 _VMEM_MIB = {"v4": 16, "v5e": 128, "v5p": 64, "v6e": 128, "tpu7x": 64}
 """Of a core (JAX source, jax/_src/pallas/mosaic/tpu_info.py, vmem_capacity_bytes)."""

@@ -37,9 +37,7 @@ def _plan(group_sizes: jax.Array, num_rows: int, tile_m: int) -> tuple[jax.Array
     return group, jnp.minimum(first, last) // SUBLANES, begin, end, until[-1:]
 
 
-def _step(
-    group: Any, block: Any, begin: Any, end: Any, count: Any, left: Any, right: Any, out: Any, acc: Any
-) -> None:
+def _step(group: Any, block: Any, begin: Any, end: Any, count: Any, left: Any, right: Any, out: Any, acc: Any) -> None:
     visit = pl.program_id(2)
     first = block[visit] * SUBLANES
     fresh = (visit == 0) | (group[visit] != group[jnp.maximum(visit - 1, 0)])

@@ -80,7 +80,7 @@ def _registers(problem: Problem, tile: TritonTile, target: str | None) -> str | 
     amd = target is not None and target.startswith("hip:")
     if tile.maxnreg < 255 and amd:
         return f"maxnreg = {tile.maxnreg}: {target} has no such cap; leave it at 255"
-    if tile.maxnreg > 255 or tile.maxnreg % 8 and tile.maxnreg < 255 or tile.maxnreg < 24:
+    if tile.maxnreg > 255 or (tile.maxnreg % 8 and tile.maxnreg < 255) or tile.maxnreg < 24:
         return f"maxnreg = {tile.maxnreg} is no multiple of 8 from 24 to 248 (registers are given out by 8), nor 255"
     lanes, registers = (64, 512) if amd else (32, 256)
     accumulators = 2 if problem.op == "gate_up" else 1

@@ -1,0 +1,303 @@
+"""Our grouped matmul beside jax's megablox ``gmm`` on TPUs, by compiled cycles: writes results/tpu_megablox.md.
+
+Both are compiled for the chip by libtpu and read in the same way; nothing runs on a TPU. A visit (rows of one group, one
+column tile) takes the longer of what the compiler's static profile counts for it and what its bytes take from HBM; the
+group sizes say how many visits there are. megablox' kernel is its own, with the number of its visits and the places of
+their blocks fixed, as the static profile needs: every visit of one group, so that weights count as fetched again only
+where megablox fetches them again (more than one tile of K). Each is at its best tile of the search below; megablox also
+at its default tile. One core of each chip.
+
+    python benchmarks/megablox.py [--chips tpu_v6e,tpu7x]     about 20 minutes a chip on two cores
+"""
+
+import argparse
+import importlib
+import itertools
+import math
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pebble import ProcessExpired, ProcessPool
+
+from moe_codesign.chips import Chip, load_chip
+from moe_codesign.compiler.artifact import compiler_version
+from moe_codesign.compiler.tpu import analyse, prepare_process
+from moe_codesign.compiler.worker import silence
+from moe_codesign.cost.problem import GroupedGemm
+from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.cost.tpu import tile_times
+from moe_codesign.models import find_model
+
+MODELS = ("DeepSeek-V3", "Qwen3-30B-A3B", "Qwen3-235B-A22B", "gpt-oss-120b", "Mixtral-8x7B")
+ROWS = (512, 8192, 131072)
+OUT = Path(__file__).parents[1] / "results" / "tpu_megablox.md"
+DEFAULT = (128, 128, 128)
+TIME_LIMIT_S = 180.0
+_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    model: str
+    projection: str
+    m: int
+    k: int
+    n: int
+    groups: int
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Rows of each group: every row to a group at random."""
+        return np.bincount(np.random.default_rng(0).integers(self.groups, size=self.m), minlength=self.groups)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One compiled form of megablox: tile, tiles of K (at most 4 of them), what is left of K in the last one."""
+
+    tm: int
+    tk: int
+    tn: int
+    depth: int
+    rest: int
+
+
+def problems() -> Iterator[Problem]:
+    for name in MODELS:
+        shape = find_model(name)
+        h, i, g = shape.hidden_size, shape.moe_intermediate_size, shape.num_experts
+        for m in ROWS:
+            yield Problem(name, "up", m, h, i, g)
+            yield Problem(name, "down", m, i, h, g)
+
+
+def tiles(problem: Problem) -> list[tuple[int, int, int]]:
+    """megablox' search: tiles up to the whole K and N; its rows are cut evenly."""
+    tm = [t for t in (64, 128, 256, 512) if problem.m % t == 0 and t <= max(2 * problem.m // problem.groups, 64)]
+    tk = sorted({min(t, problem.k) for t in (512, 1024, 2048, problem.k)})
+    tn = sorted({min(t, problem.n) for t in (256, 512, 1024, 2048)})
+    return [*itertools.product(tm or [64], tk, tn), DEFAULT]
+
+
+def form_of(tile: tuple[int, int, int], k: int, depth: int) -> Form:
+    tm, tk, tn = tile
+    return Form(tm, tk, tn, depth, k % tk)
+
+
+def depths(tile: tuple[int, int, int], k: int) -> tuple[int, ...]:
+    """Tiles of K to compile: all there are, or two numbers that give the straight line."""
+    count = math.ceil(k / tile[1])
+    return (count,) if count <= 4 else (2, 4)
+
+
+def start_worker() -> None:
+    global _folder
+    silence()
+    _folder = prepare_process()
+
+
+def visit_cycles(target: str, form: Form) -> float:
+    """What one more visit of a group adds."""
+    assert _folder is not None
+    counts = [analyse(target, *megablox(form, visits), "megablox", _folder)[0] for visits in (4, 8)]
+    return (counts[1] - counts[0]) / 4
+
+
+def megablox(form: Form, visits: int) -> tuple[Any, list[Any]]:
+    """Its kernel on so many visits of one group and one column tile."""
+    import jax
+    import jax.numpy as jnp
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import tpu as pltpu
+
+    module = importlib.import_module("jax.experimental.pallas.ops.tpu.megablox.gmm")
+    k = (form.depth - 1) * form.tk + (form.rest or form.tk)
+    original = pl.pallas_call
+
+    def fixed_call(kernel: Any, *, grid_spec: Any, **options: Any) -> Any:
+        lhs, rhs, existing = grid_spec.in_specs
+        fixed = pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=grid_spec.num_scalar_prefetch,
+            grid=(grid_spec.grid[0], visits, grid_spec.grid[2]),
+            in_specs=[
+                pl.BlockSpec(lhs.block_shape, lambda n, v, k, *_: (v, k)),
+                pl.BlockSpec(rhs.block_shape, lambda n, v, k, *_: (0, k, n)),
+                existing,
+            ],
+            out_specs=pl.BlockSpec(grid_spec.out_specs.block_shape, lambda n, v, k, *_: (v, n)),
+            scratch_shapes=grid_spec.scratch_shapes,
+        )
+        return original(kernel, grid_spec=fixed, name="megablox", **options)
+
+    def run(lhs: Any, rhs: Any, sizes: Any) -> Any:
+        pl.pallas_call = fixed_call
+        try:
+            return module.gmm.__wrapped__(lhs, rhs, sizes, jnp.bfloat16, (form.tm, form.tk, form.tn))
+        finally:
+            pl.pallas_call = original
+
+    shapes = [((form.tm * visits, k), jnp.bfloat16), ((1, k, form.tn), jnp.bfloat16), ((1,), jnp.int32)]
+    return run, [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+
+
+def compile_forms(chip: Chip, forms: list[Form]) -> dict[Form, float | str]:
+    """Cycles of a visit of each form, or why there are none."""
+    found: dict[Form, float | str] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPool(max_workers=2, context=context, initializer=start_worker) as pool:
+        futures = {f: pool.schedule(visit_cycles, args=[chip.target, f], timeout=TIME_LIMIT_S) for f in forms}
+        for done, (form, future) in enumerate(futures.items()):
+            try:
+                found[form] = future.result()
+            except FutureTimeout:
+                found[form] = "timeout"
+            except ProcessExpired:
+                found[form] = "aborted"
+            except Exception as error:
+                found[form] = "VMEM" if "vmem" in str(error).lower() else type(error).__name__
+            if done % 50 == 0:
+                print(f"{chip.name}: {done} of {len(forms)} forms", flush=True)
+    return found
+
+
+def megablox_us(chip: Chip, problem: Problem, tile: tuple[int, int, int], cycles: float) -> float:
+    """Time of the problem: ``cycles`` of a visit, or the bytes that its visit moves."""
+    tm, tk, tn = tile
+    sizes = problem.sizes
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    some = np.flatnonzero(sizes)
+    counts = (ends[some] - 1) // tm - starts[some] // tm + 1
+    group = np.repeat(some, counts)
+    place = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
+    row_tile = starts[group] // tm + place
+    depth, columns = math.ceil(problem.k / tk), math.ceil(problem.n / tn)
+    new_group = np.diff(group, prepend=-1) != 0
+    new_rows = np.diff(row_tile, prepend=-1) != 0
+    weights = 2.0 * problem.k * problem.n / columns * (new_group | (depth > 1))
+    rows = 2.0 * tm * problem.k * (new_rows | (depth > 1))
+    moved = weights + rows + 2.0 * tm * problem.n / columns * new_rows
+    clock = (chip.core.profile_cycles_per_ns or 1.0) * 1e3
+    memory_us = 1e6 * moved / chip.memory.hbm_bytes_per_s
+    return columns * float(np.maximum(cycles / clock, memory_us).sum())
+
+
+def one_core(chip: Chip) -> Chip:
+    cores = chip.core.count
+    return chip.model_copy(
+        update={
+            "core": chip.core.model_copy(update={"count": 1, "devices_per_chip": 1}),
+            "memory": chip.memory.model_copy(update={"hbm_bytes_per_s": chip.memory.hbm_bytes_per_s / cores}),
+        }
+    )
+
+
+def our_us(tables: Tables, whole: Chip, chip: Chip, problem: Problem) -> tuple[float, str]:
+    """Our best tile's time and label."""
+    kernel = kernel_for(whole)
+    table = tables.get(whole, kernel, "down")
+    gemm = GroupedGemm("down", problem.sizes, problem.k, problem.n, problem.m, "bfloat16", accumulates=False)
+    import dataclasses
+
+    times = tile_times(dataclasses.replace(table, chip=chip), gemm).total_us
+    times[list(table.unsupported(gemm.problem))] = np.inf
+    best = int(np.argmin(times))
+    return float(times[best]), table.tiles[best].label()
+
+
+def geometric_mean(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def compare(name: str) -> list[str]:
+    whole = load_chip(name)
+    chip = one_core(whole)
+    every = list(problems())
+    forms = {form_of(t, p.k, d) for p in every for t in tiles(p) for d in depths(t, p.k)}
+    ordered = sorted(forms, key=lambda f: f.tm * f.tk * f.tn * f.depth)
+    found = compile_forms(whole, ordered)
+    refused = {
+        reason: sum(v == reason for v in found.values())
+        for reason in set(map(str, found.values()))
+        if not _number(reason)
+    }
+    tables = Tables(jobs=2)
+    lines, ratios, defaults = [], [], []
+    for p in every:
+        best: tuple[float, tuple[int, int, int]] = (math.inf, DEFAULT)
+        default = math.nan
+        for tile in tiles(p):
+            parts = [found[form_of(tile, p.k, d)] for d in depths(tile, p.k)]
+            if any(isinstance(part, str) for part in parts):
+                continue
+            few, many = float(parts[0]), float(parts[-1])
+            depth = math.ceil(p.k / tile[1])
+            cycles = few if len(parts) == 1 else few + (many - few) / 2 * (depth - 2)
+            us = megablox_us(chip, p, tile, cycles)
+            best = min(best, (us, tile))
+            default = us if tile == DEFAULT else default
+        ours, label = our_us(tables, whole, chip, p)
+        ratios.append(best[0] / ours)
+        defaults.append(default / ours)
+        bound = 1e6 * max(
+            2.0
+            * p.m
+            * p.k
+            * p.n
+            / (chip.peak("bfloat16") or 1.0)
+            * whole.core.count
+            / chip.core.count
+            / whole.core.count
+            * whole.core.count,
+            2.0 * (p.m * (p.k + p.n) + int((p.sizes > 0).sum()) * p.k * p.n) / chip.memory.hbm_bytes_per_s,
+        )
+        lines.append(
+            f"| {p.model} | {p.projection} | {p.m} | {label} | {ours:.1f} | {'x'.join(map(str, best[1]))} | {best[0]:.1f} "
+            f"| {ratios[-1]:.2f} | {defaults[-1]:.2f} | {bound / ours:.0%} |"
+        )
+    by_rows = ", ".join(
+        f"{m} rows {geometric_mean([r for r, p in zip(ratios, every, strict=True) if p.m == m]):.2f}" for m in ROWS
+    )
+    return [
+        f"## {name}, one core",
+        "",
+        f"Geometric mean over {len(every)} problems: megablox at its best tile takes **{geometric_mean(ratios):.2f}** "
+        f"times ours ({by_rows}; least {min(ratios):.2f}), at its default tile {geometric_mean(defaults):.2f} times. "
+        f"Forms of megablox compiled: {len(found)}, without a count: {refused or 'none'}.",
+        "",
+        "| model | projection | rows | our tile | ours us | megablox' tile | megablox us | ratio | its default | of roofline |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *lines,
+        "",
+    ]
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chips", default="tpu_v6e,tpu7x")
+    chips = parser.parse_args().chips.split(",")
+    lines = ["\n".join(compare(name)) for name in chips]
+    OUT.write_text(
+        "# Grouped matmuls on TPUs: ours beside megablox\n\n"
+        f"Made by `python benchmarks/megablox.py` with {compiler_version('pallas')}; compiled cycles, nothing was run on "
+        "a TPU. bfloat16 forward, one matrix, rows given to groups at random. How each number is made stands at the head "
+        "of the script.\n\n" + "\n".join(lines)
+    )
+    print(OUT.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Every Pallas kernel, type and catalogue shape through the compiler of every TPU, and other people's functions."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from moe_codesign import api
+from moe_codesign.chips import load_chip
+from moe_codesign.compiler.function import compile_function, parse_arguments
+from moe_codesign.compiler.llo import parse_program
+from moe_codesign.errors import UserError
+
+TPUS = ("tpu_v5e", "tpu_v5p", "tpu_v6e", "tpu7x")
+
+
+def compile_all(chip: str) -> list[dict[str, str]]:
+    # A quarter of the catalogue each; all of it on each chip takes 10 minutes (see the script).
+    target, share = load_chip(chip).target, str(TPUS.index(chip))
+    quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v6e-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.compiler.tpu_programs", str(target), share, str(len(TPUS))],
+        capture_output=True, text=True, check=False, env={**os.environ, **quiet, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.timeout(900)
+def test_every_kernel_compiles_for_every_tpu() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for chip, found in zip(TPUS, pool.map(compile_all, TPUS), strict=True):
+            failed = {one["name"]: one["error"] for one in found if "error" in one}
+            assert not failed, (chip, failed)
+            assert len(found) > 40, chip
+
+
+LISTING = """
+   0x1   : > { %1 = vst [vmem:[#allocation2_spill] sm:$0xff] %v6  ;;  %2 = vmatmul.mubr.bf16.gmra.mxu1 %v2 }
+   0x2   : > { %9 = sbr.rel (%p1_p0) target = $region8 }
+   0x3   :  {} /* End region 6 */
+   0x4   : > { %3 = vld [vmem:[%s1] sm:$0xff]  ;;  %v4_v1 = vpop.f32.mrf.mxu0 } /* Start region 7 */
+   0x5 PF: > { %5 = dma.hbm_to_vmem [thread:$0]  /*hbm=*/%s1, /*size_in_granules=*/64, /*vmem=*/%s2 } /* Start/End empty region 8 */
+   0x6   :  { %6 = dma.vmem_to_hbm [thread:$0]  /*vmem=*/%s1, /*size_in_granules=*/%s3_s1, /*hbm=*/%s2 }
+text that is no bundle
+"""  # noqa: E501
+
+
+def test_a_listing_is_read_by_region() -> None:
+    program = parse_program(LISTING, 32)
+    assert program.bundles == 6
+    assert program.slots == {
+        "vector store": 1, "matrix": 1, "scalar": 1, "vector load": 1, "matrix result": 1, "copies": 2
+    }  # fmt: skip
+    assert program.matrix_by_unit == {"mxu1": 1}
+    assert (program.spills, program.dma_bytes, program.dynamic_dmas) == (1, 64 * 32, 1)
+    assert [(r.start, r.bundles, r.loops, r.conditional) for r in program.regions] == [
+        (0, 2, 1, False), (2, 2, 1, True), (4, 1, 1, False), (5, 1, 0, False)
+    ]  # fmt: skip
+
+
+def test_known_copies_have_their_bytes() -> None:
+    """A copy in and one out of the whole array: the granules of the listing are as large as is assumed."""
+    for chip in TPUS:
+        found = api.compile_function("tests.compiler.functions:double", "float32[256,1024]", chip)
+        assert found.refused is None
+        sizes = [kernel.program.dma_bytes for kernel in found.kernels if "double" in kernel.name]
+        assert sizes == [2 * 256 * 1024 * 4], chip
+
+
+def test_another_librarys_kernel_is_read() -> None:
+    found = api.compile_function(
+        "tests.compiler.functions:megablox", "bf16[1024,512] bf16[4,512,256] int32[4]", "tpu_v6e"
+    )
+    assert found.refused is None
+    kernel = next(k for k in found.kernels if k.name.startswith("gmm"))
+    assert kernel.program.slots["matrix"] > 0
+    assert kernel.cycles is None or kernel.cycles > 1000
+
+
+def test_a_tile_that_does_not_fit_names_both_sizes() -> None:
+    found = api.compile_function("tests.compiler.functions:large", "bf16[8192,8192] bf16[8192,8192]", "tpu_v6e")
+    assert found.refused is not None
+    assert "VMEM: needs" in found.refused
+    assert "allows" in found.refused
+
+
+def test_what_hangs_or_aborts_is_a_result() -> None:
+    target = str(load_chip("tpu_v6e").target)
+    start = time.monotonic()
+    hung = compile_function("tests.compiler.functions:hang", "float32[8,128]", target, time_limit_s=20)
+    assert hung.refused == "no result within 20 s"
+    assert time.monotonic() - start < 120
+    gone = compile_function("tests.compiler.functions:abort", "float32[8,128]", target)
+    assert "took its process down" in str(gone.refused)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "words"),
+    [
+        ("jax.numpy.dot", "bf16[8,8]", "module:callable"),
+        ("no_such_module:f", "bf16[8,8]", "ModuleNotFoundError"),
+        ("jax.numpy:no_such_function", "bf16[8,8]", "AttributeError"),
+        ("jax.numpy:dot", "eight by eight", "types and shapes"),
+    ],
+)
+def test_wrong_use_is_one_line(function: str, arguments: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        api.compile_function(function, arguments, "tpu_v6e")
+
+
+def test_arguments_are_read() -> None:
+    assert parse_arguments("bf16[512, 2048], s32[8] float32[]") == [
+        ("bfloat16", (512, 2048)), ("int32", (8,)), ("float32", ())
+    ]  # fmt: skip
+
+
+def test_a_gpu_takes_no_jax_function() -> None:
+    with pytest.raises(UserError, match="no JAX functions"):
+        api.compile_function("jax.numpy:dot", "bf16[8,8]", "h100_sxm")
+
+
