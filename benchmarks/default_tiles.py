@@ -4,7 +4,7 @@ Compiles the kernel's tile spaces for one chip of each family, asks the cost mod
 every catalogue model at several rows per expert, and keeps per range of rows the tile with the smallest mean loss
 against the best tile of each problem. Takes most of an hour on two cores where nothing is compiled yet.
 
-    python benchmarks/default_tiles.py [--jobs N]
+    python benchmarks/default_tiles.py [--jobs N] [--chips h100_sxm,b200]
 """
 
 import argparse
@@ -69,10 +69,12 @@ def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2)
-    jobs = parser.parse_args().jobs
+    parser.add_argument("--chips", default=",".join(CHIPS), help="whose families to write; the others stay")
+    options = parser.parse_args()
+    jobs = options.jobs
     cache = ArtifactCache()
     rule: dict[str, dict[str, dict[str, list[dict[str, int | bool]]]]] = json.loads(OUT.read_text())["tiles"]
-    for chip_name in CHIPS:
+    for chip_name in options.chips.split(","):
         chip = load_chip(chip_name)
         by_width = rule.setdefault(family(chip.target), {})
         for width, dtype in DTYPES.items():

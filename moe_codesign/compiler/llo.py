@@ -16,6 +16,7 @@ _UNIT = re.compile(r"mxu(\d)")
 _GRANULES = re.compile(r"/\*size_in_granules=\*/(%?\w+)")
 _SPILL = re.compile(r"(?:vst|sst) \[[vs]mem:\[#allocation\d+_spill")
 _CYCLES = re.compile(r"estimated_cycles:\s*(\d+)")
+_ALLOCATION = re.compile(r"Allocation \(size=(\d+)\) would exceed memory \(size=(\d+)\)")
 _VMEM = re.compile(r"[Ss]coped allocation with size ([\d.]+\w) and limit ([\d.]+\w)")
 
 _PSEUDO = ("inlined_call_operand", "int_to_ptr", "sphi", "custom", "control")
@@ -138,4 +139,7 @@ def refusal(message: str) -> str | None:
         return None
     if found := _VMEM.search(message):
         return f"VMEM: needs {found[1]}, the compiler allows {found[2]} per kernel; use smaller tiles"
+    if found := _ALLOCATION.search(message):
+        asked, allowed = (int(size) / 2**20 for size in found.groups())
+        return f"VMEM: needs {asked:.2f}M, the compiler allows {allowed:.2f}M per kernel; use smaller tiles"
     return "VMEM: " + " ".join(message.split())[:200]

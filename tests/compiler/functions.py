@@ -22,9 +22,9 @@ def megablox(rows: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Array
 
 def large(a: jax.Array, b: jax.Array) -> jax.Array:
     def kernel(a_ref: jax.Array, b_ref: jax.Array, o_ref: jax.Array) -> None:
-        o_ref[...] = jnp.dot(a_ref[...], b_ref[...])  # type: ignore[index]
+        o_ref[...] = jnp.dot(a_ref[...], b_ref[...], preferred_element_type=jnp.float32)  # type: ignore[index]
 
-    return pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct((a.shape[0], b.shape[1]), a.dtype))(a, b)
+    return pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct((a.shape[0], b.shape[1]), jnp.float32))(a, b)
 
 
 def hang(x: jax.Array) -> jax.Array:

@@ -92,8 +92,8 @@ def test_a_tile_that_does_not_fit_names_both_sizes() -> None:
 def test_what_hangs_or_aborts_is_a_result() -> None:
     target = str(load_chip("tpu_v6e").target)
     start = time.monotonic()
-    hung = compile_function("tests.compiler.functions:hang", "float32[8,128]", target, time_limit_s=20)
-    assert hung.refused == "no result within 20 s"
+    hung = compile_function("tests.compiler.functions:hang", "float32[8,128]", target, time_limit_s=8)
+    assert hung.refused == "no result within 8 s"
     assert time.monotonic() - start < 120
     gone = compile_function("tests.compiler.functions:abort", "float32[8,128]", target)
     assert "took its process down" in str(gone.refused)
@@ -122,5 +122,3 @@ def test_arguments_are_read() -> None:
 def test_a_gpu_takes_no_jax_function() -> None:
     with pytest.raises(UserError, match="no JAX functions"):
         api.compile_function("jax.numpy:dot", "bf16[8,8]", "h100_sxm")
-
-

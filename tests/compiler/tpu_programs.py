@@ -1,6 +1,6 @@
 """Compile every Pallas kernel for one TPU; run as a process of its own: prints a JSON line a kernel and shape.
 
-    python -m tests.compiler.tpu_programs v6e:2x2 0 1     share 0 of 1 of the catalogue's shapes: all of them
+python -m tests.compiler.tpu_programs v6e:2x2 0 1     share 0 of 1 of the catalogue's shapes: all of them
 """
 
 import json
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from moe_codesign.compiler.tpu import compile_for
 from moe_codesign.models import models
-from moe_kernels.kernel import Problem
-from moe_kernels.pallas.grouped_matmul import ACTIVATION_OF, KERNEL, grouped_matmul
+from moe_kernels.kernel import Op, Problem
+from moe_kernels.pallas.grouped_matmul import ACTIVATION_OF, KERNEL, grouped_mm
 from moe_kernels.pallas.weight_gradient import weight_gradient
 from moe_kernels.tile import PallasTile
 
@@ -30,20 +30,19 @@ def array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
 def forward(tile: PallasTile, activation: str, transposed: bool, matrices: int, *args: Any) -> jax.Array:
     rows, sizes, *rest = args
     weights, scale = tuple(rest[:matrices]), rest[matrices] if len(rest) > matrices else None
-    return grouped_matmul(
-        rows, weights, sizes, tile=tile, activation=activation, transposed=transposed, scale=scale
-    )
+    return grouped_mm(rows, weights, sizes, tile=tile, activation=activation, transposed=transposed, scale=scale)
 
 
 def cases(target: str, share: int, shares: int) -> Any:
     sizes = array(GROUPS, dtype=jnp.int32)
     for name, shape in list(models().items())[share::shares]:
-        for op in ("gate_up", "down") if shape.gated else ("up", "down"):
+        ops: tuple[Op, ...] = ("gate_up", "down") if shape.gated else ("up", "down")
+        for op in ops:
             k, n = shape.hidden_size, shape.moe_intermediate_size
             k, n = (n, k) if op == "down" else (k, n)
             matrices = 2 if op == "gate_up" else 1
-            tile = KERNEL.default_tile(Problem(op=op, dtype="bfloat16", k=k, n=n), 512.0, target)  # type: ignore[arg-type]
-            function = partial(forward, tile, ACTIVATION_OF[op], False, matrices)  # type: ignore[index]
+            tile = KERNEL.default_tile(Problem(op=op, dtype="bfloat16", k=k, n=n), 512.0, target)
+            function = partial(forward, tile, ACTIVATION_OF[op], False, matrices)
             yield f"{name} {op}", function, [array(ROWS, k), sizes, *[array(GROUPS, k, n)] * matrices]
     for k, n in UNALIGNED:
         rows = array(ROWS, k)
@@ -51,7 +50,11 @@ def cases(target: str, share: int, shares: int) -> Any:
             tile = PallasTile(tile_m=128, tile_k=tile_k, tile_n=256, rows_outer=tile_k == 512)
             plain = [rows, sizes, array(GROUPS, k, n)]
             yield f"forward {k}x{n} {tile_k}", partial(forward, tile, "none", False, 1), plain
-            yield f"to rows {k}x{n} {tile_k}", partial(forward, tile, "none", True, 1), [rows, sizes, array(GROUPS, n, k)]
+            yield (
+                f"to rows {k}x{n} {tile_k}",
+                partial(forward, tile, "none", True, 1),
+                [rows, sizes, array(GROUPS, n, k)],
+            )
             for dtype in (jnp.int8, jnp.float8_e4m3fn):
                 narrow = [rows, sizes, array(GROUPS, k, n, dtype=dtype), array(1, GROUPS, 1, 1, n, dtype=jnp.float32)]
                 yield f"{dtype.__name__} {k}x{n} {tile_k}", partial(forward, tile, "none", False, 1), narrow

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from moe_kernels import reference
-from moe_kernels.pallas.autodiff import differentiable_matmul
+from moe_kernels.pallas.autodiff import differentiable_mm
 from moe_kernels.pallas.weight_gradient import weight_gradient
 from moe_kernels.tile import PallasTile
 from tests.kernels.tpu_interpreter import INTERPRET, f64, no_race, random
@@ -67,7 +67,7 @@ def test_jax_differentiates_it(activation: str) -> None:
     weights = tuple(random(rng, 4, 136, 72, dtype=jnp.float32) for _ in range(2 if activation == "swiglu" else 1))
 
     def function(rows: jnp.ndarray, weights: tuple[jnp.ndarray, ...]) -> jnp.ndarray:
-        return differentiable_matmul(rows, weights, sizes, TILE, TILE, activation, INTERPRET)
+        return differentiable_mm(rows, weights, sizes, TILE, TILE, activation, INTERPRET)
 
     check_grads(function, (rows, weights), order=1, modes=["rev"], atol=2e-2, rtol=2e-2)
 
@@ -79,7 +79,7 @@ def test_gradients_match_float64() -> None:
     d_out = random(rng, 40, 128)
 
     def function(rows: jnp.ndarray, weight: jnp.ndarray) -> jnp.ndarray:
-        return differentiable_matmul(rows, (weight,), jnp.asarray(sizes, jnp.int32), TILE, TILE, "none", INTERPRET)
+        return differentiable_mm(rows, (weight,), jnp.asarray(sizes, jnp.int32), TILE, TILE, "none", INTERPRET)
 
     out, slope = jax.vjp(function, rows, weight)
     d_rows, d_weight = slope(d_out)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from moe_kernels import reference
 from moe_kernels.pallas.activation import GATED
-from moe_kernels.pallas.grouped_matmul import grouped_matmul
+from moe_kernels.pallas.grouped_matmul import grouped_mm
 from moe_kernels.pallas.layer import moe_experts
-from moe_kernels.pallas.quantize import quantize
+from moe_kernels.pallas.quantize import quantize_weights
 from moe_kernels.pallas.visits import SUBLANES, plan_visits, visit_bound
 from moe_kernels.reference import BF16_TOLERANCE, OUTPUT_TOLERANCE
 from moe_kernels.tile import PallasTile
@@ -41,7 +41,7 @@ def check(
     lhs = random(rng, rows or sum(sizes), k, dtype=dtype)
     weights = tuple(random(rng, len(sizes), k, n, dtype=dtype) for _ in range(2 if activation in GATED else 1))
     given_weights = tuple(w.swapaxes(1, 2) for w in weights) if transposed else weights
-    out = grouped_matmul(
+    out = grouped_mm(
         lhs, given_weights, jnp.asarray(sizes, jnp.int32), tile=tile, activation=activation, transposed=transposed,
         interpret=INTERPRET,
     )  # fmt: skip
@@ -144,9 +144,9 @@ def test_eight_bit_weights(dtype: str, block: int | None, tile_k: int, gated: bo
     rng = np.random.default_rng(0)
     sizes, k, n = [3, 0, 29, 1, 50, 0, 0, 5], 512, 256
     exact = [random(rng, len(sizes), k, n, dtype=jnp.float32) for _ in range(2 if gated else 1)]
-    rounded = [quantize(w, dtype, block=block) for w in exact]
+    rounded = [quantize_weights(w, dtype, block=block) for w in exact]
     lhs = random(rng, sum(sizes), k)
-    out = grouped_matmul(
+    out = grouped_mm(
         lhs, tuple(q.values for q in rounded), jnp.asarray(sizes), tile=dataclasses.replace(TILE, tile_k=tile_k),
         activation="swiglu" if gated else "none", scale=jnp.concatenate([q.scale for q in rounded]),
         interpret=INTERPRET,
@@ -184,11 +184,11 @@ def test_wrong_use_is_told() -> None:
     rng = np.random.default_rng(0)
     lhs, weight, sizes = random(rng, 8, 256), random(rng, 2, 256, 128), jnp.asarray([4, 4])
     with pytest.raises(ValueError, match="takes 2 weights, not 1"):
-        grouped_matmul(lhs, (weight,), sizes, tile=TILE, activation="swiglu", interpret=INTERPRET)
+        grouped_mm(lhs, (weight,), sizes, tile=TILE, activation="swiglu", interpret=INTERPRET)
     with pytest.raises(ValueError, match="int4"):
-        quantize(weight, "int4")
+        quantize_weights(weight, "int4")
     with pytest.raises(ValueError, match="blocks of 96"):
-        quantize(weight, "int8", block=96)
+        quantize_weights(weight, "int8", block=96)
 
 
 @pytest.mark.parametrize("gated", [True, False])

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from moe_kernels.pallas.activation import activate
-from moe_kernels.pallas.grouped_matmul import grouped_matmul
+from moe_kernels.pallas.grouped_matmul import grouped_mm
 from moe_kernels.pallas.weight_gradient import weight_gradient
 from moe_kernels.tile import PallasTile
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def differentiable_matmul(
+def differentiable_mm(
     rows: jax.Array,
     weights: tuple[jax.Array, ...],
     group_sizes: jax.Array,
@@ -23,13 +23,13 @@ def differentiable_matmul(
     activation: str = "none",
     interpret: Any = False,
 ) -> jax.Array:
-    """As :func:`moe_kernels.pallas.grouped_matmul.grouped_matmul`, for weights [G, K, N] of the rows' type.
+    """As :func:`moe_kernels.pallas.grouped_matmul.grouped_mm`, for weights [G, K, N] of the rows' type.
 
     Args:
         gradient_tile: of the gradients; of that to the weights its tile_m rows a visit, tile_k x tile_n a program.
         activation: its products are computed again in the backward pass, not kept.
     """
-    return grouped_matmul(rows, weights, group_sizes, tile=tile, activation=activation, interpret=interpret)
+    return grouped_mm(rows, weights, group_sizes, tile=tile, activation=activation, interpret=interpret)
 
 
 def _forward(
@@ -41,7 +41,7 @@ def _forward(
     activation: str,
     interpret: Any,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    out = differentiable_matmul(rows, weights, group_sizes, tile, gradient_tile, activation, interpret)
+    out = differentiable_mm(rows, weights, group_sizes, tile, gradient_tile, activation, interpret)
     return out, (rows, weights, group_sizes)
 
 
@@ -58,7 +58,7 @@ def _backward(
         d_products = (d_out,)
     else:
         products = [
-            grouped_matmul(rows, (w,), group_sizes, tile=tile, interpret=interpret).astype(jnp.float32) for w in weights
+            grouped_mm(rows, (w,), group_sizes, tile=tile, interpret=interpret).astype(jnp.float32) for w in weights
         ]
 
         def result(*parts: jax.Array) -> jax.Array:
@@ -67,9 +67,7 @@ def _backward(
         _, slope = jax.vjp(result, *products)
         d_products = tuple(d.astype(rows.dtype) for d in slope(d_out.astype(jnp.float32)))
     d_rows = sum(
-        grouped_matmul(d, (w,), group_sizes, tile=gradient_tile, transposed=True, interpret=interpret).astype(
-            jnp.float32
-        )
+        grouped_mm(d, (w,), group_sizes, tile=gradient_tile, transposed=True, interpret=interpret).astype(jnp.float32)
         for d, w in zip(d_products, weights, strict=True)
     )
     d_weights = tuple(
@@ -78,4 +76,4 @@ def _backward(
     return jnp.asarray(d_rows).astype(rows.dtype), d_weights, np.zeros(group_sizes.shape, jax.dtypes.float0)
 
 
-differentiable_matmul.defvjp(_forward, _backward)
+differentiable_mm.defvjp(_forward, _backward)

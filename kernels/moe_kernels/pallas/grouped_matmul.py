@@ -444,7 +444,7 @@ def visit_matmul(
     copies: bool = True,
     interpret: Any = False,
 ) -> jax.Array:
-    """The kernel over planned visits; arguments as :func:`grouped_matmul`.
+    """The kernel over planned visits; arguments as :func:`grouped_mm`.
 
     Args:
         num_visits: of the grid, default the plan's own count.
@@ -523,7 +523,7 @@ def _vmem_limit() -> int | None:
 
 
 @functools.partial(jax.jit, static_argnames=("activation", "tile", "transposed", "zero_rest", "interpret"))
-def grouped_matmul(
+def grouped_mm(
     rows: jax.Array,
     weights: tuple[jax.Array, ...],
     group_sizes: jax.Array,
@@ -689,11 +689,20 @@ KERNEL = Kernel(
     name="pallas.grouped_matmul",
     tile_type=PallasTile,
     tile_spaces={
-        "whole depth": {
-            # 640: all of a group of 512 on average, in one visit.
-            "tile_m": (16, 32, 64, 128, 256, 512, 640, 1024),
+        # Decode: as few rows as there are, weights in blocks as wide as the copies like.
+        "few rows": {
+            "tile_m": (16, 32, 64, 128),
             "tile_k": (_WHOLE,),
-            "tile_n": (128, 256, 512),
+            "tile_n": (128, 256, 512, 1024),
+            "bucket_m": (128,),
+            "rows_outer": (False, True),
+            "cores": (1, 2),
+        },
+        # A tile_m that holds all of a group's rows reads its weights once: every 128 up to what VMEM can hold.
+        "many rows": {
+            "tile_m": (256, 384, 512, 640, 768, 1024, 1152, 1280),
+            "tile_k": (_WHOLE,),
+            "tile_n": (256, 512),
             "bucket_m": (128,),
             "rows_outer": (False, True),
             "cores": (1, 2),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from moe_kernels.kernel import Op
 from moe_kernels.pallas.blocked_matmul import blocked_matmul
-from moe_kernels.pallas.grouped_matmul import ACTIVATION_OF, grouped_matmul
+from moe_kernels.pallas.grouped_matmul import ACTIVATION_OF, grouped_mm
 from moe_kernels.tile import BlockedTile, PallasTile
 
 Tile = PallasTile | BlockedTile
@@ -56,6 +56,6 @@ def _multiply(
 ) -> jax.Array:
     if isinstance(tile, BlockedTile):
         return blocked_matmul(rows, weights, group_sizes, op=op, tile=tile, interpret=interpret)
-    return grouped_matmul(
+    return grouped_mm(
         rows, weights, group_sizes, tile=tile, activation=ACTIVATION_OF[op], zero_rest=False, interpret=interpret
     )

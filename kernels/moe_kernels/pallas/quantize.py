@@ -19,7 +19,7 @@ class Quantized(NamedTuple):
     scale: jax.Array
 
 
-def quantize(weights: jax.Array, dtype: str, *, block: int | None = None) -> Quantized:
+def quantize_weights(weights: jax.Array, dtype: str, *, block: int | None = None) -> Quantized:
     """Round weights [G, K, N] to ``int8`` or ``fp8`` (e4m3), one scale a column, or one for ``block`` x ``block``.
 
     Raises:
