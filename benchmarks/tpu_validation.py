@@ -206,14 +206,15 @@ def main() -> None:
                 sizes = "aligned" if aligned else "K or N no multiple of 128"
                 sizes = "aligned" if aligned else "K or N no multiple of 128"
                 lines.append(
-                    f"| {chip} | {sizes} | {name} | {count} of {len(some)} | {constant:.2f} | {mean:.1%} | {median:.1%} "
-                    f"| {worst:.0%} | {faster_named(some, predicted)} |"
+                    f"| {chip} | {sizes} | {name} | {count} of {len(some)} | {constant:.2f} | {mean:.1%} "
+                    f"| {median:.1%} | {worst:.0%} | {faster_named(some, predicted)} |"
                 )
     OUT.write_text(
         "# Static cycles against published times\n\n"
         f"Made by `python benchmarks/tpu_validation.py --ragged FILE` with {compiler_version('pallas')}; what the "
-        "two readings are stands at the head of the script. constant: measured over predicted, after the chip file's cycles "
-        "per nanosecond. faster tile: of problems measured with two tiles over 3 % apart, how often the right one is "
+        "two readings are stands at the head of the script. constant: measured over predicted, after the chip file's "
+        "cycles per nanosecond. faster tile: of problems measured with two tiles over 3 % apart, how often the right "
+        "one is "
         f"named. Compiles without a count: {dict(missing) or 'none'}.\n\n"
         "| chip | sizes | reading | problems | constant | mean error | median | worst | faster tile |\n"
         "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n"

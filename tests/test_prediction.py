@@ -67,7 +67,7 @@ def test_a_tile_of_ones_own_and_one_gemm() -> None:
     assert layer["error"] == single["error"] == ""
     assert layer["grade"] == single["grade"] == "modelled"
     assert json.loads(layer["tile"])["up"]["block_m"] == 16
-    switches = {"split_k": 1, "persistent": False, "tma": False, "swap_ab": False}
+    switches = {"split_k": 1, "maxnreg": 255, "persistent": False, "tma": False, "swap_ab": False}
     assert json.loads(single["tile"]) == {**TILE, "group_m": 8, **switches}
     assert single["latency_us"] < layer["latency_us"]
 

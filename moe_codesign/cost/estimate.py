@@ -95,6 +95,9 @@ def estimate_layer(
         # A search asks for tiles of its space, which are compiled together; a tile by itself is compiled alone.
         only = wanted if space is None else None
         table = tables.get(chip, kernel, gemm.op, work.dtype, space, only)
+        if wanted is not None and table.index(wanted) is None and wanted not in table.refused:
+            # A default tile for this very size need not be of the space.
+            table = tables.get(chip, kernel, gemm.op, work.dtype, only=wanted)
         chosen.append((gemm, table, _choose(table, gemm, wanted)))
     return _compose(chip, bound, chosen, _layer_overhead(chip, work), with_losses)
 

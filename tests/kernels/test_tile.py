@@ -80,8 +80,54 @@ def test_what_runs_is_not_refused(case: dict[str, object]) -> None:
     assert not refusal(**case)  # type: ignore[arg-type]
 
 
-def test_the_pallas_kernel_has_reasons_too() -> None:
-    pallas = kernels()[0]["pallas.grouped_matmul"]
-    tile = PallasTile(tile_m=16, tile_k=100, tile_n=128)
-    assert "128" in (pallas.refuses(Problem(op="down", dtype="bfloat16"), tile, None) or "")
-    assert "fp8" in (pallas.refuses(Problem(op="down", dtype="fp8"), tile, None) or "")
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"maxnreg": 100}, "multiple of 8"),
+        ({"maxnreg": 16}, "multiple of 8"),
+        ({"maxnreg": 128, "target": "hip:gfx942"}, "no such cap"),
+    ],
+)
+def test_caps_on_registers_have_reasons(fields: dict[str, object], words: str) -> None:
+    assert words in refusal(**fields)  # type: ignore[arg-type]
+    assert not refusal(maxnreg=128)
+
+
+def pallas_refusal(dtype: str = "bfloat16", target: str | None = "v6e:2x2", **fields: int) -> str:
+    sizes = {name: fields.pop(name) for name in ("k", "n") if name in fields}
+    tile = PallasTile(**{"tile_m": 16, "tile_k": 32768, "tile_n": 128, **fields})
+    kernel = kernels()[0]["pallas.grouped_matmul"]
+    return kernel.refuses(Problem(op="down", dtype=dtype, **sizes), tile, target) or ""
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ({"tile_k": 100}, "multiple of 128"),
+        ({"tile_n": 64}, "multiple of 128"),
+        ({"tile_m": 24}, "multiple of 16"),
+        ({"bucket_m": 8}, "multiple of 16"),
+        ({"dtype": "fp8"}, "fp8"),
+        ({"weight_buffers": 1}, "2 or more"),
+        ({"cores": 2}, "one core"),
+        ({"k": 2884}, "multiple of 8"),
+        ({"n": 100}, "multiple of 8"),
+        ({"tile_m": 1024, "tile_n": 512, "k": 14336, "target": "v5p:2x2x1"}, "VMEM"),
+    ],
+)
+def test_the_tpu_kernel_has_reasons_too(case: dict[str, object], words: str) -> None:
+    assert words in pallas_refusal(**case)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("case", [{}, {"cores": 2, "target": "v5p:2x2x1"}, {"k": 2880, "n": 704}, {"target": None}])
+def test_what_a_tpu_runs_is_not_refused(case: dict[str, object]) -> None:
+    assert not pallas_refusal(**case)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1", None])
+@pytest.mark.parametrize("rows", [1.0, 30.0, 500.0, 9000.0])
+def test_default_tiles_fit_every_catalogue_shape(target: str | None, rows: float) -> None:
+    kernel = kernels()[0]["pallas.grouped_matmul"]
+    for k, n in ((2048, 768), (7168, 2048), (4096, 14336), (14336, 4096), (2880, 2880), (6144, 32768), (32768, 6144)):
+        problem = Problem(op="gate_up", dtype="bfloat16", k=k, n=n)
+        assert kernel.refuses(problem, kernel.default_tile(problem, rows, target), target) is None

@@ -662,15 +662,13 @@ def vmem_bytes(problem: Problem, tile: PallasTile) -> int:
 
 
 def _default_tile(problem: Problem, rows_per_group: float, target: str | None) -> PallasTile:
-    """An untuned user's tile: a visit holds a whole group up to 640 rows, and the weights' block about 4 MiB."""
+    """An untuned user's tile: a visit holds a whole group up to 640 rows, with as many columns as VMEM has room for."""
     most = int(1.25 * rows_per_group) + SUBLANES
     step = 16 if most <= 128 else 128  # a bucket with few rows costs what a whole one does
     rows = min(-(-most // step) * step, 640)
-    k = problem.k or 4096
-    columns = max(LANES, min(1024, (4 << 20) // (2 * k) // LANES * LANES))
     cores = 2 if target is not None and target.startswith("v5p") else 1
     heights = [rows, *(height for height in (512, 256, 128, 64, 32, 16) if height < rows)]
-    widths = [columns, *(width for width in (512, 256, LANES) if width < columns)]
+    widths = (512, 256, LANES)
     for height, width in itertools.product(heights, widths):
         tile = PallasTile(
             tile_m=height, tile_k=_WHOLE, tile_n=width, bucket_m=min(height, 128), rows_outer=rows < 640, cores=cores
