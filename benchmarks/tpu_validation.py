@@ -33,6 +33,7 @@ from pebble import ProcessExpired, ProcessPool
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler.artifact import compiler_version
 from moe_codesign.compiler.tpu import analyse
+from moe_codesign.cost.tpu import INTERVAL
 
 OUT = Path(__file__).parents[1] / "results" / "tpu_validation.md"
 DEVICES = {"tpu_v5_lite": "tpu_v5e", "tpu_v5": "tpu_v5p", "tpu_v6_lite": "tpu_v6e", "tpu7x": "tpu7x"}
@@ -202,22 +203,25 @@ def main() -> None:
             measured = np.array([case.us for case in some])
             for name, predict in (("profile", profile_us), ("plan", plan_us)):
                 predicted = {case: predict(case, results) for case in some}
+                ratio = measured / np.array(list(predicted.values()))
+                inside = int(((ratio >= INTERVAL[0]) & (ratio <= INTERVAL[1])).sum())
                 count, constant, mean, median, worst = accuracy(measured, np.array(list(predicted.values())))
                 sizes = "aligned" if aligned else "K or N no multiple of 128"
                 sizes = "aligned" if aligned else "K or N no multiple of 128"
                 lines.append(
                     f"| {chip} | {sizes} | {name} | {count} of {len(some)} | {constant:.2f} | {mean:.1%} "
-                    f"| {median:.1%} | {worst:.0%} | {faster_named(some, predicted)} |"
+                    f"| {median:.1%} | {worst:.0%} | {inside} of {count} | {faster_named(some, predicted)} |"
                 )
     OUT.write_text(
         "# Static cycles against published times\n\n"
         f"Made by `python benchmarks/tpu_validation.py --ragged FILE` with {compiler_version('pallas')}; what the "
         "two readings are stands at the head of the script. constant: measured over predicted, after the chip file's "
-        "cycles per nanosecond. faster tile: of problems measured with two tiles over 3 % apart, how often the right "
-        "one is "
+        f"cycles per nanosecond. inside: measured times from {INTERVAL[0]} to {INTERVAL[1]} times the prediction with "
+        "the chip file's constant alone, which is the interval of grade simulated. faster tile: of problems measured "
+        "with two tiles over 3 % apart, how often the right one is "
         f"named. Compiles without a count: {dict(missing) or 'none'}.\n\n"
-        "| chip | sizes | reading | problems | constant | mean error | median | worst | faster tile |\n"
-        "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n"
+        "| chip | sizes | reading | problems | constant | mean error | median | worst | inside | faster tile |\n"
+        "|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n"
     )
     print(OUT.read_text())
 

@@ -27,7 +27,7 @@ LAUNCH_US = 5.0
 """Start of a program and its metadata: kernels of a layer at decode have a fixed cost of tens of us in
 published tokamax timings (35 us at 512 rows); here the part that is neither steps nor bytes."""
 INTERVAL = (0.7, 1.7)
-"""Low and high over the estimate: see results/interval_coverage.md."""
+"""Low and high over the estimate: see results/tpu_validation.md."""
 _SUBLANES = 8
 """Rows that every copy of rows is rounded to."""
 
