@@ -76,17 +76,16 @@ def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict
     passes = 1.0 if tile["rows_outer"] else columns
     other = rows * (gemm.k * passes + here) * item
     bytes_per_us = 1e-6 * chip.memory.hbm_bytes_per_s / chip.core.count
-    if tile["rows_outer"] or gemm.k > tile_k:
+    if tile["rows_outer"] or gemm.k > tile_k or not len(rows):
         memory_us = (weights + other) / bytes_per_us
-        first_us = weights / columns / bytes_per_us
     else:
         # Weights stay while their group's rows pass.
         starts = np.flatnonzero(np.diff(group, prepend=-1))
-        compute_us = np.add.reduceat(compute_us, starts) if len(starts) else compute_us
-        memory_us = (weights + np.add.reduceat(other, starts)) / bytes_per_us if len(starts) else other
-        first_us = weights / columns / bytes_per_us
-    # Nothing hides the first block, nor the last result.
-    start_us = facts.prologue_cycles / clock + (first_us if len(rows) else 0.0)
+        compute_us = np.add.reduceat(compute_us, starts)
+        memory_us = (weights + np.add.reduceat(other, starts)) / bytes_per_us
+    # Nothing hides the first block of weights.
+    first_us = weights / columns / bytes_per_us if len(rows) else 0.0
+    start_us = facts.prologue_cycles / clock + first_us
     longer = np.maximum(compute_us, memory_us)
     bound_by_memory = memory_us > compute_us
     return {
