@@ -112,10 +112,6 @@ def group_cycles(target: str, form: Form, columns: int, r: int) -> float:
     return (many - few) / 2
 
 
-def compute_cycles(target: str, form: Form) -> float:
-    return shared.visit_cycles(target, form)
-
-
 def compile_all(found: list[Case]) -> tuple[dict[tuple[Any, ...], float], Counter[str]]:
     """Cycles of every job that both readings need, and why others have none."""
     jobs: dict[tuple[Any, ...], tuple[Any, list[Any]]] = {}
@@ -123,7 +119,7 @@ def compile_all(found: list[Case]) -> tuple[dict[tuple[Any, ...], float], Counte
         target = str(load_chip(case.chip).target)
         for depth in depths(case.tile, case.k):
             form = form_of(case.tile, case.k, depth)
-            jobs["plan", case.chip, form] = (compute_cycles, [target, form])
+            jobs["plan", case.chip, form] = (shared.visit_cycles, [target, form])
         form = form_of(case.tile, case.k, math.ceil(case.k / case.tile[1]))
         columns = math.ceil(case.n / case.tile[2])
         touched = row_tiles(sizes_of(case), case.tile[0])
@@ -206,7 +202,6 @@ def main() -> None:
                 ratio = measured / np.array(list(predicted.values()))
                 inside = int(((ratio >= INTERVAL[0]) & (ratio <= INTERVAL[1])).sum())
                 count, constant, mean, median, worst = accuracy(measured, np.array(list(predicted.values())))
-                sizes = "aligned" if aligned else "K or N no multiple of 128"
                 sizes = "aligned" if aligned else "K or N no multiple of 128"
                 lines.append(
                     f"| {chip} | {sizes} | {name} | {count} of {len(some)} | {constant:.2f} | {mean:.1%} "

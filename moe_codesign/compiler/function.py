@@ -112,6 +112,6 @@ def _compile(path: str, shapes: list[tuple[str, tuple[int, ...]]], target: str, 
             text = (str(error).strip() or repr(error)).splitlines()[0][:300]
             return CompiledFunction((), refusal(str(error)) or f"{type(error).__name__}: {text}")
         programs = [KernelProgram(name, *facts) for name, facts in read_programs(folder, target).items()]
-        return CompiledFunction(tuple(sorted(programs, key=lambda k: -(k.cycles or k.program.bundles))))
+        return CompiledFunction(tuple(sorted(programs, key=lambda k: (-(k.cycles or 0), -k.program.bundles))))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -64,10 +64,8 @@ def read_programs(folder: Path, target: str) -> dict[str, tuple[int | None, Prog
         name = re.sub(r"^\d+-|-\d+-final_bundles$", "", path.stem)
         if "schedule-analysis" in name or name.startswith(("TLP", "<")):  # the compiler's own frame
             continue
-        try:
-            cycles = read_cycles(folder, name)
-        except FileNotFoundError:
-            cycles = None
+        counts = [_CYCLES.search(p.read_text()) for p in folder.glob(f"{name}_TPU*static_llo_profile.textproto")]
+        cycles = int(counts[0][1]) if counts and counts[0] else None
         found[name] = (cycles, parse_program(path.read_text(), granule_bytes(target)))
     return found
 
@@ -127,9 +125,11 @@ def read_cycles(folder: Path, name: str) -> int:
     Raises:
         FileNotFoundError: the compiler left none.
     """
-    for path in folder.glob(f"{name}*static_llo_profile.textproto"):
-        if found := _CYCLES.search(path.read_text()):
-            return int(found[1])
+    # The whole name, or the name before its number: fusion must not find fusion.1's where it has none.
+    for pattern in (f"{name}_TPU*", f"{name}.[0-9]*_TPU*"):
+        for path in folder.glob(f"{pattern}static_llo_profile.textproto"):
+            if found := _CYCLES.search(path.read_text()):
+                return int(found[1])
     raise FileNotFoundError(f"no static profile of {name}")
 
 

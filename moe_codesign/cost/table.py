@@ -72,6 +72,9 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
         kernel = found[name]
         if kernel.backend != chip.backend:
             raise UserError(f"kernel {name} does not run on {chip.name}", mend=f"use a {chip.backend} kernel")
+        if kernel.on_host != chip.is_host:
+            where = "the host alone" if kernel.on_host else "accelerators alone"
+            raise UserError(f"kernel {name} runs on {where}", mend=f"leave it out for {chip.name}")
         return kernel
     if name is not None:
         raise UserError("kernel", value=name, mend=missing.get(name) or "use one of " + ", ".join(found))

@@ -55,6 +55,8 @@ def cases(target: str, share: int, shares: int) -> Any:
                 partial(forward, tile, "none", True, 1),
                 [rows, sizes, array(GROUPS, n, k)],
             )
+            wide = [array(ROWS, k, dtype=jnp.float32), sizes, array(GROUPS, k, n, dtype=jnp.float32)]
+            yield f"float32 {k}x{n} {tile_k}", partial(forward, tile, "none", False, 1), wide
             for dtype in (jnp.int8, jnp.float8_e4m3fn):
                 narrow = [rows, sizes, array(GROUPS, k, n, dtype=dtype), array(1, GROUPS, 1, 1, n, dtype=jnp.float32)]
                 yield f"{dtype.__name__} {k}x{n} {tile_k}", partial(forward, tile, "none", False, 1), narrow

@@ -83,6 +83,16 @@ def test_empty_groups_cost_nothing(tables: Tables) -> None:
     assert times(tables, [100, 0, 0, 60, 0]) == times(tables, [100, 60])
 
 
+def test_no_rows_take_no_time(tables: Tables) -> None:
+    assert max(times(tables, [0, 0]).values()) < 1.0
+
+
+def test_a_visit_that_is_not_full_pays_for_each_bucket(tables: Tables) -> None:
+    full, short = times(tables, [256]), times(tables, [250])
+    tall = "256x32768x256 b128 w3 r2"
+    assert short[tall] >= full[tall] * 0.95
+
+
 def test_a_group_of_several_visits_reads_its_weights_once_where_they_stay(tables: Tables) -> None:
     some = times(tables, [2048] * 4, k=4096)
     tall = "256x32768x256 b128 w3 r2"

@@ -185,6 +185,13 @@ def test_wrong_use_is_told() -> None:
     lhs, weight, sizes = random(rng, 8, 256), random(rng, 2, 256, 128), jnp.asarray([4, 4])
     with pytest.raises(ValueError, match="takes 2 weights, not 1"):
         grouped_mm(lhs, (weight,), sizes, tile=TILE, activation="swiglu", interpret=INTERPRET)
+    with pytest.raises(ValueError, match="multiple of 16"):
+        grouped_mm(lhs, (weight,), sizes, tile=dataclasses.replace(TILE, tile_m=24), interpret=INTERPRET)
+    narrow = quantize_weights(random(rng, 2, 256, 256), "int8", block=128)
+    with pytest.raises(ValueError, match="one scale a column"):
+        grouped_mm(
+            lhs, (narrow.values,), sizes, tile=TILE, transposed=True, scale=narrow.scale, interpret=INTERPRET
+        )  # fmt: skip
     with pytest.raises(ValueError, match="int4"):
         quantize_weights(weight, "int4")
     with pytest.raises(ValueError, match="blocks of 96"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe_kernels.tile import TritonTile
 from moe_kernels.triton import Expert, Router, experts, fused_moe, grouped_mm, quantize_weights
 from tests.numerics.cases import SMALL
 from tests.numerics.conftest import INTERPRETED
@@ -148,7 +149,8 @@ def test_router_gradients(device: torch.device) -> None:
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own
 def test_operators_keep_their_contracts(device: torch.device) -> None:
     x, w_up, w_down, weights, ids, b_up, b_down = make(device, "swiglu_oai", True, torch.float32)
-    tile = [16, 16, 16, 4, 2, 1, 1, 0, 0, 0]
+    fields = TritonTile(block_m=16, block_n=16, block_k=16, num_warps=4, num_stages=2, group_m=1)
+    tile = [int(value) for value in fields.as_dict().values()]
     numbers = ("swiglu_oai", 1.702, 7.0, 0)
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(

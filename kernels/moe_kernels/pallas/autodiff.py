@@ -27,7 +27,7 @@ def differentiable_mm(
 
     Args:
         gradient_tile: of the gradients; of that to the weights its tile_m rows a visit, tile_k x tile_n a program.
-        activation: its products are computed again in the backward pass, not kept.
+        activation: its products are computed again in the backward pass, rounded to the rows' type, not kept.
     """
     return grouped_mm(rows, weights, group_sizes, tile=tile, activation=activation, interpret=interpret)
 

@@ -312,10 +312,28 @@ def _compute(refs: _Refs, form: _Form, at: _Place, rows_slot: Any, slot: Any, nu
     def _reuse() -> None:
         pl.when(results >= 2)(lambda: _wait_out(refs, form, out_slot))
 
-    for start in range(0, tile.tile_m, tile.bucket_m):
+    starts = range(0, tile.tile_m, tile.bucket_m)
+
+    def bucket(start: int) -> None:
         size = min(tile.bucket_m, tile.tile_m - start)
-        known = True if start == 0 else None if form.rows is None else start < form.rows
-        _when(rows > start, known)(functools.partial(_bucket, refs, form, at, start, size, rows_slot, slot, out_slot))
+        _bucket(refs, form, at, start, size, rows_slot, slot, out_slot)
+
+    # A full visit is one stretch of code, so that a bucket's first products overlap the last of the one before; on
+    # conditions of their own each would fill and drain the matrix units.
+    full = rows > starts[-1]
+
+    @_when(full, None if form.rows is None and len(starts) > 1 else bool(full) if form.rows is not None else True)
+    def _full() -> None:
+        for start in starts:
+            bucket(start)
+
+    if form.rows is None and len(starts) > 1:
+        for start in starts[:-1]:
+            pl.when((rows > start) & ~full)(functools.partial(bucket, start))
+    elif form.rows is not None and not full:
+        for start in starts:
+            if start < rows:
+                bucket(start)
 
     @_when(last_k, True if depth == 1 else None)
     def _store() -> None:
@@ -389,10 +407,10 @@ def _bucket(
         axis = 1 if form.transposed else 0
         part = (slice(None), slice(0, length)) if form.transposed else (slice(0, length), slice(None))
         w = refs.weights_buf[(slot, matrix, *part)] if refs.wide is None else refs.wide[(matrix, *part)]
-        integers = jnp.issubdtype(x.dtype, jnp.integer)
-        return lax.dot_general(
-            x, w, (((1,), (axis,)), ((), ())), preferred_element_type=jnp.int32 if integers else jnp.float32
-        ).astype(jnp.float32)
+        # float32 operands are multiplied as such, not in bfloat16 passes.
+        precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+        contract = (((1,), (axis,)), ((), ()))
+        return lax.dot_general(x, w, contract, precision=precision, preferred_element_type=jnp.float32)
 
     def finish(products: list[jax.Array]) -> None:
         if form.scale_rows == 1:
@@ -558,7 +576,14 @@ def grouped_mm(
         raise ValueError(
             f"activation {activation!r} takes {2 if activation in GATED else 1} weights, not {len(weights)}"
         )
-    num_rows = rows.shape[0]
+    num_rows, k = rows.shape
+    problem = Problem(
+        op="gate_up" if len(weights) == 2 else "down", dtype="bfloat16", k=k, n=weights[0].shape[1 if transposed else 2]
+    )
+    if reason := _refuses(problem, tile, None):
+        raise ValueError(f"tile {tile.label()}: {reason}")
+    if transposed and scale is not None and scale.shape[2] > 1:
+        raise ValueError("transposed weights take one scale a column; scales of blocks of K are for [G, K, N]")
     if num_rows < SUBLANES:
         # So few rows lie in memory tiles of their own number.
         rows = jnp.pad(rows, ((0, SUBLANES - num_rows), (0, 0)))
@@ -574,9 +599,11 @@ def grouped_mm(
         interpret=interpret,
     )
     out = out[:num_rows]
-    if zero_rest:
-        out = jnp.where(jnp.arange(num_rows)[:, None] < group_sizes.sum(), out, 0)
-    return out
+    if not zero_rest:
+        return out
+    used = group_sizes.sum()
+    # Only where there are such rows: it reads and writes the whole result.
+    return lax.cond(used < num_rows, lambda o: jnp.where(jnp.arange(num_rows)[:, None] < used, o, 0), lambda o: o, out)
 
 
 class Probe(NamedTuple):
@@ -639,10 +666,12 @@ def _refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | No
     for name, size in (("K", problem.k), ("N", problem.n)):
         if size is not None and size % SUBLANES:
             return f"{name} = {size} is no multiple of {SUBLANES}; pad it"
+    if target is not None and problem.k is not None and problem.k <= tile.tile_k < _WHOLE:
+        return f"tile_k = {tile.tile_k} holds the whole of K = {problem.k}: write {_WHOLE}, which is analysed as that"
     if target is not None:
-        needs, has = vmem_bytes(problem, tile), _VMEM_MIB[target.split(":")[0]] << 20
+        needs, has = vmem_bytes(problem, tile), (_VMEM_MIB[target.split(":")[0]] - _COMPILERS_MIB) << 20
         if needs > has:
-            return f"VMEM: its buffers need {needs} bytes of the {has} a core of {target} has; use smaller tiles"
+            return f"VMEM: its buffers need {needs} bytes of the {has} that a core of {target} has; use smaller tiles"
     return None
 
 
@@ -668,7 +697,8 @@ def _default_tile(problem: Problem, rows_per_group: float, target: str | None) -
     rows = min(-(-most // step) * step, 640)
     cores = 2 if target is not None and target.startswith("v5p") else 1
     heights = [rows, *(height for height in (512, 256, 128, 64, 32, 16) if height < rows)]
-    widths = (512, 256, LANES)
+    # Column tiles that the cores can share come first.
+    widths = sorted((512, 256, LANES), key=lambda width: -(-(problem.n or width * cores) // width) % cores)
     for height, width in itertools.product(heights, widths):
         tile = PallasTile(
             tile_m=height, tile_k=_WHOLE, tile_n=width, bucket_m=min(height, 128), rows_outer=rows < 640, cores=cores
@@ -682,6 +712,9 @@ _WHOLE = 32768
 """A tile_k that no catalogue model's K exceeds: the whole depth in one step."""
 _VMEM_MIB = {"v4": 16, "v5e": 128, "v5p": 64, "v6e": 128, "tpu7x": 64}
 """Of a core (JAX source, jax/_src/pallas/mosaic/tpu_info.py, vmem_capacity_bytes)."""
+
+_COMPILERS_MIB = 2
+"""Of these, left for what the compiler itself keeps there: a bucket's product in float32, and spills."""
 
 KERNEL = Kernel(
     name="pallas.grouped_matmul",

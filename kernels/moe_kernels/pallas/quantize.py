@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-BLOCK = 128
 TYPES = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
 
 

@@ -48,7 +48,10 @@ def _step(group: Any, block: Any, begin: Any, end: Any, count: Any, left: Any, r
         row = first + lax.broadcasted_iota(jnp.int32, rows.shape, 0)
         return jnp.where((row >= begin[visit]) & (row < end[visit]), rows[...], 0)
 
-    product = lax.dot_general(own(left), own(right), (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    # float32 operands are multiplied as such, not in bfloat16 passes.
+    precision = lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
+    contract = (((0,), (0,)), ((), ()))
+    product = lax.dot_general(own(left), own(right), contract, precision=precision, preferred_element_type=jnp.float32)
 
     @pl.when(fresh)
     def _first() -> None:
@@ -74,7 +77,13 @@ def weight_gradient(
         group_sizes: int32 [G], whose sum may fall short of M.
         tile: tile_m rows a visit, tile_k x tile_n of the weights a program.
         interpret: ``pltpu.InterpretParams`` runs it on the host.
+
+    Raises:
+        ValueError: tile_m is no multiple of eight, tile_k or tile_n none of 128.
     """
+    for field, unit in (("tile_m", SUBLANES), ("tile_k", 128), ("tile_n", 128)):
+        if getattr(tile, field) % unit:
+            raise ValueError(f"{field} = {getattr(tile, field)} is no multiple of {unit}")
     (num_rows, k), n, num_groups = left.shape, right.shape[1], group_sizes.shape[0]
     if num_rows < SUBLANES:
         # So few rows lie in memory tiles of their own number.
