@@ -43,7 +43,7 @@ MODELS = ("DeepSeek-V3", "Qwen3-30B-A3B", "gpt-oss-120b", "Mixtral-8x7B")
 TOKENS = (1, 16, 128, 1024, 8192)
 CHIP = "h100_sxm"
 OUT = Path(__file__).parents[1] / "results" / "triton_inner_loops.md"
-LINES = ("instructions", "bytes", "registers", "shared", "padding")
+LINES = ("instructions", "bytes", "allocated", "shared", "padding")
 DECODE_TOKENS = 1
 
 
@@ -180,26 +180,25 @@ class Line:
     padding: float
 
     @property
-    def warps(self) -> int:
-        """Warps of whole blocks that a core's registers hold: what the number of registers is for."""
-        return 65536 // (32 * 8 * math.ceil(self.registers / 8)) // self.num_warps * self.num_warps
+    def allocated(self) -> int:
+        """Registers that a thread takes from the core: warps get them in units of 256, eight a thread."""
+        return 8 * math.ceil(self.registers / 8)
 
     def row(self, where: str, note: str = "") -> str:
         """A line of the table."""
         return (
             f"| {where} | {self.kernel} | {self.tile} | {self.instructions:.1f} | {self.per_mflop:.0f} "
-            f"| {1e3 * self.bytes:.2f} | {self.registers:.0f} | {self.shared / 1024:.1f} | {self.padding:.2f} "
+            f"| {1e3 * self.bytes:.2f} | {self.registers:.0f} ({self.allocated}) | {self.shared / 1024:.1f} | {self.padding:.2f} "
             f"| {self.time_us:.1f} | {note} |"
         )
 
-    def worse(self, other: "Line", *, by_warps: bool = False) -> list[str]:
-        """Lines on which this is worse than the other; registers are the same if they let as many warps on a core."""
-        found = [name for name in LINES if getattr(self, name) > getattr(other, name) * (1 + 1e-9)]
-        return [name for name in found if not (by_warps and name == "registers" and self.warps >= other.warps)]
+    def worse(self, other: "Line") -> list[str]:
+        """Lines on which this is worse than the other."""
+        return [name for name in LINES if getattr(self, name) > getattr(other, name) * (1 + 1e-9)]
 
-    def rank(self, other: "Line") -> tuple[int, int, float]:
+    def rank(self, other: "Line") -> tuple[int, float]:
         """Order in which our tiles stand beside the other: fewest lines worse, then the fastest."""
-        return len(self.worse(other)), len(self.worse(other, by_warps=True)), self.time_us
+        return len(self.worse(other)), self.time_us
 
 
 def measure(kernel: str, tile: TritonTile, facts: GpuFacts, gemm: GroupedGemm, time_us: float, matrices: int) -> Line:
@@ -365,16 +364,14 @@ def main() -> None:
             decode.setdefault(name, []).append((gemm, mine[0]))
         for other in others(gemm, num_tokens, facts, table):
             line = min(mine, key=lambda one, other=other: one.rank(other))  # type: ignore[misc]
-            worse, free = line.worse(other), line.worse(other, by_warps=True)
-            count = counts.setdefault(other.kernel, [0, 0, 0])
-            count[0], count[1], count[2] = count[0] + (not worse), count[1] + (not free), count[2] + 1
+            worse = line.worse(other)
+            count = counts.setdefault(other.kernel, [0, 0])
+            count[0], count[1] = count[0] + (not worse), count[1] + 1
             note = ("worse: " + ", ".join(worse)) if worse else "no worse on any line"
             text += [other.row(where), line.row(where, note)]
         text.append(dataclasses.replace(mine[0], kernel="**ours, fastest**").row(where))
     ratios = {n: decode_bytes((g for g, _ in pair), (line for _, line in pair)) for n, pair in decode.items()}
-    summary = "\n".join(
-        f"| {kernel} | {count[0]} of {count[2]} | {count[1]} of {count[2]} |" for kernel, count in counts.items()
-    )
+    summary = "\n".join(f"| {kernel} | {count[0]} of {count[1]} |" for kernel, count in counts.items())
     OUT.write_text(
         "# Inner loops on sm_90: ours, a plain grouped GEMM, and PyPI moe-ops 0.1.0\n\n"
         f"Made by `python benchmarks/inner_loops.py` with {compiler_version('triton')}; nothing here is timed on a "
@@ -387,10 +384,11 @@ def main() -> None:
         "- **instr/mma**: instructions in the inner loop per matrix instruction. These differ in size (HMMA 16x8x16, "
         "HGMMA 64xNx16), so **instr/MFLOP** counts warp instructions per million FLOPs of the padded tile.\n"
         "- **B/kFLOP**: bytes that the programs load (from L2 or HBM) per thousand useful FLOPs.\n"
+        "- **registers** of a thread, and in brackets what the core gives it: whole units of eight, which is what counts.\n"
         "- **padding**: rows computed per useful row. **us**: modelled, not measured.\n\n"
         "GEMMs on which a tile of ours is no worse on any of the five lines (instr/mma, B/kFLOP, registers, shared, "
-        "padding):\n\n| beside | no worse | no worse, registers counted by the warps that they let on a core |\n"
-        f"|---|---|---|\n{summary}\n\n"
+        "padding):\n\n| beside | no worse |\n"
+        f"|---|---|\n{summary}\n\n"
         "Bytes moved at one token over the unavoidable (active weights, token in and out), both GEMMs at our fastest "
         "tiles, re-reads of the token's row by every column of tiles included: "
         + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
