@@ -1,0 +1,1 @@
+"""Calibrations from measured times: reading them, fitting, judging on held-out shapes."""

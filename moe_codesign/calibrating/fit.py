@@ -1,0 +1,236 @@
+"""Fit a calibration: physics first, then trees on what it leaves, then intervals from shapes that neither has seen."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Set
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moe_codesign.calibrating.measured import Measured
+from moe_codesign.cost import fused_moe
+from moe_codesign.cost.calibration import TOKEN_BUCKETS, Accuracy, Calibration, CalibrationFile, features
+from moe_codesign.cost.fused_moe import Coefficients
+from moe_codesign.cost.table import F64
+
+Mask = npt.NDArray[np.bool_]
+FEW_ROWS = 300
+"""Below so many rows nothing is learned but the coefficients, and these stay near their start."""
+_ROWS_OF_PHYSICS = 1500
+_FOLDS = 5
+_COVERAGE = 0.9
+_PRIOR = 0.03
+"""Pull of each coefficient's logarithm to its start, in units of a row's log error. With few rows more: see _pull."""
+_TREES: dict[str, Any] = {
+    "objective": "huber",
+    "alpha": 0.3,
+    "learning_rate": 0.1,
+    "num_leaves": 31,
+    "min_data_in_leaf": 20,
+    "feature_fraction": 0.6,
+    "bagging_fraction": 0.5,
+    "bagging_freq": 1,
+    "lambda_l2": 10.0,
+    # Thresholds at random: steps between measured shapes are then smoothed over the trees.
+    "extra_trees": True,
+    "seed": 0,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+_ROUNDS = 300
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def in_test_split(shape_key: npt.NDArray[np.str_]) -> Mask:
+    """Rows whose shape (hidden-inter-experts-topk) is in no fit of a shipped coefficient: one shape in five."""
+    keys, place = np.unique(shape_key, return_inverse=True)
+    chosen = [int(hashlib.sha256(str(key).encode()).hexdigest(), 16) % 5 == 3 for key in keys]
+    return np.array(chosen, dtype=bool)[place]
+
+
+def errors(predicted: F64, measured: F64) -> tuple[float, float, float]:
+    """Absolute relative error in percent: mean, median, 90th percentile."""
+    found = 100 * np.abs(predicted / measured - 1)
+    return float(found.mean()), float(np.median(found)), float(np.percentile(found, 90))
+
+
+def fit_physics(data: Measured, start: Coefficients | None = None, off: Set[str] = frozenset()) -> Coefficients:
+    """Coefficients with the least soft-L1 error of the logarithm, over a sample even in shapes and tokens.
+
+    Args:
+        data: measured rows.
+        start: where to begin and what to stay near; a donor chip's where rows are few.
+        off: terms of the model to leave out.
+    """
+    from scipy.optimize import least_squares
+
+    sample = data.take(_even_sample(data))
+    t = fused_moe.terms(sample.columns, sample.chip, sample.stack, sample.dtype, off)
+    begin = (start or Coefficients()).logs()
+    target = np.log(sample.latency_us)
+    pull = _PRIOR if start is None else max(_PRIOR, 5.0 / np.sqrt(len(sample)) * 0.1)
+
+    def residuals(logs: F64) -> F64:
+        times = fused_moe.total_us(Coefficients.from_logs(logs), t)
+        return np.concatenate([np.log(times) - target, pull * (logs - begin)])
+
+    # No coefficient is a hundred times what physics says.
+    found = least_squares(
+        residuals, begin, bounds=(begin - 5, begin + 5), loss="soft_l1", f_scale=0.1, max_nfev=200
+    )
+    return Coefficients.from_logs(found.x)
+
+
+def _even_sample(data: Measured) -> np.ndarray:
+    if len(data) <= _ROWS_OF_PHYSICS:
+        return np.arange(len(data))
+    cell = np.unique(
+        np.stack([np.unique(data.shape_key, return_inverse=True)[1], data.columns.num_tokens]), axis=1,
+        return_inverse=True,
+    )[1].ravel()  # fmt: skip
+    weight = 1.0 / np.bincount(cell)[cell]
+    return np.random.default_rng(0).choice(len(data), _ROWS_OF_PHYSICS, replace=False, p=weight / weight.sum())
+
+
+def _learn(x: F64, residual: F64, shape_key: npt.NDArray[np.str_]) -> Any:
+    import lightgbm
+
+    place = np.unique(shape_key, return_inverse=True)[1]
+    weight = 1.0 / np.sqrt(np.bincount(place)[place])
+    data = lightgbm.Dataset(x, residual, weight=weight / weight.mean())
+    return lightgbm.train(_TREES, data, _ROUNDS)
+
+
+def _compact(model: str) -> str:
+    """LightGBM's text with what prediction needs, in six digits: a third of its size, the same to 1e-4."""
+    digits = {"threshold": 6, "leaf_value": 5}
+    unused = ("split_gain", "internal_value", "internal_weight", "internal_count", "leaf_weight", "leaf_count")
+    lines = []
+    for line in model.partition("end of trees")[0].splitlines():
+        key, _, values = line.partition("=")
+        if key in digits:
+            line = f"{key}=" + " ".join(f"{float(value):.{digits[key]}g}" for value in values.split())
+        if key not in (*unused, "tree_sizes"):
+            lines.append(line)
+    return "\n".join([*lines, "end of trees", ""])
+
+
+def _folds(shape_key: npt.NDArray[np.str_]) -> Iterator[tuple[Mask, Mask]]:
+    """(fitted, held out) rows, shapes never on both sides."""
+    keys, place = np.unique(shape_key, return_inverse=True)
+    fold = np.random.default_rng(0).permutation(len(keys)) % min(_FOLDS, len(keys))
+    for number in range(fold.max() + 1):
+        held = fold[place] == number
+        yield ~held, held
+
+
+def calibrate(data: Measured, start: Calibration | None = None, *, test: Measured | None = None) -> Calibration:
+    """Fit coefficients, correction and intervals.
+
+    Args:
+        data: rows to fit.
+        start: of a similar chip; needed where rows are few, and its trees are kept then.
+        test: rows of held-out shapes to judge it on, whose accuracy goes into the file.
+    """
+    few = len(data) < FEW_ROWS or data.shapes < 3
+    begin = start.coefficients if start is not None else None
+    physics = fit_physics(data, begin)
+    t = fused_moe.terms(data.columns, data.chip, data.stack, data.dtype)
+    times = fused_moe.total_us(physics, t)
+    residual = np.log(data.latency_us / times)
+    x = features(data.columns, t, times)
+    if few:
+        share, trees, off = _few(start, x, residual)
+    else:
+        share, off = _out_of_fold(data, x, residual)
+        trees = _compact(_learn(x, residual, data.shape_key).model_to_string())
+    file = CalibrationFile(
+        chip=data.chip.name,
+        stack=data.stack,
+        dtype=data.dtype,
+        source=data.source,
+        version=data.version,
+        rows=len(data),
+        shapes=data.shapes,
+        left_out=data.left_out,
+        keeps_remote_rows=data.keeps_remote_rows,
+        correction_share=share,
+        coefficients=dataclasses.asdict(physics),
+        interval=_interval(off, data.columns.num_tokens),
+        fitted_range={
+            name: (float(getattr(data.columns, name).min()), float(getattr(data.columns, name).max()))
+            for name in ("num_tokens", "hidden", "width", "experts", "top_k")
+        },
+    )
+    found = Calibration(file, trees if share > 0 else None)
+    if test is not None and len(test):
+        found = Calibration(file.model_copy(update={"held_out": judge(found, test)}), found.trees)
+    return found
+
+
+def _few(start: Calibration | None, x: F64, residual: F64) -> tuple[float, str | None, F64]:
+    """With few rows the donor's trees are kept if they help, and the interval is what is left, widened for its size."""
+    import lightgbm
+
+    if start is None or start.trees is None:
+        return 0.0, None, residual * _small_sample(len(residual))
+    learned = lightgbm.Booster(model_str=start.trees).predict(x)
+    share = min(_SHARES, key=lambda s: float(np.abs(residual - s * learned).mean()))
+    left = (residual - share * learned) * _small_sample(len(residual))
+    return share, start.trees, left
+
+
+def _small_sample(rows: int) -> float:
+    return 1.0 + 3.0 / np.sqrt(rows)
+
+
+def _out_of_fold(data: Measured, x: F64, residual: F64) -> tuple[float, F64]:
+    """Share of the correction that helps most on held-out shapes, and the log errors there.
+
+    The physics is fitted once on all: it has 18 numbers for thousands of rows.
+    """
+    learned = np.zeros(len(data))
+    for fitted, held in _folds(data.shape_key):
+        learned[held] = _learn(x[fitted], residual[fitted], data.shape_key[fitted]).predict(x[held])
+    share = min(_SHARES, key=lambda s: float(np.abs(np.exp(s * learned - residual) - 1).mean()))
+    return share, residual - share * learned
+
+
+def _interval(log_errors: F64, num_tokens: F64) -> tuple[float, float, float]:
+    """Per bucket of tokens the log error that 90 % of held-out rows do not exceed, by the conformal rank."""
+    bucket = np.searchsorted(TOKEN_BUCKETS, num_tokens)
+    found = []
+    for number in range(3):
+        inside = np.sort(np.abs(log_errors[bucket == number] if (bucket == number).sum() >= 20 else log_errors))
+        rank = min(int(np.ceil((len(inside) + 1) * _COVERAGE)), len(inside)) - 1
+        found.append(max(float(inside[rank]), 0.01))
+    return found[0], found[1], found[2]
+
+
+def judge(calibration: Calibration, data: Measured) -> Accuracy:
+    """Error of the calibration on these rows, with and without the correction."""
+    predicted = calibration.predict(data.chip, data.columns)
+    physics, t = calibration.physics_us(data.chip, data.columns)
+    whole = errors(predicted.latency_us, data.latency_us)
+    plain = errors(np.maximum(physics, t.bound_us), data.latency_us)
+    inside = (predicted.low_us <= data.latency_us) & (data.latency_us <= predicted.high_us)
+    return Accuracy(
+        mape=whole[0],
+        median=whole[1],
+        p90=whole[2],
+        physics_mape=plain[0],
+        physics_median=plain[1],
+        interval_coverage=100 * float(inside.mean()),
+        rows=len(data),
+        shapes=data.shapes,
+    )
+
+
+def calibrate_split(data: Measured, start: Calibration | None = None) -> Calibration:
+    """Calibrate on the shapes outside of the test split and judge on those in it, if both sides have some."""
+    held = in_test_split(data.shape_key)
+    if len(np.unique(data.shape_key[~held])) < 3 or not held.any():
+        return calibrate(data, start)
+    return calibrate(data.take(np.flatnonzero(~held)), start, test=data.take(np.flatnonzero(held)))

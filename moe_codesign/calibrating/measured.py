@@ -1,0 +1,208 @@
+"""Measured times of whole fused MoE operations, from aiconfigurator-core or a user's table, and what is dirt in them."""
+
+import importlib.metadata
+import importlib.util
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moe_codesign.chips import Chip
+from moe_codesign.cost.fused_moe import Columns, columns_of, terms
+from moe_codesign.cost.table import F64
+from moe_codesign.errors import UserError
+from moe_codesign.routing import Routing
+from moe_codesign.shape import MoEShape
+from moe_codesign.workload import Workload
+
+_FOLDERS = {"b200": "b200_sxm", "b300": "b300_sxm", "rtx_pro_6000": "rtx_pro_6000_server"}
+"""aiconfigurator's names of chips where they are not ours."""
+_VERSIONS = {
+    "vllm": ("vllm/0.24.0",),
+    # 0.5.10 counts the rows of other ranks as this one's; it is taken where nothing newer was measured.
+    "sglang": ("sglang/0.5.14", "sglang/0.5.10"),
+}
+_KERNELS = {
+    ("vllm", "bfloat16"): "vllm_unquantizedfusedmoe_triton_tritonexperts",
+    ("vllm", "fp8_block"): "vllm_fp8moe_triton_tritonexperts",
+    ("vllm", "fp8"): "vllm_modeloptfp8moe_triton_tritonexperts",
+    ("sglang", "bfloat16"): "sglang_fused_moe_triton",
+    ("sglang", "fp8_block"): "sglang_fused_moe_triton",
+}
+_NOT_GATED = ((2688, 1856), (1024, 2688), (4096, 2688))
+"""(hidden, inter) of Nemotron's experts, which have no gate; so have those of 5120 with top-22."""
+SETS = (
+    *((chip, "vllm", dtype) for chip in ("h100_sxm", "h200_sxm", "l40s") for dtype in ("bfloat16", "fp8_block")),
+    ("l40s", "vllm", "fp8"),
+    *((chip, "sglang", "bfloat16") for chip in ("a100_sxm", "l40s")),
+    *(
+        (chip, "sglang", dtype)
+        for chip in ("h100_sxm", "h200_sxm", "b200", "gb200", "b300", "gb300", "rtx_pro_6000")
+        for dtype in ("bfloat16", "fp8_block")
+    ),
+)
+"""(chip, stack, dtype) that aiconfigurator-core 0.12.0 has Triton times of."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Times of one chip under one stack and type.
+
+    ``shape_key`` [rows]: hidden-inter-experts-topk, by which splits are grouped. ``left_out``: rows by reason.
+    """
+
+    chip: Chip
+    stack: str
+    dtype: str
+    columns: Columns
+    latency_us: F64
+    shape_key: npt.NDArray[np.str_]
+    keeps_remote_rows: bool
+    source: str
+    version: str
+    left_out: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.latency_us)
+
+    @property
+    def shapes(self) -> int:
+        return len(np.unique(self.shape_key))
+
+    def take(self, index: np.ndarray) -> "Measured":
+        """These rows."""
+        return Measured(
+            **{
+                **self.__dict__,
+                "columns": self.columns.take(index),
+                "latency_us": self.latency_us[index],
+                "shape_key": self.shape_key[index],
+            }
+        )
+
+
+def from_aiconfigurator(chip: Chip, stack: str, dtype: str) -> Measured:
+    """The rows of aiconfigurator-core for a chip, stack and type.
+
+    Raises:
+        UserError: the package is not installed, or has no such rows.
+    """
+    from pyarrow import compute, parquet
+
+    spec = importlib.util.find_spec("aiconfigurator_core")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("aiconfigurator-core is not installed", mend="pip install --no-deps aiconfigurator-core")
+    root = Path(next(iter(spec.submodule_search_locations))) / "systems" / "data"
+    folder = root / _FOLDERS.get(chip.name, chip.name) / "moe"
+    kernel = _KERNELS.get((stack, dtype))
+    for version in _VERSIONS.get(stack, ()):
+        path = folder / version / "moe_perf.parquet"
+        if kernel is None or not path.exists():
+            continue
+        table = parquet.read_table(path)
+        chosen = compute.and_(
+            compute.equal(table["kernel_source"], kernel), compute.equal(table["moe_dtype"], dtype)
+        )
+        rows = table.filter(chosen).to_pylist()
+        if rows:
+            package = importlib.metadata.version("aiconfigurator-core")
+            return _measured(
+                chip, stack, dtype, map(_renamed, rows), f"aiconfigurator-core {package}", version.split("/")[1],
+                keeps_remote_rows=version.endswith("0.5.10"),
+            )  # fmt: skip
+    raise UserError(
+        f"aiconfigurator-core has no Triton times of {chip.name} under {stack} in {dtype}",
+        mend="use one of " + ", ".join(" ".join(one) for one in SETS),
+    )
+
+
+def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+    pair = (row["hidden_size"], row["inter_size"])
+    return {
+        "hidden_size": row["hidden_size"],
+        "moe_intermediate_size": row["inter_size"],
+        "num_experts": row["num_experts"],
+        "num_experts_per_tok": row["topk"],
+        "gated": pair not in _NOT_GATED and (row["inter_size"], row["topk"]) != (5120, 22),
+        "num_tokens": row["num_tokens"],
+        "tp": row["moe_tp_size"],
+        "ep": row["moe_ep_size"],
+        "routing": row["distribution"].replace("power_law_", "power_law:"),
+        "latency_us": 1e3 * row["latency"],
+    }
+
+
+def from_rows(chip: Chip, stack: str, dtype: str, rows: Iterable[dict[str, Any]], source: str) -> Measured:
+    """A user's own rows: the columns of `predict` and ``latency_us``.
+
+    Raises:
+        UserError: no row is usable.
+    """
+    return _measured(chip, stack, dtype, rows, source, "", keeps_remote_rows=False)
+
+
+def _measured(
+    chip: Chip,
+    stack: str,
+    dtype: str,
+    rows: Iterable[dict[str, Any]],
+    source: str,
+    version: str,
+    *,
+    keeps_remote_rows: bool,
+) -> Measured:
+    left_out: Counter[str] = Counter()
+    problems, latency, keys = [], [], []
+    for row in rows:
+        try:
+            shape, work = _problem(row, dtype)
+            time_us = float(row["latency_us"])
+        except (UserError, KeyError, ValueError, TypeError) as error:
+            left_out[f"unreadable ({type(error).__name__})"] += 1
+            continue
+        if not np.isfinite(time_us) or time_us <= 0:
+            left_out["no time"] += 1
+        elif work.misfit(shape) or shape.n_shared_experts:
+            left_out["not one rank's routed experts"] += 1
+        else:
+            problems.append((shape, work))
+            latency.append(time_us)
+            keys.append(
+                f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
+            )
+    if not problems:
+        raise UserError(f"{source} has no usable row for {chip.name} {stack} {dtype}", mend=str(dict(left_out)))
+    columns = columns_of(problems, keeps_remote_rows=keeps_remote_rows)
+    times = np.array(latency)
+    impossible = times < terms(columns, chip, stack, dtype).bound_us
+    left_out["faster than the physical bound"] = int(impossible.sum())
+    every = Measured(
+        chip, stack, dtype, columns, times, np.array(keys), keeps_remote_rows, source, version,
+        {reason: count for reason, count in left_out.items() if count},
+    )  # fmt: skip
+    return every.take(np.flatnonzero(~impossible))
+
+
+def _problem(row: dict[str, Any], dtype: str) -> tuple[MoEShape, Workload]:
+    def whole(name: str, default: int | None = None) -> int:
+        value = row.get(name)
+        if value in (None, "") and default is not None:
+            return default
+        return int(float(str(value)))
+
+    shape = MoEShape(
+        hidden_size=whole("hidden_size"),
+        moe_intermediate_size=whole("moe_intermediate_size"),
+        num_experts=whole("num_experts"),
+        num_experts_per_tok=whole("num_experts_per_tok"),
+        n_shared_experts=whole("n_shared_experts", 0),
+        gated=str("true" if row.get("gated") in (None, "") else row["gated"]).lower() in ("true", "1", "1.0", "yes"),
+    )
+    routing = Routing.parse(str(row.get("routing") or "balanced"))
+    return shape, Workload(
+        name="row", num_tokens=whole("num_tokens"), dtype=dtype, routing=routing, tp=whole("tp", 1), ep=whole("ep", 1)
+    )

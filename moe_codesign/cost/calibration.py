@@ -1,0 +1,267 @@
+"""What measured times say of a chip under a software stack: coefficients, a learned correction, and how far to trust it.
+
+One TOML file per (chip, stack, dtype), beside it the correction's trees as LightGBM's own text, compressed. Files that
+a user's `moe-codesign calibrate` wrote come before those that the project ships.
+"""
+
+import dataclasses
+import functools
+import gzip
+import math
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import platformdirs
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moe_codesign.chips import Chip, load_chip
+from moe_codesign.cost import fused_moe
+from moe_codesign.cost.fused_moe import Coefficients, Columns, Terms
+from moe_codesign.cost.table import F64
+from moe_codesign.errors import UserError
+
+SHIPPED = Path(__file__).parent / "calibrations"
+_TRANSFER_WIDENING = 1.5
+"""Factor on a donor's interval: of held-out chips, see results/accuracy/README.md."""
+_OUTSIDE_WIDENING = 2.0
+"""On the interval's logarithm per problem outside of the range of the fit."""
+TOKEN_BUCKETS = (128, 1024)
+"""Intervals differ below, between and above: decode is bound by memory, prefill by compute."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Accuracy(_Table):
+    """Absolute relative error on held-out shapes, in percent: mean, median, 90th percentile."""
+
+    mape: float
+    median: float
+    p90: float
+    physics_mape: float
+    physics_median: float
+    interval_coverage: float
+    rows: int
+    shapes: int
+
+
+class CalibrationFile(_Table):
+    """The TOML file."""
+
+    chip: str
+    stack: str
+    dtype: str
+    source: str
+    version: str
+    rows: int
+    shapes: int
+    left_out: dict[str, int]
+    keeps_remote_rows: bool
+    correction_share: float
+    coefficients: dict[str, float]
+    interval: tuple[float, float, float]
+    fitted_range: dict[str, tuple[float, float]]
+    held_out: Accuracy | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Columns of answers. ``outside``: names of fields that lie outside of the range of the fit, a problem each."""
+
+    latency_us: F64
+    low_us: F64
+    high_us: F64
+    bound_us: F64
+    limiter: list[str]
+    outside: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Coefficients for a chip under a stack, and the correction's trees if they help.
+
+    ``transferred_from``: the chip whose measurements these are, where the chip has none of its own.
+    """
+
+    file: CalibrationFile
+    trees: str | None = None
+    transferred_from: str | None = None
+
+    @functools.cached_property
+    def coefficients(self) -> Coefficients:
+        return Coefficients(**self.file.coefficients)
+
+    @functools.cached_property
+    def _booster(self) -> Any:
+        import lightgbm
+
+        return lightgbm.Booster(model_str=self.trees)
+
+    def physics_us(self, chip: Chip, columns: Columns) -> tuple[F64, Terms]:
+        """Time without the correction, and its terms."""
+        t = fused_moe.terms(columns, chip, self.file.stack, self.file.dtype)
+        return fused_moe.total_us(self.coefficients, t), t
+
+    def predict(self, chip: Chip, columns: Columns) -> Prediction:
+        """Time of every problem with its 90 % interval; never below the physical bound."""
+        physics, t = self.physics_us(chip, columns)
+        latency = physics
+        if self.trees is not None and self.file.correction_share > 0:
+            correction = self._booster.predict(features(columns, t, physics))
+            latency = physics * np.exp(self.file.correction_share * correction)
+        latency = np.maximum(latency, t.bound_us)
+        outside = self._outside(columns)
+        width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
+        width = width * np.where([bool(names) for names in outside], _OUTSIDE_WIDENING, 1.0)
+        if self.transferred_from is not None:
+            width = width * _TRANSFER_WIDENING
+        return Prediction(
+            latency_us=latency,
+            low_us=np.maximum(latency * np.exp(-width), t.bound_us),
+            high_us=latency * np.exp(width),
+            bound_us=t.bound_us,
+            limiter=fused_moe.limiters(self.coefficients, t),
+            outside=outside,
+        )
+
+    def _outside(self, columns: Columns) -> list[tuple[str, ...]]:
+        """Fields outside of the fitted range, of each problem."""
+        wrong = {
+            name: (getattr(columns, name) < low) | (getattr(columns, name) > high)
+            for name, (low, high) in self.file.fitted_range.items()
+        }
+        return [tuple(name for name, flags in wrong.items() if flags[i]) for i in range(len(columns))]
+
+
+def features(columns: Columns, t: Terms, physics_us: F64) -> F64:
+    """[rows, features] that the correction is learned from: sizes, loads, and where the physics has its steps."""
+    c = columns
+
+    def log(values: F64) -> F64:
+        return np.asarray(np.log(np.maximum(values, 1e-9)))
+
+    active = np.maximum(c.active, 1)
+    rows = np.maximum(c.rows, 1)
+    compute = sum(g.matrix_us * g.steps * g.waves for g in t.gemms)
+    memory = sum(g.weight_us for g in t.gemms)
+    row_blocks = t.blocks / np.maximum(np.ceil(c.up_width / t.tiles.block_n) + np.ceil(c.hidden / t.tiles.block_n), 1)
+    return np.stack(
+        [
+            *(log(c.num_tokens), log(c.hidden), log(c.width), log(c.local_experts), log(c.experts), c.top_k),
+            *(log(c.rows), log(c.active), log(c.rows / active), log(c.largest * active / rows), c.gated),
+            log(row_blocks * t.tiles.block_m / rows),
+            *(np.minimum(g.waves, 8) for g in t.gemms),
+            *(np.minimum(g.steps, 64) for g in t.gemms),
+            *(g.bands for g in t.gemms),
+            log(compute / np.maximum(memory, 1e-9)),
+            log(sum(g.weight_bytes for g in t.gemms)),
+            log(physics_us),
+            log(1 + t.empty_blocks),
+            log(1e-6 * c.rows * (c.up_width + c.width)),
+            log(c.num_tokens * c.hidden),
+            c.width % 128,
+            np.gcd(c.width.astype(int), 128).astype(float),
+            t.narrow,
+        ],
+        axis=1,
+    )
+
+
+def own_folder() -> Path:
+    """Where `moe-codesign calibrate` writes: MOE_CODESIGN_CALIBRATIONS, else the user's data folder."""
+    chosen = os.environ.get("MOE_CODESIGN_CALIBRATIONS")
+    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("moe-codesign")) / "calibrations"
+
+
+def save(calibration: Calibration, folder: Path) -> Path:
+    """Write the TOML file and the trees; returns the TOML's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = calibration.file
+    path = folder / f"{file.chip}-{file.stack}-{file.dtype}.toml"
+    trees = path.with_suffix(".trees.gz")
+    trees.unlink(missing_ok=True)
+    if calibration.trees is not None and file.correction_share > 0:
+        trees.write_bytes(gzip.compress(calibration.trees.encode(), mtime=0))
+    path.write_text(_toml(file.model_dump(exclude_none=True)))
+    return path
+
+
+def _toml(table: dict[str, Any]) -> str:
+    """Strings, numbers, lists and one level of tables; the standard library only reads TOML."""
+
+    def value(item: Any) -> str:
+        if isinstance(item, bool):
+            return str(item).lower()
+        if isinstance(item, str):
+            return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        if isinstance(item, list | tuple):
+            return "[" + ", ".join(map(value, item)) + "]"
+        return repr(float(f"{item:.5g}")) if isinstance(item, float) else str(item)
+
+    lines = [f"{key} = {value(item)}" for key, item in table.items() if not isinstance(item, dict)]
+    for key, item in table.items():
+        if isinstance(item, dict):
+            lines += ["", f"[{key}]", *(f"{value(str(k)) if ' ' in k else k} = {value(v)}" for k, v in item.items())]
+    return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def _load(path: Path) -> Calibration:
+    try:
+        file = CalibrationFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        Coefficients(**file.coefficients)
+        trees = path.with_suffix(".trees.gz")
+        return Calibration(file, gzip.decompress(trees.read_bytes()).decode() if trees.exists() else None)
+    except (OSError, ValueError, TypeError, ValidationError) as error:
+        raise UserError(f"calibration {path}: {str(error).splitlines()[0]}", mend="calibrate again") from None
+
+
+def every() -> dict[tuple[str, str, str], Path]:
+    """Files by (chip, stack, dtype), a user's own before the shipped ones."""
+    found = {}
+    for folder in (SHIPPED, own_folder()):
+        for path in sorted(folder.glob("*.toml")):
+            chip, stack, dtype = path.stem.rsplit("-", 2)
+            found[chip, stack, dtype] = path
+    return found
+
+
+def find(chip: Chip, stack: str, dtype: str, without: str | None = None) -> Calibration:
+    """The calibration of the chip under the stack, or that of the most similar chip which has one.
+
+    Args:
+        chip: where. stack: ``vllm`` or ``sglang``. dtype: of the layer; float16 is bfloat16's.
+        without: a chip to leave out, for asking what is known without its rows.
+
+    Raises:
+        UserError: no chip has a calibration for that stack and dtype.
+    """
+    wanted = "bfloat16" if dtype == "float16" else dtype
+    paths = {key: path for key, path in every().items() if key[1] == stack and key[2] == wanted and key[0] != without}
+    if not paths:
+        known = sorted({key[1:] for key in every()})
+        raise UserError(
+            f"no calibration for stack {stack} and dtype {dtype}",
+            mend="use one of " + ", ".join(f"{s} {d}" for s, d in known) + ", or run `moe-codesign calibrate`",
+        )
+    if (chip.name, stack, wanted) in paths:
+        return _load(paths[chip.name, stack, wanted])
+    donor = min(paths, key=lambda key: _distance(chip, load_chip(key[0])))
+    return dataclasses.replace(_load(paths[donor]), transferred_from=donor[0])
+
+
+def _distance(chip: Chip, other: Chip) -> float:
+    """Between chips: one architecture first, then FLOPs a byte and peak."""
+
+    def numbers(one: Chip) -> tuple[float, float]:
+        peak = one.peak("bfloat16") or 1.0
+        return math.log(peak / one.memory.hbm_bytes_per_s), math.log(peak)
+
+    mine, theirs = numbers(chip), numbers(other)
+    family: Literal[0, 1] = 0 if (chip.target or "")[:7] == (other.target or "")[:7] else 1
+    return 10.0 * family + abs(mine[0] - theirs[0]) + 0.5 * abs(mine[1] - theirs[1])

@@ -1,0 +1,317 @@
+"""A serving stack's whole fused MoE operation as named physical terms, over columns of problems.
+
+What measured latencies cover: route, align, GEMM 1, activation, GEMM 2, sum over k, each a kernel in one CUDA graph.
+Per GEMM the cores' time (tiles in waves, each step the longer of matrix work and load latency over the pipeline's
+depth), HBM's and the L2's run side by side; a power mean joins them. Elementwise kernels, alignment, blocks that find
+nothing to do and launches are added. Coefficients have no units where they scale a chip file's number, so that they
+can be carried to another chip.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_codesign.chips import Chip
+from moe_codesign.cost.stacks import BLOCK_M, StackTiles, default_tiles
+from moe_codesign.cost.table import F64
+from moe_codesign.errors import UserError
+from moe_codesign.routing import Routing
+from moe_codesign.shape import DTYPE_BYTES, MoEShape
+from moe_codesign.workload import Workload
+
+_DRAWS = 5
+"""Draws of a random routing whose loads are averaged, as the measured latencies average them."""
+TERMS = ("tiles", "waves", "residency", "latency", "l2", "reread", "elementwise", "remote", "align", "narrow")
+"""What an ablation can leave out."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What is fitted, all positive.
+
+    Args:
+        overlap: exponent of the power mean that joins core, HBM and L2 time, over 2.
+        matrix: time of a step's matrix instructions over that at the chip's peak.
+        step_us: a step's time that is not matrix work, per resident block.
+        latency_us: of a load; num_stages - 1 of them are in flight.
+        block_us: start and end of a block.
+        l2_keep: share of the L2 that keeps weights for the next band of row tiles.
+        held: least share of the weights that is fetched, however small they are.
+        memory: time of HBM traffic over that at the chip file's bandwidth. l2: the same of L2 traffic.
+        elementwise: time of activation and sum over that of their bytes at HBM bandwidth.
+        align_ns: routing and alignment per token-expert pair. expert_ns: per local expert.
+        launch_us: all launches.
+        reread: share of a forgotten weight that is fetched again per further band.
+        remote: time of elementwise work on rows of other ranks over that of their bytes at HBM bandwidth.
+        empty_ns: a block that finds nothing to do, per core.
+        narrow_up, narrow_down: extra share of GEMM 1 and GEMM 2 where rows of I elements are no multiple of 16 bytes.
+    """
+
+    overlap: float = 1.0
+    matrix: float = 1.35
+    step_us: float = 0.05
+    latency_us: float = 0.6
+    block_us: float = 1.65
+    l2_keep: float = 0.37
+    held: float = 0.37
+    memory: float = 1.2
+    l2: float = 1.2
+    elementwise: float = 0.37
+    align_ns: float = 0.14
+    launch_us: float = 15.0
+    expert_ns: float = 1.35
+    reread: float = 0.14
+    remote: float = 0.37
+    empty_ns: float = 3.7
+    narrow_up: float = 1.0
+    narrow_down: float = 1.0
+
+    def logs(self) -> F64:
+        return np.log(np.array(dataclasses.astuple(self)))
+
+    @classmethod
+    def from_logs(cls, logs: F64) -> "Coefficients":
+        return cls(*np.exp(logs).tolist())
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One problem a row. ``rows``, ``active``, ``largest``: token rows, experts with rows, rows of the fullest."""
+
+    num_tokens: F64
+    hidden: F64
+    width: F64
+    experts: F64
+    local_experts: F64
+    top_k: F64
+    gated: F64
+    rows: F64
+    active: F64
+    largest: F64
+    row_tiles: tuple[F64, ...]
+    """By height, in the order of BLOCK_M."""
+
+    def __len__(self) -> int:
+        return len(self.num_tokens)
+
+    def take(self, index: np.ndarray) -> "Columns":
+        """These rows."""
+        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        tiles = tuple(column[index] for column in parts.pop("row_tiles"))
+        return Columns(**{name: column[index] for name, column in parts.items()}, row_tiles=tiles)
+
+    @property
+    def up_width(self) -> F64:
+        """Columns of GEMM 1's result."""
+        return np.where(self.gated > 0, 2 * self.width, self.width)
+
+
+def columns_of(problems: Sequence[tuple[MoEShape, Workload]], *, keeps_remote_rows: bool = False) -> Columns:
+    """Columns of problems, shared experts left out: no stack's fused operation has them.
+
+    Args:
+        problems: shape and workload of each row.
+        keeps_remote_rows: under expert parallelism rows of other ranks' experts are computed too, as one expert's
+            (so the times of SGLang 0.5.10 behave: few tokens cost what the rank's experts cost, many as on one rank).
+
+    Raises:
+        UserError: a shape that cannot be split so, or that has shared experts.
+    """
+    table = np.empty((len(problems), 10 + len(BLOCK_M)))
+    for i, (shape, work) in enumerate(problems):
+        if reason := work.misfit(shape):
+            raise UserError(reason, mend="change tp, ep or the shape")
+        if shape.n_shared_experts:
+            raise UserError(
+                "n_shared_experts", value=shape.n_shared_experts, mend="a stack runs them apart; give 0 and add them"
+            )
+        local = shape.num_experts // work.ep
+        table[i] = (
+            *(work.num_tokens, shape.hidden_size, shape.moe_intermediate_size // work.tp, shape.num_experts, local),
+            *(shape.num_experts_per_tok, shape.gated),
+            *_loads(
+                work.routing, work.num_tokens, shape.num_experts, shape.num_experts_per_tok, work.ep, work.seed,
+                keeps_remote_rows and work.ep > 1,
+            ),  # fmt: skip
+        )
+    numbers = list(table.T)
+    return Columns(*numbers[:10], row_tiles=tuple(numbers[10:]))
+
+
+@functools.lru_cache(maxsize=2**16)
+def _loads(
+    routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed: int, keeps_remote: bool
+) -> tuple[float, ...]:
+    """Of the busiest rank: rows, experts with rows, rows of the fullest, row tiles by height; mean of the draws."""
+    found = []
+    for draw in range(_DRAWS if routing.kind in ("uniform", "zipf", "power_law") else 1):
+        by_rank = routing.counts(tokens, experts, k, seed + draw).reshape(ranks, -1)
+        counts = by_rank[int(by_rank.sum(axis=1).argmax())]
+        if keeps_remote:
+            counts = np.append(counts, by_rank.sum() - counts.sum())
+        tiles = [float((-(-counts // height)).sum()) for height in BLOCK_M]
+        found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), *tiles])
+    return tuple(np.mean(found, axis=0).tolist())
+
+
+@dataclass(frozen=True)
+class _Gemm:
+    """What the coefficients are multiplied with, per row."""
+
+    waves: F64
+    steps: F64
+    busy: F64
+    matrix_us: F64
+    stages: F64
+    weight_us: F64
+    weight_bytes: F64
+    bands: F64
+    other_us: F64
+    l2_us: F64
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Everything of the model that does not depend on coefficients."""
+
+    gemms: tuple[_Gemm, _Gemm]
+    l2_bytes: float
+    elementwise_us: F64
+    remote_us: F64
+    empty_blocks: F64
+    pairs: F64
+    local_experts: F64
+    narrow: F64
+    bound_us: F64
+    tiles: StackTiles
+    blocks: F64
+
+
+def terms(columns: Columns, chip: Chip, stack: str, dtype: str, off: Set[str] = frozenset()) -> Terms:
+    """Work of each kernel of the operation at the stack's own tiles.
+
+    Args:
+        columns: problems. chip: where. stack, dtype: whose rule chooses the tile.
+        off: names of TERMS to leave out.
+
+    Raises:
+        UserError: the chip has no matrix units for the dtype, or the stack is unknown.
+    """
+    peak = chip.peak(dtype)
+    if peak is None:
+        raise UserError(f"{chip.name} has no {dtype} matrix units", mend=f"use one of {', '.join(DTYPE_BYTES)}")
+    c, item = columns, DTYPE_BYTES[dtype]
+    bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s
+    tiles = default_tiles(stack, dtype, c.num_tokens, c.experts, c.local_experts)
+    row_tiles = np.choose(np.searchsorted(BLOCK_M, tiles.block_m), c.row_tiles)
+    if "tiles" in off:
+        row_tiles = np.maximum(c.rows / tiles.block_m, 1e-9)
+    resident = np.ones(len(c)) if "residency" in off else _resident(tiles, chip, item)
+    cores = float(chip.core.count)
+    gemms = []
+    distinct = np.minimum(c.num_tokens, c.rows)
+    all_blocks = np.zeros(len(c))
+    shapes = ((c.hidden, c.up_width, distinct * c.hidden * item), (c.width, c.hidden, c.rows * c.width * item))
+    for k, n, read_bytes in shapes:
+        across = n / tiles.block_n if "tiles" in off else np.ceil(n / tiles.block_n)
+        steps = k / tiles.block_k if "tiles" in off else np.ceil(k / tiles.block_k)
+        blocks = row_tiles * across
+        all_blocks += blocks
+        fill = blocks / (cores * resident)
+        # The last wave is rarely in step with the others: halfway between whole waves and none.
+        waves = np.maximum(fill, 1.0) if "waves" in off else np.where(fill < 1, 1.0, (np.ceil(fill) + fill) / 2)
+        traffic = blocks * steps * (tiles.block_m + tiles.block_n) * tiles.block_k * item
+        weights = c.active * k * n * item
+        gemms.append(
+            _Gemm(
+                waves=waves,
+                steps=steps,
+                busy=np.clip(blocks / cores, 1.0, resident),
+                matrix_us=1e6 * 2 * tiles.block_m * tiles.block_n * tiles.block_k / (peak / cores),
+                stages=np.full(len(c), np.inf) if "latency" in off else tiles.num_stages,
+                weight_us=weights / bandwidth,
+                weight_bytes=weights,
+                bands=np.maximum(row_tiles / np.maximum(c.active, 1) / tiles.group_m, 1.0) - 1,
+                other_us=(read_bytes + c.rows * n * 2.0) / bandwidth,
+                l2_us=0 * traffic if "l2" in off else 1e6 * traffic / (chip.memory.l2_bytes_per_s or 1.0),
+            )
+        )
+    if "reread" in off:
+        gemms = [dataclasses.replace(g, bands=0 * g.bands) for g in gemms]
+    pairs = c.num_tokens * c.top_k
+    own = c.rows * (c.up_width + c.width + c.hidden) + c.num_tokens * c.hidden
+    others = np.maximum(pairs - c.rows, 0.0) * (c.up_width + c.width + c.hidden)
+    # The grid is a bound: programs past the rows that there are find nothing to do.
+    most = np.minimum(pairs + c.experts * (tiles.block_m - 1), pairs * tiles.block_m) / tiles.block_m
+    empty = np.maximum(most - row_tiles, 0) * sum(np.ceil(n / tiles.block_n) for _, n, _ in shapes) / cores
+    flops = 2 * c.rows * c.hidden * (c.up_width + c.width)
+    # As layer_bound: active weights once, tokens in and out once.
+    fewest = np.where(c.local_experts == c.experts, c.num_tokens, c.largest)
+    least_bytes = sum(g.weight_bytes for g in gemms) + 2 * np.minimum(fewest, c.rows) * c.hidden * item
+    return Terms(
+        gemms=(gemms[0], gemms[1]),
+        l2_bytes=float(chip.memory.l2_bytes or 1.0),
+        elementwise_us=0 * own if "elementwise" in off else 2.0 * own / bandwidth,
+        remote_us=0 * others if "remote" in off else 2.0 * others / bandwidth,
+        empty_blocks=0 * empty if "remote" in off else empty,
+        pairs=0 * pairs if "align" in off else pairs,
+        local_experts=c.local_experts,
+        narrow=np.zeros(len(c)) if "narrow" in off else (c.width * item % 16 != 0).astype(float),
+        bound_us=np.maximum(1e6 * flops / peak, least_bytes / bandwidth),
+        tiles=tiles,
+        blocks=all_blocks,
+    )
+
+
+def _resident(tiles: StackTiles, chip: Chip, item: float) -> F64:
+    """Blocks of a core, by shared memory for the pipeline's stages and by registers for the accumulator."""
+    threads = tiles.num_warps * 32
+    shared = tiles.num_stages * (tiles.block_m + tiles.block_n) * tiles.block_k * item + 1024
+    # Beside the accumulator addresses and fragments: about 70, and a third more for copies of it.
+    registers = np.minimum(255, 70 + 1.3 * tiles.block_m * tiles.block_n / threads)
+    most = np.minimum((chip.core.shared_bytes or 1) // shared, (chip.core.registers or 65536) // (threads * registers))
+    return np.asarray(np.maximum(most, 1.0))
+
+
+def parts_us(x: Coefficients, t: Terms) -> dict[str, F64]:
+    """Time by name; their sum is the operation's. ``gemm 1`` and ``gemm 2`` join core, HBM and L2 time."""
+    p = 2.0 + x.overlap
+    found: dict[str, F64] = {}
+    for name, g, narrow in (("gemm 1", t.gemms[0], x.narrow_up), ("gemm 2", t.gemms[1], x.narrow_down)):
+        sides = _sides(x, g, t.l2_bytes)
+        found[name] = sum(side**p for side in sides.values()) ** (1 / p) * (1 + narrow * t.narrow)
+    found["elementwise"] = x.elementwise * t.elementwise_us + x.remote * t.remote_us
+    found["align"] = 1e-3 * (x.align_ns * t.pairs + x.expert_ns * t.local_experts + x.empty_ns * t.empty_blocks)
+    found["launch"] = np.full(len(t.pairs), x.launch_us)
+    return found
+
+
+def limiters(x: Coefficients, t: Terms) -> list[str]:
+    """What takes most of each problem: a side of its GEMMs, or a part beside them."""
+    sides = [_sides(x, g, t.l2_bytes) for g in t.gemms]
+    parts = {name: sides[0][name] + sides[1][name] for name in sides[0]}
+    rest = {name: value for name, value in parts_us(x, t).items() if not name.startswith("gemm")}
+    names = [*parts, *rest]
+    order = np.argmax(np.stack([*parts.values(), *rest.values()]), axis=0)
+    return [names[i] for i in order]
+
+
+def _sides(x: Coefficients, g: _Gemm, l2_bytes: float) -> dict[str, F64]:
+    # Resident blocks share a core's matrix units; the loads of one wait for memory whoever else is there.
+    step = np.maximum(g.busy * (x.matrix * g.matrix_us + x.step_us), x.latency_us / np.maximum(g.stages - 1, 1))
+    forgotten = 1 / (1 + (x.l2_keep * l2_bytes / g.weight_bytes) ** 4)
+    # Weights that the L2 still holds from the run before are not fetched at all: it is not flushed in between.
+    fetched = g.weight_us * (np.maximum(forgotten, np.minimum(x.held, 1.0)) + x.reread * g.bands * forgotten)
+    return {
+        "compute": g.waves * (g.steps * step + x.block_us),
+        "memory": x.memory * (fetched + g.other_us),
+        "l2": x.l2 * g.l2_us,
+    }
+
+
+def total_us(x: Coefficients, t: Terms) -> F64:
+    """Time of the operation."""
+    return sum(parts_us(x, t).values(), np.zeros(len(t.pairs)))
