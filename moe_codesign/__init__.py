@@ -6,14 +6,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moe_codesign.api import audit, bench, compile_kernel, load_study, predict, report, search
+    from moe_codesign.api import audit, bench, calibrate, compile_kernel, load_study, predict, report, search
     from moe_codesign.chips import load_chip
     from moe_codesign.models import find_model
     from moe_codesign.shape import MoEShape
     from moe_codesign.workload import Workload
 
 _HOME = {
-    **dict.fromkeys(("audit", "bench", "compile_kernel", "load_study", "predict", "report", "search"), "api"),
+    **dict.fromkeys(
+        ("audit", "bench", "calibrate", "compile_kernel", "load_study", "predict", "report", "search"), "api"
+    ),
     "load_chip": "chips",
     "find_model": "models",
     "MoEShape": "shape",
@@ -25,6 +27,7 @@ __all__ = [
     "Workload",
     "audit",
     "bench",
+    "calibrate",
     "compile_kernel",
     "find_model",
     "load_chip",

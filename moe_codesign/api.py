@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from moe_codesign.auditing import AuditRow, audit_shape
+from moe_codesign.calibrating.fit import calibrate_split
+from moe_codesign.calibrating.measured import from_aiconfigurator, from_rows
 from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.function import CompiledFunction
 from moe_codesign.compiler.function import compile_function as compiled_function
+from moe_codesign.cost import calibration
+from moe_codesign.cost.calibration import Calibration
 from moe_codesign.cost.estimate import default_tiles
 from moe_codesign.cost.problem import Bound, layer_bound
+from moe_codesign.cost.stacks import STACKS
 from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, device_for
@@ -161,18 +166,58 @@ def predict(
     problems: str | Path | Sequence[Row],
     *,
     out: str | Path | None = None,
+    explain: bool = False,
     jobs: int = 1,
     compiling: Progress | None = None,
     running: Progress | None = None,
 ) -> list[Row]:
-    """Answer a table of problems (a file, or rows); writes ``out`` if given. A bad row is told in its row."""
+    """Answer a table of problems (a file, or rows); writes ``out`` if given. A bad row is told in its row.
+
+    ``explain`` adds ``parts_us``, JSON of where each time goes.
+    """
     if out is not None:
         check_output(Path(out))
     rows = read_table(Path(problems)) if isinstance(problems, str | Path) else list(problems)
-    answered = predict_rows(rows, Tables(jobs=jobs, progress=compiling), progress=running)
+    answered = predict_rows(rows, Tables(jobs=jobs, progress=compiling), explain=explain, progress=running)
     if out is not None:
         write_table(Path(out), answered)
     return answered
+
+
+def calibrate(
+    chip: str,
+    stack: str,
+    *,
+    dtype: str = "bfloat16",
+    source: str | Path = "aiconfigurator",
+    out: str | Path | None = None,
+) -> tuple[Calibration, Path]:
+    """Fit a calibration from measured times and write it; `predict` uses it from then on.
+
+    Args:
+        chip: catalogue name or chip file. stack: ``vllm`` or ``sglang``. dtype: of the rows.
+        source: ``aiconfigurator``, or a table with the columns of `predict` and ``latency_us``. With few rows the
+            coefficients stay near those of the most similar calibrated chip.
+        out: folder; default the user's own, which `predict` reads first.
+
+    Raises:
+        UserError: no such chip, stack or rows.
+    """
+    found = load_chip(chip)
+    if stack not in STACKS:
+        raise UserError("stack", value=stack, mend="use " + ", ".join(STACKS))
+    folder = Path(out) if out is not None else calibration.own_folder()
+    check_folder(folder)
+    if str(source) == "aiconfigurator":
+        data = from_aiconfigurator(found, stack, dtype)
+    else:
+        data = from_rows(found, stack, dtype, read_table(Path(source)), str(source))
+    try:
+        start = calibration.find(found, stack, dtype, without=found.name)
+    except UserError:
+        start = None  # the first of its stack and type begins at the general coefficients
+    fitted = calibrate_split(data, start)
+    return fitted, calibration.save(fitted, folder)
 
 
 @dataclass(frozen=True)
@@ -354,6 +399,7 @@ __all__ = [
     "Space",
     "audit",
     "bench",
+    "calibrate",
     "compile_function",
     "compile_kernel",
     "find_model",

@@ -248,9 +248,10 @@ def audit(
 @cli.command()
 @click.argument("problems", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--explain", is_flag=True, help="Add a column parts_us: where each time goes.")
 @_JOBS
 @_JSON
-def predict(problems: Path, out: Path, jobs: int, as_json: bool) -> None:
+def predict(problems: Path, out: Path, explain: bool, jobs: int, as_json: bool) -> None:
     """Write a time for every problem of a table (.csv, .jsonl or .parquet); a bad row is told in its own row.
 
     \b
@@ -259,12 +260,50 @@ def predict(problems: Path, out: Path, jobs: int, as_json: bool) -> None:
     from moe_codesign import api
 
     with _progress() as bar:
-        rows = api.predict(problems, out=out, jobs=jobs, compiling=bar("compile"), running=bar("predict"))
+        rows = api.predict(
+            problems, out=out, explain=explain, jobs=jobs, compiling=bar("compile"), running=bar("predict")
+        )
     failed = sum(bool(row["error"]) for row in rows)
     if as_json:
         _emit({"rows": len(rows), "failed": failed, "out": str(out)})
     else:
         click.echo(f"{len(rows) - failed} of {len(rows)} rows answered, {failed} with an error; {out}")
+
+
+@cli.command()
+@click.option("--chip", required=True, help="Catalogue name or chip file.")
+@click.option("--stack", required=True, help="vllm or sglang: whose fused MoE was timed.")
+@click.option("--dtype", default="bfloat16", show_default=True)
+@click.option(
+    "--from", "source", default="aiconfigurator", show_default=True,
+    help="aiconfigurator (the installed aiconfigurator-core), or a table as for predict with a column latency_us.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Folder; default your own, which predict reads first.")
+@_JSON
+def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, as_json: bool) -> None:
+    """Fit the cost model of a chip under a software stack to measured times.
+
+    \b
+    Example: moe-codesign calibrate --chip h100_sxm --stack vllm --from my_times.csv
+    """
+    from moe_codesign import api
+
+    fitted, path = api.calibrate(chip, stack, dtype=dtype, source=source, out=out)
+    file = fitted.file
+    if as_json:
+        _emit({"path": str(path), **file.model_dump()})
+        return
+    left_out = "; ".join(f"{count} {reason}" for reason, count in file.left_out.items()) or "none"
+    click.echo(f"{path}: {file.rows} rows of {file.shapes} shapes fitted, left out: {left_out}")
+    if (judged := file.held_out) is not None:
+        click.echo(
+            f"on {judged.rows} rows of {judged.shapes} shapes that it has not seen: error {judged.mape:.1f} % mean, "
+            f"{judged.median:.1f} % median, {judged.p90:.1f} % 90th percentile (physics alone "
+            f"{judged.physics_mape:.1f} %, {judged.physics_median:.1f} %); 90 % intervals hold "
+            f"{judged.interval_coverage:.0f} %"
+        )
+    else:
+        click.echo("too few shapes to hold some out: the interval is from the fitted rows, widened for their number")
 
 
 @cli.command("compile")

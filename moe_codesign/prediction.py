@@ -11,18 +11,22 @@ from typing import Any
 import numpy as np
 
 from moe_codesign.chips import Chip, load_chip
+from moe_codesign.cost import calibration
 from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_gemm, estimate_layer
+from moe_codesign.cost.fused_moe import check, columns_of
 from moe_codesign.cost.problem import GroupedGemm
+from moe_codesign.cost.stacks import STACKS
 from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
 from moe_codesign.shape import DTYPE_BYTES, MoEShape
+from moe_codesign.timing import Timing
 from moe_codesign.workload import Workload, rank_work
 from moe_kernels.kernel import Op
 from moe_kernels.tile import TileConfig
 
 Row = dict[str, Any]
-OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "error")
+OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "note", "error")
 _INPUT = frozenset(
     {"chip", "hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "n_shared_experts"}
     | {"gated", "num_tokens", "dtype", "routing", "seed", "tp", "ep", "stack", "kernel", "tile"}
@@ -35,29 +39,78 @@ _OPS = ("fused_moe", "grouped_gemm")
 
 
 def predict_rows(
-    rows: Sequence[Row], tables: Tables, *, progress: Callable[[int, int], None] | None = None
+    rows: Sequence[Row],
+    tables: Tables,
+    *,
+    explain: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Answer every problem, in order.
 
     Args:
         rows: one problem each, with the columns of README "predict". Values may be text, as in CSV.
         tables: compiled tiles; what the rows need and the cache lacks is compiled first, in one go.
+        explain: add ``parts_us``, JSON of where the time goes.
         progress: called with (rows done, rows).
 
     Returns:
         The rows with OUTPUT columns added; ``error`` is empty where there is an answer.
     """
-    _prepare(rows, tables)
+    native = [row for row in rows if _text(row, "stack", "native") == "native"]
+    _prepare(native, tables)
+    keys = [json.dumps({k: str(v) for k, v in row.items() if k in _INPUT}, sort_keys=True) for row in rows]
+    distinct = dict(zip(keys, rows, strict=True))
     known: dict[str, Row] = {}
-    answered = []
-    for number, row in enumerate(rows, 1):
-        key = json.dumps({k: str(v) for k, v in row.items() if k in _INPUT}, sort_keys=True)
-        if key not in known:
-            known[key] = _answer(row, tables)
-        answered.append({**row, **known[key]})
-        if progress and (number % 200 == 0 or number == len(rows)):
-            progress(number, len(rows))
-    return answered
+    of_stacks: dict[str, _Problem] = {}
+    for number, (key, row) in enumerate(distinct.items(), 1):
+        try:
+            problem = _Problem.parse(row)
+            if problem.stack == "native":
+                known[key] = _answer(problem.estimate(tables), explain)
+            else:
+                of_stacks[key] = problem
+        except (UserError, NoTileError, *_ROW_ERRORS) as error:
+            known[key] = _failed(row, error)
+        if progress and (number % 200 == 0 or number == len(distinct)):
+            progress(number, len(distinct))
+    for same in _by_calibration(of_stacks):
+        try:
+            answers = _stack_answers([of_stacks[key] for key in same], explain)
+        except (UserError, *_ROW_ERRORS) as error:
+            answers = [_failed(distinct[key], error) for key in same]
+        known.update(zip(same, answers, strict=True))
+    return [{**row, **known[key]} for key, row in zip(keys, rows, strict=True)]
+
+
+def _by_calibration(problems: dict[str, "_Problem"]) -> list[list[str]]:
+    """Keys of problems that one calibration answers together."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for key, problem in problems.items():
+        assert problem.layer is not None
+        groups.setdefault((problem.chip.name, problem.stack, problem.layer[1].dtype), []).append(key)
+    return list(groups.values())
+
+
+def _stack_answers(problems: list["_Problem"], explain: bool) -> list[Row]:
+    """Answers from measured times of the stack on the chip, or on the most similar chip."""
+    chip, stack = problems[0].chip, problems[0].stack
+    layers = [problem.layer for problem in problems if problem.layer is not None]
+    found = calibration.find(chip, stack, layers[0][1].dtype)
+    columns = columns_of(layers, keeps_remote_rows=found.file.keeps_remote_rows)
+    times = found.predict(chip, columns)
+    answers = []
+    for i in range(len(layers)):
+        timing = Timing(
+            grade="modelled",
+            latency_us=float(times.latency_us[i]),
+            low_us=float(times.low_us[i]),
+            high_us=float(times.high_us[i]),
+            bound_us=float(times.bound_us[i]),
+            limiter=times.limiter[i],
+            parts_us={name: float(values[i]) for name, values in times.parts_us.items()},
+        )
+        answers.append(_row_of(timing, "", times.note[i], explain))
+    return answers
 
 
 def _prepare(rows: Iterable[Row], tables: Tables) -> None:
@@ -77,26 +130,32 @@ def _prepare(rows: Iterable[Row], tables: Tables) -> None:
     tables.prepare((load_chip(name), None, sorted(ops), dtype) for (name, dtype), ops in wanted.items())
 
 
-def _answer(row: Row, tables: Tables) -> Row:
-    try:
-        problem = _Problem.parse(row)
-        estimate = problem.estimate(tables)
-    except (UserError, NoTileError, *_ROW_ERRORS) as error:
-        text = str(error) if isinstance(error, UserError | NoTileError) else f"{type(error).__name__}: {error}"
-        return {**dict.fromkeys(OUTPUT), "tile": row.get("tile"), "error": text}
-    timing = estimate.timing
+def _failed(row: Row, error: Exception) -> Row:
+    text = str(error) if isinstance(error, UserError | NoTileError) else f"{type(error).__name__}: {error}"
+    return {**dict.fromkeys(OUTPUT), "tile": row.get("tile"), "error": text}
+
+
+def _answer(estimate: Estimate, explain: bool) -> Row:
     tiles = [tile.as_dict() for tile in estimate.tiles]
     named = dict(zip(("up", "down"), tiles, strict=True)) if len(tiles) == 2 else (tiles[0] if tiles else None)
-    return {
+    return _row_of(estimate.timing, json.dumps(named) if named else "", "; ".join(estimate.notes), explain)
+
+
+def _row_of(timing: Timing, tile: str, note: str, explain: bool) -> Row:
+    answer = {
         "latency_us": round(timing.latency_us, 4),
         "low_us": round(timing.low_us, 4),
         "high_us": round(timing.high_us, 4),
         "grade": timing.grade,
         "bound_us": round(timing.bound_us, 4),
         "limiter": timing.limiter,
-        "tile": json.dumps(named) if named else "",
+        "tile": tile,
+        "note": note,
         "error": "",
     }
+    if explain:
+        answer["parts_us"] = json.dumps({name: round(value, 3) for name, value in timing.parts_us.items()})
+    return answer
 
 
 @dataclass(frozen=True)
@@ -104,6 +163,7 @@ class _Problem:
     """A validated row."""
 
     chip: Chip
+    stack: str
     kernel: str | None
     tiles: tuple[TileConfig, TileConfig] | None
     layer: tuple[MoEShape, Workload] | None
@@ -115,8 +175,13 @@ class _Problem:
         op, stack = _text(row, "op", "fused_moe"), _text(row, "stack", "native")
         if op not in _OPS:
             raise UserError("op", value=op, mend="use fused_moe or grouped_gemm")
-        if stack != "native":
-            raise UserError("stack", value=stack, mend="no calibration of that stack is there; leave it out (native)")
+        if stack not in ("native", *STACKS):
+            raise UserError("stack", value=stack, mend="use native, " + ", ".join(STACKS))
+        if stack != "native" and op != "fused_moe":
+            raise UserError(f"stack {stack} is calibrated for op fused_moe alone", mend="leave the stack out (native)")
+        for name in ("kernel", "tile"):
+            if stack != "native" and not _missing(row.get(name)):
+                raise UserError(f"stack {stack} chooses its own {name}", mend=f"leave out {name}, or the stack")
         kernel = _text(row, "kernel", "") or None
         tiles = _tiles(row, chip, kernel)
         dtype = _text(row, "dtype", "bfloat16")
@@ -129,7 +194,7 @@ class _Problem:
             if min(m, k, n, groups) < 1:
                 raise UserError("m, k, n, groups", value=(m, k, n, groups), mend="give whole numbers of at least 1")
             rows = routing.counts(m, groups, 1, seed)
-            return cls(chip, kernel, tiles, None, GroupedGemm("down", rows, k, n, m, dtype, accumulates=False))
+            return cls(chip, stack, kernel, tiles, None, GroupedGemm("down", rows, k, n, m, dtype, accumulates=False))
         shape = MoEShape(
             hidden_size=_whole(row, "hidden_size"),
             moe_intermediate_size=_whole(row, "moe_intermediate_size"),
@@ -147,7 +212,9 @@ class _Problem:
             ep=_whole(row, "ep", 1),
             seed=seed,
         )
-        return cls(chip, kernel, tiles, (shape, workload), None)
+        if stack != "native":
+            check(shape, workload)
+        return cls(chip, stack, kernel, tiles, (shape, workload), None)
 
     def estimate(self, tables: Tables) -> Estimate:
         if self.gemm is not None:

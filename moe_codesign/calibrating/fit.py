@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Set
 from typing import Any
 
@@ -21,7 +22,7 @@ _ROWS_OF_PHYSICS = 1500
 _FOLDS = 5
 _COVERAGE = 0.9
 _PRIOR = 0.03
-"""Pull of each coefficient's logarithm to its start, in units of a row's log error. With few rows more: see _pull."""
+"""Pull of each coefficient's logarithm to its start, in units of a row's log error."""
 _TREES: dict[str, Any] = {
     "objective": "huber",
     "alpha": 0.3,
@@ -70,16 +71,15 @@ def fit_physics(data: Measured, start: Coefficients | None = None, off: Set[str]
     t = fused_moe.terms(sample.columns, sample.chip, sample.stack, sample.dtype, off)
     begin = (start or Coefficients()).logs()
     target = np.log(sample.latency_us)
-    pull = _PRIOR if start is None else max(_PRIOR, 5.0 / np.sqrt(len(sample)) * 0.1)
+    # Twenty rows move what they speak of, and leave the rest.
+    pull = max(_PRIOR, 0.5 / math.sqrt(len(sample)))
 
     def residuals(logs: F64) -> F64:
         times = fused_moe.total_us(Coefficients.from_logs(logs), t)
         return np.concatenate([np.log(times) - target, pull * (logs - begin)])
 
     # No coefficient is a hundred times what physics says.
-    found = least_squares(
-        residuals, begin, bounds=(begin - 5, begin + 5), loss="soft_l1", f_scale=0.1, max_nfev=200
-    )
+    found = least_squares(residuals, begin, bounds=(begin - 5, begin + 5), loss="soft_l1", f_scale=0.1, max_nfev=200)
     return Coefficients.from_logs(found.x)
 
 
@@ -161,7 +161,7 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
         interval=_interval(off, data.columns.num_tokens),
         fitted_range={
             name: (float(getattr(data.columns, name).min()), float(getattr(data.columns, name).max()))
-            for name in ("num_tokens", "hidden", "width", "experts", "top_k")
+            for name in ("num_tokens", "hidden", "width", "local_experts", "top_k")
         },
     )
     found = Calibration(file, trees if share > 0 else None)
@@ -183,19 +183,33 @@ def _few(start: Calibration | None, x: F64, residual: F64) -> tuple[float, str |
 
 
 def _small_sample(rows: int) -> float:
-    return 1.0 + 3.0 / np.sqrt(rows)
+    return 1.0 + 3.0 / math.sqrt(rows)
 
 
 def _out_of_fold(data: Measured, x: F64, residual: F64) -> tuple[float, F64]:
-    """Share of the correction that helps most on held-out shapes, and the log errors there.
+    """Share of the correction that helps most on held-out shapes, and the log errors there."""
+    learned = _learned_elsewhere(data, x, residual)
+    share = min(_SHARES, key=lambda s: float(np.abs(np.exp(s * learned - residual) - 1).mean()))
+    return share, residual - share * learned
 
-    The physics is fitted once on all: it has 18 numbers for thousands of rows.
+
+def _learned_elsewhere(data: Measured, x: F64, residual: F64) -> F64:
+    """Correction of every row by trees that have not seen its shape. The physics is fitted once on all shapes.
+
+    It has 18 numbers for thousands of rows.
     """
     learned = np.zeros(len(data))
     for fitted, held in _folds(data.shape_key):
         learned[held] = _learn(x[fitted], residual[fitted], data.shape_key[fitted]).predict(x[held])
-    share = min(_SHARES, key=lambda s: float(np.abs(np.exp(s * learned - residual) - 1).mean()))
-    return share, residual - share * learned
+    return learned
+
+
+def out_of_fold_us(calibration: Calibration, data: Measured) -> F64:
+    """Times of rows that were fitted, each with trees that have not seen its shape."""
+    physics, t = calibration.physics_us(data.chip, data.columns)
+    x = features(data.columns, t, physics)
+    learned = _learned_elsewhere(data, x, np.log(data.latency_us / physics))
+    return np.asarray(np.maximum(physics * np.exp(calibration.file.correction_share * learned), t.bound_us))
 
 
 def _interval(log_errors: F64, num_tokens: F64) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Measured times of whole fused MoE operations, from aiconfigurator-core or a user's table, and what is dirt in them."""
+"""Measured times of whole fused MoE operations, from aiconfigurator-core or a table, and what is dirt in them."""
 
 import importlib.metadata
 import importlib.util
@@ -104,9 +104,7 @@ def from_aiconfigurator(chip: Chip, stack: str, dtype: str) -> Measured:
         if kernel is None or not path.exists():
             continue
         table = parquet.read_table(path)
-        chosen = compute.and_(
-            compute.equal(table["kernel_source"], kernel), compute.equal(table["moe_dtype"], dtype)
-        )
+        chosen = compute.and_(compute.equal(table["kernel_source"], kernel), compute.equal(table["moe_dtype"], dtype))
         rows = table.filter(chosen).to_pylist()
         if rows:
             package = importlib.metadata.version("aiconfigurator-core")

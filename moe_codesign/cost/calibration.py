@@ -1,4 +1,4 @@
-"""What measured times say of a chip under a software stack: coefficients, a learned correction, and how far to trust it.
+"""What measured times say of a chip under a software stack: coefficients, a learned correction, an interval.
 
 One TOML file per (chip, stack, dtype), beside it the correction's trees as LightGBM's own text, compressed. Files that
 a user's `moe-codesign calibrate` wrote come before those that the project ships.
@@ -71,14 +71,15 @@ class CalibrationFile(_Table):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Columns of answers. ``outside``: names of fields that lie outside of the range of the fit, a problem each."""
+    """Columns of answers. ``parts_us``: where the time goes; ``note``: why it deserves less trust, if so."""
 
     latency_us: F64
     low_us: F64
     high_us: F64
     bound_us: F64
     limiter: list[str]
-    outside: list[tuple[str, ...]]
+    parts_us: dict[str, F64]
+    note: list[str]
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Calibration:
             latency = physics * np.exp(self.file.correction_share * correction)
         latency = np.maximum(latency, t.bound_us)
         outside = self._outside(columns)
+        parts = fused_moe.parts_us(self.coefficients, t)
         width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
         width = width * np.where([bool(names) for names in outside], _OUTSIDE_WIDENING, 1.0)
         if self.transferred_from is not None:
@@ -126,8 +128,18 @@ class Calibration:
             high_us=latency * np.exp(width),
             bound_us=t.bound_us,
             limiter=fused_moe.limiters(self.coefficients, t),
-            outside=outside,
+            # The correction is of the whole: each part bears its share.
+            parts_us={name: values * latency / physics for name, values in parts.items()},
+            note=[self._note(names) for names in outside],
         )
+
+    def _note(self, outside: tuple[str, ...]) -> str:
+        notes = []
+        if self.transferred_from is not None:
+            notes.append(f"coefficients of {self.transferred_from}, which has measurements")
+        if outside:
+            notes.append("outside of the measured range: " + ", ".join(outside))
+        return "; ".join(notes)
 
     def _outside(self, columns: Columns) -> list[tuple[str, ...]]:
         """Fields outside of the fitted range, of each problem."""
@@ -147,8 +159,8 @@ def features(columns: Columns, t: Terms, physics_us: F64) -> F64:
 
     active = np.maximum(c.active, 1)
     rows = np.maximum(c.rows, 1)
-    compute = sum(g.matrix_us * g.steps * g.waves for g in t.gemms)
-    memory = sum(g.weight_us for g in t.gemms)
+    first, second = (g.matrix_us * g.steps * g.waves for g in t.gemms)
+    memory = t.gemms[0].weight_us + t.gemms[1].weight_us
     row_blocks = t.blocks / np.maximum(np.ceil(c.up_width / t.tiles.block_n) + np.ceil(c.hidden / t.tiles.block_n), 1)
     return np.stack(
         [
@@ -158,8 +170,8 @@ def features(columns: Columns, t: Terms, physics_us: F64) -> F64:
             *(np.minimum(g.waves, 8) for g in t.gemms),
             *(np.minimum(g.steps, 64) for g in t.gemms),
             *(g.bands for g in t.gemms),
-            log(compute / np.maximum(memory, 1e-9)),
-            log(sum(g.weight_bytes for g in t.gemms)),
+            log((first + second) / np.maximum(memory, 1e-9)),
+            log(t.gemms[0].weight_bytes + t.gemms[1].weight_bytes),
             log(physics_us),
             log(1 + t.empty_blocks),
             log(1e-6 * c.rows * (c.up_width + c.width)),
@@ -210,8 +222,13 @@ def _toml(table: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@functools.cache
 def _load(path: Path) -> Calibration:
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _read(path: Path, changed: int) -> Calibration:
+    """The file as it was at that time: `calibrate` may write it anew in the same process."""
     try:
         file = CalibrationFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         Coefficients(**file.coefficients)

@@ -70,7 +70,7 @@ class Coefficients:
     narrow_down: float = 1.0
 
     def logs(self) -> F64:
-        return np.log(np.array(dataclasses.astuple(self)))
+        return np.asarray(np.log(np.array(dataclasses.astuple(self))))
 
     @classmethod
     def from_logs(cls, logs: F64) -> "Coefficients":
@@ -122,23 +122,34 @@ def columns_of(problems: Sequence[tuple[MoEShape, Workload]], *, keeps_remote_ro
     """
     table = np.empty((len(problems), 10 + len(BLOCK_M)))
     for i, (shape, work) in enumerate(problems):
-        if reason := work.misfit(shape):
-            raise UserError(reason, mend="change tp, ep or the shape")
-        if shape.n_shared_experts:
-            raise UserError(
-                "n_shared_experts", value=shape.n_shared_experts, mend="a stack runs them apart; give 0 and add them"
-            )
+        check(shape, work)
         local = shape.num_experts // work.ep
         table[i] = (
             *(work.num_tokens, shape.hidden_size, shape.moe_intermediate_size // work.tp, shape.num_experts, local),
             *(shape.num_experts_per_tok, shape.gated),
             *_loads(
-                work.routing, work.num_tokens, shape.num_experts, shape.num_experts_per_tok, work.ep, work.seed,
+                work.routing,
+                work.num_tokens,
+                shape.num_experts,
+                shape.num_experts_per_tok,
+                work.ep,
+                work.seed,
                 keeps_remote_rows and work.ep > 1,
-            ),  # fmt: skip
+            ),
         )
-    numbers = list(table.T)
-    return Columns(*numbers[:10], row_tiles=tuple(numbers[10:]))
+    names = [field.name for field in dataclasses.fields(Columns) if field.name != "row_tiles"]
+    numbers = dict(zip(names, table.T, strict=False))
+    return Columns(**numbers, row_tiles=tuple(table.T[len(names) :]))
+
+
+def check(shape: MoEShape, work: Workload) -> None:
+    """Raise UserError for a shape that cannot be split so, or that has shared experts."""
+    if reason := work.misfit(shape):
+        raise UserError(reason, mend="change tp, ep or the shape")
+    if shape.n_shared_experts:
+        raise UserError(
+            "n_shared_experts", value=shape.n_shared_experts, mend="a stack runs them apart from its fused op; give 0"
+        )
 
 
 @functools.lru_cache(maxsize=2**16)

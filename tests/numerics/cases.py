@@ -19,6 +19,8 @@ from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, qu
 
 SMALL = TritonTile(block_m=16, block_n=64, block_k=64, num_warps=4, num_stages=2, group_m=1)
 WIDE = TritonTile(block_m=32, block_n=128, block_k=128, num_warps=4, num_stages=2, group_m=4)
+LARGE = TritonTile(block_m=128, block_n=128, block_k=64, num_warps=8, num_stages=2, group_m=1)
+"""Large enough that its columns are stored by quarters."""
 PATHS: dict[str, dict[str, bool | int]] = {
     "plain": {},
     "persistent": {"persistent": True},

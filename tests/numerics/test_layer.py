@@ -13,7 +13,7 @@ from moe_kernels.triton.formats import FORMATS, SERVED, missing_on
 from moe_kernels.triton.launch import target_of
 from moe_kernels.triton.layer import experts_of_pairs
 from moe_kernels.triton.support import refusal
-from tests.numerics.cases import PATHS, WIDE, Case, f64, layer_error, make_layer, numbers, stage_errors, tile_of
+from tests.numerics.cases import LARGE, PATHS, WIDE, Case, f64, layer_error, make_layer, numbers, stage_errors, tile_of
 
 ACTIVATIONS = ("swiglu", "geglu", "geglu_tanh", "swiglu_oai", "relu2", "silu", "gelu")
 SITUATIONS: dict[str, dict[str, object]] = {
@@ -65,6 +65,19 @@ def test_every_path_in_every_situation(path: str, situation: str, device: torch.
     # A width below a tile is one step of GEMM 2's K, which cannot be split.
     down = replace(tile_of(path), split_k=1) if situation == "width below a tile" else tile_of(path)
     check(Case(tiles=(tile_of(path), down), **SITUATIONS[situation]), device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [{}, {"split_k": 2}, {"persistent": True}, {"swap_ab": True}], ids=str)
+@pytest.mark.parametrize(("activation", "deterministic"), [("swiglu", True), ("swiglu_oai", False), ("gelu", True)])
+def test_large_tiles(activation: str, deterministic: bool, change: dict[str, bool | int], device: torch.device) -> None:
+    tile = replace(LARGE, **change)  # type: ignore[arg-type]
+    check(
+        Case(
+            activation=activation, deterministic=deterministic, bias=True, tiles=(tile, tile),
+            hidden_size=280, width=136, tokens=150, experts=2,
+        ),
+        device,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("hidden_size", "width"), [(2880, 704), (256, 1408)], ids=str)

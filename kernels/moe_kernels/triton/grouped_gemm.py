@@ -274,9 +274,9 @@ def _gemm_tile(
             tl.static_assert(EPILOGUE == "add", "unknown epilogue")
             place = tl.load(row_token_ptr + rows, mask=row_ok, other=0.0).to(tl.int64) * N
     first = col_tile * BLOCK_N
-    # A quarter of the columns at a time: their addresses, masks and converted values then need few registers beside
-    # the accumulator (sm_90, 128 x 256, 8 warps: 154 registers, stored at once 195).
-    if BLOCK_N >= 64:
+    # A large tile goes by quarters of its columns: their addresses, masks and converted values then need few registers
+    # beside the accumulator (sm_90, 128 x 256, 8 warps: 157 registers, stored at once 195).
+    if BLOCK_N >= 64 and BLOCK_M * W_ROWS >= 16384:
         Q: tl.constexpr = BLOCK_N // 4
         left, right = _halves(acc, BLOCK_M, W_ROWS)
         part, part1 = _halves(left, BLOCK_M, W_ROWS // 2)

@@ -1,0 +1,159 @@
+"""Fitting from times that are known to the last digit, dirt in them, few of them; files that come and go."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moe_codesign as mc
+from moe_codesign.calibrating.fit import calibrate, calibrate_split, errors, fit_physics, in_test_split
+from moe_codesign.calibrating.measured import Measured, from_rows
+from moe_codesign.chips import load_chip
+from moe_codesign.cost import calibration, fused_moe
+from moe_codesign.cost.fused_moe import Coefficients, columns_of
+from moe_codesign.errors import UserError
+from moe_codesign.routing import Routing
+from moe_codesign.shape import MoEShape
+from moe_codesign.workload import Workload
+
+TRUTH = dataclasses.replace(Coefficients(), matrix=1.6, memory=1.05, launch_us=22.0, l2=0.7)
+CHIP = "h100_sxm"
+
+
+def rows(*, noise: float = 0.02, bend: float = 0.0, shapes: int = 20) -> list[dict[str, object]]:
+    """Times of the true coefficients, times a smooth bend that no coefficient has, times noise."""
+    rng = np.random.default_rng(0)
+    problems, table = [], []
+    for _ in range(shapes):
+        hidden, width = 256 * int(rng.integers(4, 32)), 256 * int(rng.integers(1, 16))
+        experts, top_k = 8 * 2 ** int(rng.integers(0, 6)), int(rng.integers(1, 9))
+        for tokens in (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192):
+            for tp in (1, 2, 4):
+                for routing in ("balanced", "uniform"):
+                    shape = MoEShape(
+                        hidden_size=hidden, moe_intermediate_size=width, num_experts=experts, num_experts_per_tok=top_k
+                    )
+                    load = Workload(name="w", num_tokens=tokens, tp=tp, routing=Routing.parse(routing))
+                    problems.append((shape, load))
+                    table.append(
+                        {
+                            "hidden_size": hidden, "moe_intermediate_size": width, "num_experts": experts,
+                            "num_experts_per_tok": top_k, "num_tokens": tokens, "tp": tp, "routing": routing,
+                        }
+                    )  # fmt: skip
+    columns = columns_of(problems)
+    t = fused_moe.terms(columns, load_chip(CHIP), "vllm", "bfloat16")
+    times = np.maximum(fused_moe.total_us(TRUTH, t), t.bound_us * 1.001) * np.exp(bend * np.sin(np.log(columns.width)))
+    times = np.maximum(times * np.exp(noise * np.abs(rng.standard_normal(len(times)))), t.bound_us * 1.001)
+    return [{**row, "latency_us": float(time)} for row, time in zip(table, times, strict=True)]
+
+
+def measured(**options: float) -> Measured:
+    return from_rows(load_chip(CHIP), "vllm", "bfloat16", rows(**options), "made up")  # type: ignore[arg-type]
+
+
+def test_physics_is_found_again_from_its_own_times() -> None:
+    data = measured(noise=0.0)
+    found = fit_physics(data)
+    t = fused_moe.terms(data.columns, data.chip, data.stack, data.dtype)
+    assert errors(fused_moe.total_us(found, t), data.latency_us)[0] < 2.0
+    assert found.launch_us == pytest.approx(22.0, rel=0.1)
+
+
+def test_the_correction_is_kept_where_it_helps_on_held_out_shapes() -> None:
+    data = measured(bend=0.3)
+    held = in_test_split(data.shape_key)
+    assert 0 < held.sum() < len(held)
+    fitted, test = (data.take(np.flatnonzero(rows)) for rows in (~held, held))
+    judged = calibrate(fitted, test=test).file.held_out
+    assert judged is not None
+    assert judged.mape < 0.8 * judged.physics_mape
+    assert judged.interval_coverage > 80
+
+
+def test_splits_never_share_a_shape_and_do_not_depend_on_the_rows() -> None:
+    keys = np.array([f"{h}-1024-64-8" for h in range(1000) for _ in range(2)])
+    held = in_test_split(keys)
+    assert (held[::2] == held[1::2]).all()
+    assert 150 < held[::2].sum() < 250
+    assert in_test_split(np.array(["7168-2048-384-8"]))[0]
+    assert not in_test_split(np.array(["7168-2048-256-8"]))[0]
+
+
+def test_twenty_rows_narrow_what_a_donor_says() -> None:
+    donor = calibration.find(load_chip(CHIP), "sglang", "bfloat16")
+    data = measured(noise=0.01)
+    few = data.take(np.random.default_rng(1).choice(len(data), 20, replace=False))
+    found = calibrate(few, donor)
+    assert found.file.rows == 20
+    before = errors(donor.predict(data.chip, data.columns).latency_us, data.latency_us)[0]
+    after = errors(found.predict(data.chip, data.columns).latency_us, data.latency_us)[0]
+    assert after < 0.7 * before
+
+
+def test_dirt_is_left_out_and_counted() -> None:
+    table = rows(shapes=4)
+    bad: list[dict[str, object]] = [
+        {**table[0], "latency_us": 1e-3},
+        {**table[1], "latency_us": "nan"},
+        {**table[2], "hidden_size": "wide"},
+        {**table[3], "n_shared_experts": 1},
+        {**table[4], "latency_us": ""},
+    ]
+    data = from_rows(load_chip(CHIP), "vllm", "bfloat16", [*table, *bad], "made up")
+    assert len(data) == len(table)
+    assert data.left_out == {
+        "no time": 1,
+        "unreadable (ValueError)": 2,
+        "not one rank's routed experts": 1,
+        "faster than the physical bound": 1,
+    }
+    with pytest.raises(UserError, match="no usable row"):
+        from_rows(load_chip(CHIP), "vllm", "bfloat16", bad[1:], "made up")
+
+
+def test_a_table_of_ones_own_from_the_shell_to_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moe_codesign.cli import main
+
+    monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path / "own"))
+    path = tmp_path / "times.csv"
+    table = rows(shapes=12)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    problem = {**table[40], "chip": CHIP, "stack": "vllm"}
+    before = mc.predict([problem])[0]
+    with pytest.raises(SystemExit, match="0"):
+        main(["calibrate", "--chip", CHIP, "--stack", "vllm", "--from", str(path)])
+    assert "rows that it has not seen" not in (said := capsys.readouterr().out)
+    assert "shapes that it has not seen" in said
+    after = mc.predict([problem])[0]
+    truth = float(str(table[40]["latency_us"]))
+    assert abs(after["latency_us"] / truth - 1) < abs(before["latency_us"] / truth - 1)
+    assert abs(after["latency_us"] / truth - 1) < 0.1
+
+
+def test_files_round_trip_and_a_broken_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path))
+    chip = load_chip(CHIP)
+    found = calibrate_split(measured(shapes=12, bend=0.3))
+    path = calibration.save(found, tmp_path)
+    again = calibration.find(chip, "vllm", "bfloat16")
+    columns = measured(shapes=3).columns
+    # Coefficients are written to five digits.
+    assert again.predict(chip, columns).latency_us == pytest.approx(found.predict(chip, columns).latency_us, rel=1e-3)
+    path.write_text(path.read_text().replace("matrix = ", "matrx = "))
+    with pytest.raises(UserError, match=r"calibration .*vllm-bfloat16\.toml"):
+        calibration.find(chip, "vllm", "bfloat16")
+
+
+def test_what_is_not_there_is_told() -> None:
+    with pytest.raises(UserError, match="stack: got 'tgi'"):
+        mc.calibrate(CHIP, "tgi")
+    with pytest.raises(UserError, match="no calibration for stack sglang and dtype int8"):
+        calibration.find(load_chip(CHIP), "sglang", "int8")

@@ -1,0 +1,170 @@
+"""The physics of a stack's fused operation: its tiles, loads, terms and what must hold of any time."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_codesign.chips import load_chip
+from moe_codesign.cost import calibration, fused_moe
+from moe_codesign.cost.fused_moe import TERMS, Coefficients, columns_of
+from moe_codesign.cost.problem import layer_bound
+from moe_codesign.cost.stacks import default_tiles
+from moe_codesign.errors import UserError
+from moe_codesign.routing import Routing
+from moe_codesign.shape import MoEShape
+from moe_codesign.workload import Workload, rank_work
+
+SHAPE = MoEShape(hidden_size=4096, moe_intermediate_size=2048, num_experts=64, num_experts_per_tok=8)
+
+
+def work(tokens: int, routing: str = "balanced", **split: int) -> Workload:
+    return Workload(name="w", num_tokens=tokens, routing=Routing.parse(routing), **split)
+
+
+@pytest.mark.parametrize(
+    ("stack", "dtype", "tokens", "tile"),
+    [
+        ("vllm", "bfloat16", 32, (16, 64, 128, 1, 4, 4)),
+        ("vllm", "bfloat16", 512, (64, 128, 64, 1, 8, 3)),
+        ("vllm", "bfloat16", 16384, (128, 128, 64, 16, 8, 3)),
+        ("vllm", "fp8", 4096, (128, 128, 128, 1, 8, 3)),
+        ("vllm", "fp8_block", 8, (16, 64, 128, 1, 4, 3)),
+        ("vllm", "fp8_block", 100, (64, 128, 128, 32, 4, 3)),
+        ("sglang", "bfloat16", 64, (16, 32, 64, 1, 4, 3)),
+        ("sglang", "bfloat16", 65, (64, 64, 32, 8, 4, 3)),
+        ("sglang", "fp8_block", 1, (64, 128, 128, 32, 4, 3)),
+    ],
+)
+def test_the_stacks_own_tile(stack: str, dtype: str, tokens: int, tile: tuple[int, ...]) -> None:
+    one = np.ones(1)
+    found = default_tiles(stack, dtype, tokens * one, 64 * one, 64 * one)
+    assert tuple(int(values[0]) for values in dataclasses.astuple(found)) == tile
+
+
+def test_loads_are_of_the_busiest_rank() -> None:
+    columns = columns_of([(SHAPE, work(100, "zipf:1.2", ep=8)), (SHAPE, work(100, ep=8))])
+    assert columns.rows[0] > 1.5 * columns.rows[1]
+    assert columns.rows[1] == 100
+    assert columns.active[1] == 8
+    assert columns.row_tiles[0][1] == 8
+    kept = columns_of([(SHAPE, work(100, ep=8))], keeps_remote_rows=True)
+    assert kept.rows[0] == 800
+    assert kept.active[0] == 9
+
+
+def test_what_a_stack_does_not_run_is_refused() -> None:
+    with pytest.raises(UserError, match="n_shared_experts: got 1"):
+        columns_of([(dataclasses.replace(SHAPE, n_shared_experts=1), work(4))])
+    with pytest.raises(UserError, match="no multiple of tp 3"):
+        columns_of([(SHAPE, work(4, tp=3))])
+    with pytest.raises(UserError, match="a100_sxm has no fp8"):
+        fused_moe.terms(columns_of([(SHAPE, work(4))]), load_chip("a100_sxm"), "vllm", "fp8")
+    with pytest.raises(UserError, match="stack"):
+        fused_moe.terms(columns_of([(SHAPE, work(4))]), load_chip("h100_sxm"), "tgi", "bfloat16")
+
+
+@pytest.mark.parametrize("off", TERMS)
+def test_a_term_left_out_costs_nothing(off: str) -> None:
+    chip = load_chip("h100_sxm")
+    # Each term weighs something on one: many rows, rows of other ranks or of no multiple of 16 bytes, a single token.
+    shape = dataclasses.replace(SHAPE, moe_intermediate_size=1858)
+    problems = [(shape, work(16384, ep=4)), (shape, work(700, ep=4)), (shape, work(1))]
+    columns = columns_of(problems)
+    x = dataclasses.replace(Coefficients(), latency_us=3.0)
+    whole = fused_moe.total_us(x, fused_moe.terms(columns, chip, "sglang", "bfloat16"))
+    less = fused_moe.total_us(x, fused_moe.terms(columns, chip, "sglang", "bfloat16", {off}))
+    if off == "residency":  # one block a core hides nothing of its loads
+        assert (whole <= less).all()
+    else:
+        assert (less <= whole * (1 + 1e-12)).all()
+    assert (less != whole).any()
+
+
+def test_parts_add_up_and_the_largest_is_named() -> None:
+    columns = columns_of([(SHAPE, work(1)), (SHAPE, work(16384))])
+    t = fused_moe.terms(columns, load_chip("h100_sxm"), "vllm", "bfloat16")
+    parts = fused_moe.parts_us(Coefficients(), t)
+    assert sum(parts.values()) == pytest.approx(fused_moe.total_us(Coefficients(), t))
+    first, second = fused_moe.limiters(Coefficients(), t)
+    assert first == "memory"
+    assert second in ("compute", "l2")
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    key=st.sampled_from(sorted(calibration.every())),
+    hidden=st.integers(4, 128).map(lambda n: 64 * n),
+    width=st.integers(1, 256).map(lambda n: 64 * n),
+    experts=st.integers(0, 5).map(lambda n: 16 * 2**n),
+    top_k=st.integers(1, 16),
+    tokens=st.integers(1, 30_000),
+    routing=st.sampled_from(["balanced", "uniform", "power_law:1.2"]),
+    ep=st.sampled_from([1, 4, 16]),
+    gated=st.booleans(),
+)
+def test_no_time_of_a_stack_beats_physics(
+    key: tuple[str, str, str], hidden: int, width: int, experts: int, top_k: int, tokens: int, routing: str, ep: int,
+    gated: bool,
+) -> None:  # fmt: skip
+    name, stack, dtype = key
+    shape = MoEShape(
+        hidden_size=hidden, moe_intermediate_size=width, num_experts=experts, num_experts_per_tok=top_k, gated=gated
+    )
+    chip, load = load_chip(name), dataclasses.replace(work(tokens, routing, ep=ep), dtype=dtype)
+    found = calibration.find(chip, stack, dtype)
+    said = found.predict(chip, columns_of([(shape, load)], keeps_remote_rows=found.file.keeps_remote_rows))
+    if routing == "balanced" and not found.file.keeps_remote_rows:
+        assert said.bound_us[0] >= layer_bound(chip, rank_work(shape, load)).us * (1 - 1e-9)
+    assert said.bound_us[0] <= said.low_us[0] <= said.latency_us[0] <= said.high_us[0]
+    assert np.isfinite(said.high_us[0])
+
+
+@pytest.mark.parametrize("key", sorted(calibration.every()), ids="-".join)
+def test_more_work_takes_longer(key: tuple[str, str, str]) -> None:
+    """Within 10 %: a rule may change to a better tile on the way, and trees have steps."""
+    name, stack, dtype = key
+    chip, found = load_chip(name), calibration.find(load_chip(name), stack, dtype)
+    tokens = [1, 16, 128, 1024, 4096, 16384]
+    wider = dataclasses.replace(SHAPE, moe_intermediate_size=4096)
+    problems = [(shape, work(t)) for shape in (SHAPE, wider) for t in tokens]
+    times = found.predict(chip, columns_of(problems, keeps_remote_rows=found.file.keeps_remote_rows)).latency_us
+    narrow, wide = times[: len(tokens)], times[len(tokens) :]
+    assert (narrow[1:] > 0.9 * narrow[:-1]).all()
+    assert (wide > 0.9 * narrow).all()
+
+
+def test_shipped_calibrations_are_whole() -> None:
+    found = calibration.every()
+    assert len(found) == 23
+    for name, stack, dtype in found:
+        one = calibration.find(load_chip(name), stack, dtype)
+        assert one.transferred_from is None
+        assert one.file.held_out is not None
+        # No set is worse than physics alone.
+        assert one.file.held_out.mape <= one.file.held_out.physics_mape
+        assert one.file.rows > 1000
+
+
+def test_a_chip_without_rows_takes_the_nearest_ones_and_says_so() -> None:
+    columns = columns_of([(SHAPE, work(64))])
+    for name, donor in (("mi300x", "h200_sxm"), ("b200", "b300"), ("h200_sxm", "h100_sxm")):
+        chip = load_chip(name)
+        found = calibration.find(chip, "sglang", "bfloat16", without=name)
+        assert found.transferred_from == donor
+        said = found.predict(chip, columns)
+        assert donor in said.note[0]
+        own = dataclasses.replace(found, transferred_from=None).predict(chip, columns)
+        assert said.high_us[0] / said.latency_us[0] > own.high_us[0] / own.latency_us[0]
+
+
+def test_a_problem_outside_of_the_fit_has_a_wider_interval_and_says_so() -> None:
+    chip = load_chip("h100_sxm")
+    found = calibration.find(chip, "vllm", "bfloat16")
+    huge = dataclasses.replace(SHAPE, hidden_size=32768)
+    said = found.predict(chip, columns_of([(SHAPE, work(4096)), (huge, work(4096))]))
+    assert said.note == ["", "outside of the measured range: hidden"]
+    width = said.high_us / said.latency_us
+    assert width[1] == pytest.approx(width[0] ** 2)
