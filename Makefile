@@ -42,6 +42,10 @@ bench: setup
 bench-gpu: setup
 	$(BIN)/python benchmarks/gpu.py
 
+accuracy: setup
+	$(BIN)/python -m pip install --quiet --no-deps aiconfigurator-core==0.12.0
+	$(BIN)/python benchmarks/accuracy.py
+
 coverage: setup
 	$(BIN)/python benchmarks/interval_coverage.py
 

@@ -26,7 +26,7 @@ from moe_kernels.kernel import Op
 from moe_kernels.tile import TileConfig
 
 Row = dict[str, Any]
-OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "note", "error")
+OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "warning", "error")
 _INPUT = frozenset(
     {"chip", "hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "n_shared_experts"}
     | {"gated", "num_tokens", "dtype", "routing", "seed", "tp", "ep", "stack", "kernel", "tile"}
@@ -141,7 +141,7 @@ def _answer(estimate: Estimate, explain: bool) -> Row:
     return _row_of(estimate.timing, json.dumps(named) if named else "", "; ".join(estimate.notes), explain)
 
 
-def _row_of(timing: Timing, tile: str, note: str, explain: bool) -> Row:
+def _row_of(timing: Timing, tile: str, warning: str, explain: bool) -> Row:
     answer = {
         "latency_us": round(timing.latency_us, 4),
         "low_us": round(timing.low_us, 4),
@@ -150,7 +150,7 @@ def _row_of(timing: Timing, tile: str, note: str, explain: bool) -> Row:
         "bound_us": round(timing.bound_us, 4),
         "limiter": timing.limiter,
         "tile": tile,
-        "note": note,
+        "warning": warning,
         "error": "",
     }
     if explain:
@@ -177,6 +177,8 @@ class _Problem:
             raise UserError("op", value=op, mend="use fused_moe or grouped_gemm")
         if stack not in ("native", *STACKS):
             raise UserError("stack", value=stack, mend="use native, " + ", ".join(STACKS))
+        if stack != "native" and chip.backend != "triton":
+            raise UserError(f"stack {stack} runs Triton kernels", mend=f"leave the stack out for {chip.name}")
         if stack != "native" and op != "fused_moe":
             raise UserError(f"stack {stack} is calibrated for op fused_moe alone", mend="leave the stack out (native)")
         for name in ("kernel", "tile"):

@@ -8,7 +8,7 @@ from moe_codesign.chips import chip_names, load_chip
 from moe_codesign.errors import UserError
 
 WANTED = [
-    *("a100_sxm", "b200", "h100_sxm", "h200_sxm", "l40s", "mi300x", "mi355x"),
+    *("a100_sxm", "b200", "b300", "gb200", "gb300", "h100_sxm", "h200_sxm", "l40s", "mi300x", "mi355x", "rtx_pro_6000"),
     *("tpu7x", "tpu_v5e", "tpu_v5p", "tpu_v6e", "trainium2", "cpu"),
 ]
 FOLDER = Path(moe_codesign.chips.__file__).parent

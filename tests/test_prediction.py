@@ -29,7 +29,12 @@ def test_a_bad_row_is_told_in_its_own_row() -> None:
         "dtype": {"dtype": "fp3"},
         "ep": {"ep": "7"},
         "op": {"op": "conv"},
-        "stack": {"stack": "vllm"},
+        "stack": {"stack": "tgi"},
+        "stack vllm runs Triton": {"stack": "vllm"},
+        "n_shared_experts": {"chip": "h100_sxm", "stack": "vllm", "n_shared_experts": "1"},
+        "chooses its own tile": {"chip": "h100_sxm", "stack": "vllm", "tile": "{}"},
+        "calibrated for op fused_moe": {"chip": "h100_sxm", "stack": "sglang", "op": "grouped_gemm"},
+        "no calibration for stack sglang and dtype int8": {"chip": "h100_sxm", "stack": "sglang", "dtype": "int8"},
         "gated": {"gated": "perhaps"},
         "num_tokens": {"num_tokens": ""},
         "tile": {"chip": "h100_sxm", "tile": "{"},
@@ -70,6 +75,20 @@ def test_a_tile_of_ones_own_and_one_gemm() -> None:
     switches = {"split_k": 1, "maxnreg": 255, "persistent": False, "tma": False, "swap_ab": False}
     assert json.loads(single["tile"]) == {**TILE, "group_m": 8, **switches}
     assert single["latency_us"] < layer["latency_us"]
+
+
+def test_a_stacks_times_stand_beside_our_own_and_can_be_explained() -> None:
+    big = {**GOOD, "hidden_size": "4096"}
+    rows = [{**big, "chip": chip, "stack": stack} for chip in ("h100_sxm", "b300") for stack in ("vllm", "sglang")]
+    answered = api.predict([*rows, GOOD], explain=True)
+    assert [row["error"] for row in answered] == [""] * 5
+    assert [row["grade"] for row in answered] == ["modelled"] * 4 + ["datasheet"]
+    assert "which has measurements" in answered[2]["warning"]  # vLLM was not timed on a B300
+    assert answered[3]["warning"] == ""
+    for row in answered[:4]:
+        parts = json.loads(row["parts_us"])
+        assert sum(parts.values()) == pytest.approx(row["latency_us"], rel=0.01)
+        assert row["limiter"] in ("memory", "launch", "compute", "l2", "align")
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

@@ -108,14 +108,17 @@ class Calibration:
         t = fused_moe.terms(columns, chip, self.file.stack, self.file.dtype)
         return fused_moe.total_us(self.coefficients, t), t
 
+    def correction(self, columns: Columns, t: Terms, physics_us: F64) -> F64:
+        """Logarithm of what the physics is to be multiplied with."""
+        if self.trees is None or self.file.correction_share == 0:
+            return np.zeros(len(columns))
+        learned: F64 = self._booster.predict(features(columns, t, physics_us))
+        return self.file.correction_share * learned
+
     def predict(self, chip: Chip, columns: Columns) -> Prediction:
         """Time of every problem with its 90 % interval; never below the physical bound."""
         physics, t = self.physics_us(chip, columns)
-        latency = physics
-        if self.trees is not None and self.file.correction_share > 0:
-            correction = self._booster.predict(features(columns, t, physics))
-            latency = physics * np.exp(self.file.correction_share * correction)
-        latency = np.maximum(latency, t.bound_us)
+        latency = np.maximum(physics * np.exp(self.correction(columns, t, physics)), t.bound_us)
         outside = self._outside(columns)
         parts = fused_moe.parts_us(self.coefficients, t)
         width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]

@@ -147,7 +147,7 @@ def _row_tiles(rows: np.ndarray, block_m: F64) -> F64:
 
 
 def _has_wide_mma(chip: Chip) -> bool:
-    return chip.target in ("cuda:90", "cuda:100")
+    return chip.target in ("cuda:90", "cuda:100", "cuda:103")
 
 
 def _peak(chip: Chip, dtype: str) -> float:
