@@ -167,18 +167,27 @@ def predict(
     *,
     out: str | Path | None = None,
     explain: bool = False,
+    tuned: str | Path | None = None,
     jobs: int = 1,
     compiling: Progress | None = None,
     running: Progress | None = None,
 ) -> list[Row]:
     """Answer a table of problems (a file, or rows); writes ``out`` if given. A bad row is told in its row.
 
-    ``explain`` adds ``parts_us``, JSON of where each time goes.
+    ``explain`` adds ``parts_us``, JSON of where each time goes. ``tuned`` is a folder of vLLM's or SGLang's tuned
+    files, for rows with that ``stack``.
     """
     if out is not None:
         check_output(Path(out))
     rows = read_table(Path(problems)) if isinstance(problems, str | Path) else list(problems)
-    answered = predict_rows(rows, Tables(jobs=jobs, progress=compiling), explain=explain, progress=running)
+    if tuned is not None and not Path(tuned).is_dir():
+        raise UserError(
+            "folder of tuned files", value=str(tuned), mend="give a folder of E=..,N=..,device_name=...json"
+        )
+    tables = Tables(jobs=jobs, progress=compiling)
+    answered = predict_rows(
+        rows, tables, explain=explain, tuned=Path(tuned) if tuned is not None else None, progress=running
+    )
     if out is not None:
         write_table(Path(out), answered)
     return answered

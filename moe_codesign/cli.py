@@ -249,9 +249,10 @@ def audit(
 @click.argument("problems", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--explain", is_flag=True, help="Add a column parts_us: where each time goes.")
+@click.option("--tuned", type=click.Path(path_type=Path), help="Folder of the stack's tuned files (E=..,N=...json).")
 @_JOBS
 @_JSON
-def predict(problems: Path, out: Path, explain: bool, jobs: int, as_json: bool) -> None:
+def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: int, as_json: bool) -> None:
     """Write a time for every problem of a table (.csv, .jsonl or .parquet); a bad row is told in its own row.
 
     \b
@@ -261,7 +262,7 @@ def predict(problems: Path, out: Path, explain: bool, jobs: int, as_json: bool) 
 
     with _progress() as bar:
         rows = api.predict(
-            problems, out=out, explain=explain, jobs=jobs, compiling=bar("compile"), running=bar("predict")
+            problems, out=out, explain=explain, tuned=tuned, jobs=jobs, compiling=bar("compile"), running=bar("predict")
         )
     failed = sum(bool(row["error"]) for row in rows)
     if as_json:

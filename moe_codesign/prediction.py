@@ -22,8 +22,8 @@ from moe_codesign.routing import Routing
 from moe_codesign.shape import DTYPE_BYTES, MoEShape
 from moe_codesign.timing import Timing
 from moe_codesign.workload import Workload, rank_work
-from moe_kernels.kernel import Op
-from moe_kernels.tile import TileConfig
+from moe_kernels.kernel import Kernel, Op
+from moe_kernels.tile import WHOLE_DEPTH, TileConfig
 
 Row = dict[str, Any]
 OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "warning", "error")
@@ -43,6 +43,7 @@ def predict_rows(
     tables: Tables,
     *,
     explain: bool = False,
+    tuned: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Answer every problem, in order.
@@ -51,6 +52,7 @@ def predict_rows(
         rows: one problem each, with the columns of README "predict". Values may be text, as in CSV.
         tables: compiled tiles; what the rows need and the cache lacks is compiled first, in one go.
         explain: add ``parts_us``, JSON of where the time goes.
+        tuned: folder of a stack's tuned files, which come before its default rule.
         progress: called with (rows done, rows).
 
     Returns:
@@ -75,7 +77,7 @@ def predict_rows(
             progress(number, len(distinct))
     for same in _by_calibration(of_stacks):
         try:
-            answers = _stack_answers([of_stacks[key] for key in same], explain)
+            answers = _stack_answers([of_stacks[key] for key in same], explain, tuned)
         except (UserError, *_ROW_ERRORS) as error:
             answers = [_failed(distinct[key], error) for key in same]
         known.update(zip(same, answers, strict=True))
@@ -91,13 +93,13 @@ def _by_calibration(problems: dict[str, "_Problem"]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _stack_answers(problems: list["_Problem"], explain: bool) -> list[Row]:
+def _stack_answers(problems: list["_Problem"], explain: bool, tuned: Path | None) -> list[Row]:
     """Answers from measured times of the stack on the chip, or on the most similar chip."""
     chip, stack = problems[0].chip, problems[0].stack
     layers = [problem.layer for problem in problems if problem.layer is not None]
     found = calibration.find(chip, stack, layers[0][1].dtype)
     columns = columns_of(layers, keeps_remote_rows=found.file.keeps_remote_rows)
-    times = found.predict(chip, columns)
+    times = found.predict(chip, columns, tuned)
     answers = []
     for i in range(len(layers)):
         timing = Timing(
@@ -109,7 +111,7 @@ def _stack_answers(problems: list["_Problem"], explain: bool) -> list[Row]:
             limiter=times.limiter[i],
             parts_us={name: float(values[i]) for name, values in times.parts_us.items()},
         )
-        answers.append(_row_of(timing, "", times.note[i], explain))
+        answers.append(_row_of(timing, json.dumps(times.tiles.of_row(i)), times.note[i], explain))
     return answers
 
 
@@ -185,7 +187,6 @@ class _Problem:
             if stack != "native" and not _missing(row.get(name)):
                 raise UserError(f"stack {stack} chooses its own {name}", mend=f"leave out {name}, or the stack")
         kernel = _text(row, "kernel", "") or None
-        tiles = _tiles(row, chip, kernel)
         dtype = _text(row, "dtype", "bfloat16")
         routing = Routing.parse(_text(row, "routing", "balanced"))
         seed = _whole(row, "seed", 0)
@@ -196,7 +197,9 @@ class _Problem:
             if min(m, k, n, groups) < 1:
                 raise UserError("m, k, n, groups", value=(m, k, n, groups), mend="give whole numbers of at least 1")
             rows = routing.counts(m, groups, 1, seed)
-            return cls(chip, stack, kernel, tiles, None, GroupedGemm("down", rows, k, n, m, dtype, accumulates=False))
+            gemm = GroupedGemm("down", rows, k, n, m, dtype, accumulates=False)
+            tile = _gemm_tile(row, chip, kernel_for(chip, kernel), gemm) if chip.compiles else None
+            return cls(chip, stack, kernel, (tile, tile) if tile else None, None, gemm)
         shape = MoEShape(
             hidden_size=_whole(row, "hidden_size"),
             moe_intermediate_size=_whole(row, "moe_intermediate_size"),
@@ -214,6 +217,7 @@ class _Problem:
             ep=_whole(row, "ep", 1),
             seed=seed,
         )
+        tiles = _tiles(row, chip, kernel)
         if stack != "native":
             check(shape, workload)
         return cls(chip, stack, kernel, tiles, (shape, workload), None)
@@ -263,6 +267,40 @@ def _flag(row: Row, name: str, default: bool) -> bool:
     if text in ("false", "0", "0.0", "no"):
         return False
     raise UserError(name, value=row[name], mend="give true or false")
+
+
+_SAME = (
+    ("block_m", "tile_m"),
+    ("block_k", "tile_k"),
+    ("block_n", "tile_n"),
+    ("num_stages", "weight_buffers", "input_buffer_count", "num_buffers"),
+    ("num_warps",),
+    ("split_k",),
+)
+"""Names that kernels of either backend have for the same thing."""
+
+
+def _gemm_tile(row: Row, chip: Chip, kernel: Kernel, gemm: GroupedGemm) -> TileConfig | None:
+    """A tile in any kernel's words: what ours has no word for is the default tile's, or left out."""
+    value = row.get("tile")
+    if _missing(value):
+        return None
+    per_group = gemm.total_rows / max(gemm.active_groups, 1)
+    fields = kernel.default_tile(gemm.problem, per_group, chip.target).as_dict()
+    # Switches of the default tile would change what the given numbers mean.
+    fields |= {name: False for name, is_on in fields.items() if is_on is True}
+    try:
+        data = json.loads(value) if isinstance(value, str) else dict(value or {})
+        for names in _SAME:
+            given = [data[name] for name in names if data.get(name) is not None]
+            if given:
+                fields |= {name: given[0] for name in names if name in fields}
+        fields |= {name: data[name] for name in fields if name in data}
+        if "tile_k" in fields and int(fields["tile_k"]) >= gemm.k:
+            fields["tile_k"] = max(int(fields["tile_k"]), WHOLE_DEPTH)
+        return kernel.tile_type.from_dict(fields)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"tile {value!r}: {error}", mend='give JSON such as {"block_m": 64, ...}') from None
 
 
 def _tiles(row: Row, chip: Chip, kernel: str | None) -> tuple[TileConfig, TileConfig] | None:

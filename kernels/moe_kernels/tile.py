@@ -107,6 +107,10 @@ class BlockedTile(TileConfig):
         return f"{self.tile_m}x{self.tile_k}x{self.tile_n}"
 
 
+WHOLE_DEPTH = 32768
+"""A tile_k that no catalogue model's K exceeds: the whole depth in one step."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PallasTile(TileConfig):
     """Rows, depth and columns of one step of the TPU's grouped matmul, and how its copies are arranged.

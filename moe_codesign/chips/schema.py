@@ -54,6 +54,8 @@ class Chip(_Table):
 
     name: str
     product: str
+    device_name: str | None = None
+    """As the serving stacks' tuned files call it."""
     vendor: str
     backend: Literal["triton", "pallas", "none"]
     target: str | None = None

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost import fused_moe
 from moe_codesign.cost.fused_moe import Coefficients, Columns, Terms
+from moe_codesign.cost.stacks import StackTiles
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
 
@@ -71,7 +72,10 @@ class CalibrationFile(_Table):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Columns of answers. ``parts_us``: where the time goes; ``note``: why it deserves less trust, if so."""
+    """Columns of answers.
+
+    ``parts_us``: where the time goes; ``note``: why it deserves less trust, if so; ``tiles``: what the stack launches.
+    """
 
     latency_us: F64
     low_us: F64
@@ -80,6 +84,7 @@ class Prediction:
     limiter: list[str]
     parts_us: dict[str, F64]
     note: list[str]
+    tiles: StackTiles
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,9 @@ class Calibration:
 
         return lightgbm.Booster(model_str=self.trees)
 
-    def physics_us(self, chip: Chip, columns: Columns) -> tuple[F64, Terms]:
-        """Time without the correction, and its terms."""
-        t = fused_moe.terms(columns, chip, self.file.stack, self.file.dtype)
+    def physics_us(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> tuple[F64, Terms]:
+        """Time without the correction, and its terms; ``tuned``: folder of the stack's tuned files."""
+        t = fused_moe.terms(columns, chip, self.file.stack, self.file.dtype, tuned=tuned)
         return fused_moe.total_us(self.coefficients, t), t
 
     def correction(self, columns: Columns, t: Terms, physics_us: F64) -> F64:
@@ -115,9 +120,9 @@ class Calibration:
         learned: F64 = self._booster.predict(features(columns, t, physics_us))
         return self.file.correction_share * learned
 
-    def predict(self, chip: Chip, columns: Columns) -> Prediction:
+    def predict(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> Prediction:
         """Time of every problem with its 90 % interval; never below the physical bound."""
-        physics, t = self.physics_us(chip, columns)
+        physics, t = self.physics_us(chip, columns, tuned)
         latency = np.maximum(physics * np.exp(self.correction(columns, t, physics)), t.bound_us)
         outside = self._outside(columns)
         parts = fused_moe.parts_us(self.coefficients, t)
@@ -134,6 +139,7 @@ class Calibration:
             # The correction is of the whole: each part bears its share.
             parts_us={name: values * latency / physics for name, values in parts.items()},
             note=[self._note(names) for names in outside],
+            tiles=t.tiles,
         )
 
     def _note(self, outside: tuple[str, ...]) -> str:

@@ -11,11 +11,12 @@ import dataclasses
 import functools
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from moe_codesign.chips import Chip
-from moe_codesign.cost.stacks import BLOCK_M, StackTiles, default_tiles
+from moe_codesign.cost.stacks import BLOCK_M, StackTiles, default_tiles, tuned_tiles, with_tuned
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
@@ -201,12 +202,15 @@ class Terms:
     blocks: F64
 
 
-def terms(columns: Columns, chip: Chip, stack: str, dtype: str, off: Set[str] = frozenset()) -> Terms:
+def terms(
+    columns: Columns, chip: Chip, stack: str, dtype: str, off: Set[str] = frozenset(), tuned: Path | None = None
+) -> Terms:
     """Work of each kernel of the operation at the stack's own tiles.
 
     Args:
         columns: problems. chip: where. stack, dtype: whose rule chooses the tile.
         off: names of TERMS to leave out.
+        tuned: folder of the stack's tuned files, which come before its rule.
 
     Raises:
         UserError: the chip has no matrix units for the dtype, or the stack is unknown.
@@ -217,6 +221,9 @@ def terms(columns: Columns, chip: Chip, stack: str, dtype: str, off: Set[str] = 
     c, item = columns, DTYPE_BYTES[dtype]
     bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s
     tiles = default_tiles(stack, dtype, c.num_tokens, c.experts, c.local_experts)
+    if tuned is not None and chip.device_name is not None:
+        files = tuned_tiles(tuned, chip.device_name, dtype)
+        tiles = with_tuned(tiles, files, c.num_tokens, c.local_experts, c.width)
     row_tiles = np.choose(np.searchsorted(BLOCK_M, tiles.block_m), c.row_tiles)
     if "tiles" in off:
         row_tiles = np.maximum(c.rows / tiles.block_m, 1e-9)

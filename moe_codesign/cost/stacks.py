@@ -1,6 +1,11 @@
-"""What a serving stack launches where nobody tuned it: the default tile rules of vLLM and SGLang, over columns."""
+"""The tiles that a serving stack launches, over columns: default rules of vLLM and SGLang, and their tuned files."""
 
+import dataclasses
+import functools
+import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -8,8 +13,10 @@ from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
 
 STACKS = ("vllm", "sglang")
-BLOCK_M = (16, 32, 64, 128)
-"""Heights that the rules choose from."""
+KEYS = ("BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K", "GROUP_SIZE_M", "num_warps", "num_stages")
+"""The stacks' own names of a tile's fields, in the order of StackTiles."""
+BLOCK_M = (16, 32, 64, 128, 256)
+"""Heights that the rules and tuned files choose from."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,11 @@ class StackTiles:
     group_m: F64
     num_warps: F64
     num_stages: F64
+
+    def of_row(self, row: int) -> dict[str, int]:
+        """One row's tile in the stacks' own words."""
+        values = (int(values[row]) for values in dataclasses.astuple(self))
+        return dict(zip(KEYS, values, strict=True))
 
 
 def default_tiles(stack: str, dtype: str, num_tokens: F64, experts: F64, local_experts: F64) -> StackTiles:
@@ -74,3 +86,60 @@ def default_tiles(stack: str, dtype: str, num_tokens: F64, experts: F64, local_e
             3 * one,
         )
     raise UserError("stack", value=stack, mend="use native, " + ", ".join(STACKS))
+
+
+_FILE = re.compile(
+    r"E=(?P<experts>\d+),N=(?P<width>\d+),device_name=(?P<device>[^,]+?)"
+    r"(?:,dtype=(?P<dtype>[^,]+?))?(?:,block_shape=\[(?P<block>[^\]]*)\])?\.json"
+)
+"""One GEMM's file of either stack; those of SGLang's second GEMM (_down) and of scales per channel are others."""
+_NAMED = {
+    "bfloat16": (None, None),
+    "float16": (None, None),
+    "fp8": ("fp8_w8a8", None),
+    "fp8_block": ("fp8_w8a8", "128,128"),
+}
+Tuned = dict[tuple[int, int], dict[int, tuple[float, ...]]]
+"""By (local experts, width of one rank) the tile by number of tokens, in the order of StackTiles."""
+
+
+@functools.cache
+def tuned_tiles(folder: Path, device: str, dtype: str) -> Tuned:
+    """Tuned files of a device and type in a folder of either stack, its subfolders included.
+
+    A file in a later subfolder by name (SGLang's triton_3_x_y) comes before the same in an earlier one.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    found: Tuned = {}
+    for path in sorted(folder.rglob("E=*.json")):
+        match = _FILE.fullmatch(path.name)
+        if match is None or match["device"] != device:
+            continue
+        if (match["dtype"], (match["block"] or "").replace(" ", "") or None) != _NAMED.get(dtype):
+            continue
+        try:
+            tiles = {
+                int(tokens): tuple(float(tile[key]) for key in KEYS)
+                for tokens, tile in json.loads(path.read_text()).items()
+                if tokens.isdigit()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"tuned file {path}: {error}", mend="mend or remove it") from None
+        # A height that no kernel of theirs has is not a tile of it.
+        found[int(match["experts"]), int(match["width"])] = {m: t for m, t in tiles.items() if t[0] in BLOCK_M}
+    return found
+
+
+def with_tuned(tiles: StackTiles, tuned: Tuned, num_tokens: F64, local_experts: F64, width: F64) -> StackTiles:
+    """The tuned tile of the nearest number of tokens in each row that has a file, the given one elsewhere."""
+    columns = [values.astype(float) for values in dataclasses.astuple(tiles)]
+    for (experts, one_width), by_tokens in tuned.items():
+        rows = np.flatnonzero((local_experts == experts) & (width == one_width))
+        if len(rows) and by_tokens:
+            known = np.array(sorted(by_tokens))
+            nearest = known[np.abs(known[None, :] - num_tokens[rows, None]).argmin(axis=1)]
+            for column, values in zip(columns, np.array([by_tokens[m] for m in nearest]).T, strict=True):
+                column[rows] = values
+    return StackTiles(*columns)

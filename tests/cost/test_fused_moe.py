@@ -1,6 +1,8 @@
 """The physics of a stack's fused operation: its tiles, loads, terms and what must hold of any time."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,3 +170,34 @@ def test_a_problem_outside_of_the_fit_has_a_wider_interval_and_says_so() -> None
     assert said.note == ["", "outside of the measured range: hidden"]
     width = said.high_us / said.latency_us
     assert width[1] == pytest.approx(width[0] ** 2)
+
+
+def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
+    tile = {"BLOCK_SIZE_N": 256, "BLOCK_SIZE_K": 64, "GROUP_SIZE_M": 16, "num_warps": 8, "num_stages": 4}
+    stem = "E=64,N=2048,device_name=NVIDIA_B200"
+    block = f"{stem},dtype=fp8_w8a8,block_shape=[128, 128]"
+
+    def write(name: str, **heights: int) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(
+            json.dumps({"triton_version": "3", **{m: {"BLOCK_SIZE_M": h, **tile} for m, h in heights.items()}})
+        )
+
+    write(f"triton_3_5_1/{stem}.json", **{"64": 16, "4096": 128})
+    write(f"triton_3_4_0/{stem}.json", **{"64": 64})
+    write(f"{block}.json", **{"1": 32})
+    (tmp_path / f"{block}_down.json").write_text("{")
+    chip, found = load_chip("b200"), calibration.find(load_chip("b200"), "sglang", "bfloat16")
+    other = dataclasses.replace(SHAPE, moe_intermediate_size=1024)
+    columns = columns_of([(SHAPE, work(60)), (SHAPE, work(9000)), (other, work(60))])
+    said, rule = found.predict(chip, columns, tmp_path), found.predict(chip, columns)
+    assert [said.tiles.of_row(i)["BLOCK_SIZE_M"] for i in range(3)] == [16, 128, 16]
+    assert [said.tiles.of_row(i)["BLOCK_SIZE_N"] for i in range(3)] == [256, 256, 32]
+    assert said.latency_us[2] == rule.latency_us[2]
+    assert said.latency_us[1] != rule.latency_us[1]
+    narrow = calibration.find(chip, "sglang", "fp8_block").predict(chip, columns, tmp_path)
+    assert narrow.tiles.of_row(0)["BLOCK_SIZE_M"] == 32
+    (tmp_path / "E=8,N=8,device_name=NVIDIA_B200,dtype=fp8_w8a8.json").write_text("{")
+    with pytest.raises(UserError, match=r"tuned file .*NVIDIA_B200"):
+        fused_moe.terms(columns, chip, "vllm", "fp8", tuned=tmp_path)

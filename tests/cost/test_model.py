@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost import gpu
 from moe_codesign.cost.estimate import NoTileError, estimate_gemm, estimate_layer
-from moe_codesign.cost.problem import GroupedGemm, layer_bound
+from moe_codesign.cost.problem import GroupedGemm, layer_bound, layer_gemms
 from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.models import models
@@ -145,16 +145,14 @@ def test_a_tile_that_this_size_cannot_use_is_not_chosen(tables: Tables) -> None:
     space = {**SPACE["h100_sxm"], "tma": (False, True), "split_k": (1, 4)}
     table = tables.get(chip, kernel_for(chip), "down", space=space)
     assert any(t.as_dict()["tma"] for t in table.tiles)
-    gemm = GroupedGemm("down", np.array([50, 60]), 130, 256, 110, "bfloat16", accumulates=True)
-    chosen = estimate_layer_tile(tables, gemm)
+    shape = MoEShape(hidden_size=256, moe_intermediate_size=130, num_experts=2, num_experts_per_tok=1)
+    work = rank_work(shape, Workload(name="w", num_tokens=110))
+    chosen = estimate_layer(tables, chip, work, space=space).tiles[1].as_dict()
     assert not chosen["tma"]
     assert chosen["split_k"] <= 3
+    gemm = layer_gemms(work)[1]
     with pytest.raises(NoTileError, match="16 bytes"):
         estimate_gemm(tables, chip, gemm, tile=next(t for t in table.tiles if t.as_dict()["tma"]))
-
-
-def estimate_layer_tile(tables: Tables, gemm: GroupedGemm) -> dict[str, int | bool]:
-    return estimate_gemm(tables, load_chip("h100_sxm"), gemm).tiles[0].as_dict()
 
 
 def test_resident_blocks_obey_every_limit(tables: Tables) -> None:

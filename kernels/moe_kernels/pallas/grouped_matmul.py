@@ -31,7 +31,7 @@ from jax.experimental.pallas import tpu as pltpu
 from moe_kernels.kernel import Kernel, Op, Problem
 from moe_kernels.pallas.activation import GATED, activate
 from moe_kernels.pallas.visits import SUBLANES, Visits, plan_visits
-from moe_kernels.tile import PallasTile
+from moe_kernels.tile import WHOLE_DEPTH, PallasTile
 
 LANES = 128
 ACTIVATION_OF: dict[Op, str] = {"gate_up": "swiglu", "up": "relu2", "down": "none"}
@@ -639,7 +639,7 @@ def probe(op: Op, tile: PallasTile, num_visits: int, rows: int, k: int, *, copie
 
 def probe_depths(tile: PallasTile) -> tuple[int, int]:
     """Two depths K between which a step's cycles grow by a straight line: both whole, or both in several tiles."""
-    return (1024, 2048) if tile.tile_k >= _WHOLE else (2 * tile.tile_k, 4 * tile.tile_k)
+    return (1024, 2048) if tile.tile_k >= WHOLE_DEPTH else (2 * tile.tile_k, 4 * tile.tile_k)
 
 
 def _probes(op: Op, tile: PallasTile) -> list[Probe]:
@@ -666,8 +666,10 @@ def _refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | No
     for name, size in (("K", problem.k), ("N", problem.n)):
         if size is not None and size % SUBLANES:
             return f"{name} = {size} is no multiple of {SUBLANES}; pad it"
-    if target is not None and problem.k is not None and problem.k <= tile.tile_k < _WHOLE:
-        return f"tile_k = {tile.tile_k} holds the whole of K = {problem.k}: write {_WHOLE}, which is analysed as that"
+    if target is not None and problem.k is not None and problem.k <= tile.tile_k < WHOLE_DEPTH:
+        return (
+            f"tile_k = {tile.tile_k} holds the whole of K = {problem.k}: write {WHOLE_DEPTH}, which is analysed as that"
+        )
     if target is not None:
         needs, has = vmem_bytes(problem, tile), (_VMEM_MIB[target.split(":")[0]] - _COMPILERS_MIB) << 20
         if needs > has:
@@ -677,7 +679,7 @@ def _refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | No
 
 def vmem_bytes(problem: Problem, tile: PallasTile) -> int:
     """Of the buffers of one core, where K is not known at their least."""
-    k = tile.tile_k if problem.k is None and tile.tile_k < _WHOLE else problem.k or LANES
+    k = tile.tile_k if problem.k is None and tile.tile_k < WHOLE_DEPTH else problem.k or LANES
     tile_k, tile_n = min(tile.tile_k, k), min(tile.tile_n, problem.n or tile.tile_n)
     depth, matrices = -(-k // tile_k), 2 if problem.op == "gate_up" else 1
     lanes_k, lanes_n = (-(-size // LANES) * LANES for size in (tile_k, tile_n))
@@ -701,15 +703,18 @@ def _default_tile(problem: Problem, rows_per_group: float, target: str | None) -
     widths = sorted((512, 256, LANES), key=lambda width: -(-(problem.n or width * cores) // width) % cores)
     for height, width in itertools.product(heights, widths):
         tile = PallasTile(
-            tile_m=height, tile_k=_WHOLE, tile_n=width, bucket_m=min(height, 128), rows_outer=rows < 640, cores=cores
+            tile_m=height,
+            tile_k=WHOLE_DEPTH,
+            tile_n=width,
+            bucket_m=min(height, 128),
+            rows_outer=rows < 640,
+            cores=cores,
         )
         if _refuses(problem, tile, target) is None:
             return tile
     return tile
 
 
-_WHOLE = 32768
-"""A tile_k that no catalogue model's K exceeds: the whole depth in one step."""
 _VMEM_MIB = {"v4": 16, "v5e": 128, "v5p": 64, "v6e": 128, "tpu7x": 64}
 """Of a core (JAX source, jax/_src/pallas/mosaic/tpu_info.py, vmem_capacity_bytes)."""
 
@@ -723,7 +728,7 @@ KERNEL = Kernel(
         # Decode: as few rows as there are, weights in blocks as wide as the copies like.
         "few rows": {
             "tile_m": (16, 32, 64, 128),
-            "tile_k": (_WHOLE,),
+            "tile_k": (WHOLE_DEPTH,),
             "tile_n": (128, 256, 512, 1024),
             "bucket_m": (128,),
             "rows_outer": (False, True),
@@ -732,7 +737,7 @@ KERNEL = Kernel(
         # A tile_m that holds all of a group's rows reads its weights once: every 128 up to what VMEM can hold.
         "many rows": {
             "tile_m": (256, 384, 512, 640, 768, 1024, 1152, 1280),
-            "tile_k": (_WHOLE,),
+            "tile_k": (WHOLE_DEPTH,),
             "tile_n": (256, 512),
             "bucket_m": (128,),
             "rows_outer": (False, True),
