@@ -43,7 +43,7 @@ bench-gpu: setup
 	$(BIN)/python benchmarks/gpu.py
 
 accuracy: setup
-	$(BIN)/python -m pip install --quiet --no-deps aiconfigurator-core==0.12.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check aiconfigurator-core==0.12.0
 	$(BIN)/python benchmarks/accuracy.py
 
 coverage: setup

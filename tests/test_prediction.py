@@ -91,6 +91,25 @@ def test_a_stacks_times_stand_beside_our_own_and_can_be_explained() -> None:
         assert row["limiter"] in ("memory", "launch", "compute", "l2", "align")
 
 
+def test_a_gemms_tile_may_be_in_any_kernels_words() -> None:
+    gemm = {"op": "grouped_gemm", "m": 512, "k": 2048, "n": 768, "groups": 8}
+    mosaic = {"tile_m": 128, "tile_k": 64, "tile_n": 128, "input_buffer_count": 3, "combine_scopes": True}
+    triton = {"block_m": 128, "block_k": 512, "block_n": 256, "num_stages": 3, "num_warps": 8, "grid_minor_dim": 0}
+    whole = {"tile_m": 128, "tile_k": 2048, "tile_n": 256, "bucket_base": 128}
+    rows = [
+        {**gemm, "chip": "h100_sxm", "tile": json.dumps(mosaic)},
+        {**gemm, "chip": "tpu_v6e", "tile": triton},
+        {**gemm, "chip": "tpu_v6e", "tile": whole},
+        {**gemm, "chip": "h100_sxm", "tile": {"block_m": "high"}},
+    ]
+    answered = api.predict(rows, jobs=2)
+    tiles = [json.loads(row["tile"]) for row in answered[:3]]
+    assert [tiles[0][name] for name in ("block_m", "block_k", "block_n", "num_stages")] == [128, 64, 128, 3]
+    assert [tiles[1][name] for name in ("tile_m", "tile_k", "tile_n", "weight_buffers")] == [128, 512, 256, 3]
+    assert tiles[2]["tile_k"] >= 2048  # the whole depth in one step
+    assert answered[3]["error"].startswith("tile")
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_files_round_trip(tmp_path: Path, kind: str) -> None:
     problems, out = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"

@@ -22,10 +22,11 @@ from moe_codesign.workload import Workload
 _FOLDERS = {"b200": "b200_sxm", "b300": "b300_sxm", "rtx_pro_6000": "rtx_pro_6000_server"}
 """aiconfigurator's names of chips where they are not ours."""
 _VERSIONS = {
-    "vllm": ("vllm/0.24.0",),
-    # 0.5.10 counts the rows of other ranks as this one's; it is taken where nothing newer was measured.
-    "sglang": ("sglang/0.5.14", "sglang/0.5.10"),
+    "vllm": ("0.24.0",),
+    "sglang": ("0.5.14", "0.5.10"),  # the older where nothing newer was measured
 }
+_KEEPS_REMOTE_ROWS = "0.5.10"
+"""SGLang's version whose times behave as if it computed rows of other ranks' experts."""
 _KERNELS = {
     ("vllm", "bfloat16"): "vllm_unquantizedfusedmoe_triton_tritonexperts",
     ("vllm", "fp8_block"): "vllm_fp8moe_triton_tritonexperts",
@@ -91,13 +92,31 @@ def from_aiconfigurator(chip: Chip, stack: str, dtype: str) -> Measured:
     Raises:
         UserError: the package is not installed, or has no such rows.
     """
-    from pyarrow import compute, parquet
+    rows, version = aiconfigurator_rows(chip, stack, dtype)
+    package = importlib.metadata.version("aiconfigurator-core")
+    return _measured(
+        chip, stack, dtype, map(renamed, rows), f"aiconfigurator-core {package}", version,
+        keeps_remote_rows=version == _KEEPS_REMOTE_ROWS,
+    )  # fmt: skip
 
+
+def aiconfigurator_folder() -> Path:
+    """Where the installed aiconfigurator-core keeps its systems. Raises UserError if it is not installed."""
     spec = importlib.util.find_spec("aiconfigurator_core")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("aiconfigurator-core is not installed", mend="pip install --no-deps aiconfigurator-core")
-    root = Path(next(iter(spec.submodule_search_locations))) / "systems" / "data"
-    folder = root / _FOLDERS.get(chip.name, chip.name) / "moe"
+        raise UserError("aiconfigurator-core is not installed", mend="pip install aiconfigurator-core")
+    return Path(next(iter(spec.submodule_search_locations))) / "systems"
+
+
+def aiconfigurator_rows(chip: Chip, stack: str, dtype: str) -> tuple[list[dict[str, Any]], str]:
+    """Rows in aiconfigurator's own words, and the version of the stack that was timed.
+
+    Raises:
+        UserError: the package is not installed, or has no such rows.
+    """
+    from pyarrow import compute, parquet
+
+    folder = aiconfigurator_folder() / "data" / system_of(chip) / "moe" / stack
     kernel = _KERNELS.get((stack, dtype))
     for version in _VERSIONS.get(stack, ()):
         path = folder / version / "moe_perf.parquet"
@@ -105,20 +124,21 @@ def from_aiconfigurator(chip: Chip, stack: str, dtype: str) -> Measured:
             continue
         table = parquet.read_table(path)
         chosen = compute.and_(compute.equal(table["kernel_source"], kernel), compute.equal(table["moe_dtype"], dtype))
-        rows = table.filter(chosen).to_pylist()
-        if rows:
-            package = importlib.metadata.version("aiconfigurator-core")
-            return _measured(
-                chip, stack, dtype, map(_renamed, rows), f"aiconfigurator-core {package}", version.split("/")[1],
-                keeps_remote_rows=version.endswith("0.5.10"),
-            )  # fmt: skip
+        if rows := table.filter(chosen).to_pylist():
+            return rows, version
     raise UserError(
         f"aiconfigurator-core has no Triton times of {chip.name} under {stack} in {dtype}",
         mend="use one of " + ", ".join(" ".join(one) for one in SETS),
     )
 
 
-def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+def system_of(chip: Chip) -> str:
+    """aiconfigurator's name of a chip."""
+    return _FOLDERS.get(chip.name, chip.name)
+
+
+def renamed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of aiconfigurator's in the words of `predict`."""
     pair = (row["hidden_size"], row["inter_size"])
     return {
         "hidden_size": row["hidden_size"],
@@ -157,7 +177,7 @@ def _measured(
     problems, latency, keys = [], [], []
     for row in rows:
         try:
-            shape, work = _problem(row, dtype)
+            shape, work = problem_of(row, dtype)
             time_us = float(row["latency_us"])
         except (UserError, KeyError, ValueError, TypeError) as error:
             left_out[f"unreadable ({type(error).__name__})"] += 1
@@ -185,7 +205,9 @@ def _measured(
     return every.take(np.flatnonzero(~impossible))
 
 
-def _problem(row: dict[str, Any], dtype: str) -> tuple[MoEShape, Workload]:
+def problem_of(row: dict[str, Any], dtype: str) -> tuple[MoEShape, Workload]:
+    """Shape and workload of a row in the words of `predict`. Raises UserError, ValueError or KeyError."""
+
     def whole(name: str, default: int | None = None) -> int:
         value = row.get(name)
         if value in (None, "") and default is not None:
