@@ -37,7 +37,8 @@ from moe_codesign.calibrating.measured import (
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import calibration, fused_moe
 from moe_codesign.cost.calibration import TOKEN_BUCKETS, Calibration
-from moe_codesign.cost.fused_moe import TERMS, Coefficients, columns_of
+from moe_codesign.cost.fused_moe import TERMS, Coefficients, Columns, columns_of
+from moe_codesign.cost.stacks import BLOCK_M
 
 OUT = Path(__file__).parents[1] / "results" / "accuracy"
 NEW_CHIPS = ("h200_sxm", "b200")
@@ -189,12 +190,13 @@ def ordering(sets: Sequence[Set]) -> list[str]:
         columns = [(one.fitted.columns, one.fitted_us), (one.test.columns, one.test_us)]
         bounds = [fused_moe.terms(c, one.test.chip, one.test.stack, one.test.dtype).bound_us for c, _ in columns]
         guesses = {"ours": np.concatenate([us for _, us in columns]), "roofline": np.concatenate(bounds)}
-        # What a rank does for a token, by its share of the experts' width: rows of one split stand side by side.
+        # Of a rank, by its share of the experts' width: only rows of one split stand side by side.
         names = ("num_tokens", "top_k", "hidden", "width", "gated", "experts", "local_experts", "largest", "rows")
         c = {name: np.concatenate([getattr(part, name) for part, _ in columns]) for name in names}
         flops = c["top_k"] * c["hidden"] * c["width"] * (2 + c["gated"])
         skewed = np.round(c["largest"] / np.maximum(c["rows"] / c["local_experts"], 1e-9) > 1.5)
-        cell = np.stack([c["num_tokens"], c["experts"] / c["local_experts"], skewed])
+        tp = np.array([int(key.split("-")[1]) for key in keys]) // c["width"]
+        cell = np.stack([c["num_tokens"], c["experts"] / c["local_experts"], tp, skewed])
         _, place = np.unique(cell, axis=1, return_inverse=True)
         rng = np.random.default_rng(0)
         for number in range(place.max() + 1):
@@ -279,6 +281,37 @@ def plot(sets: Sequence[Set], path: Path) -> None:
         browser.close()
 
 
+def random_columns(count: int, rng: np.random.Generator) -> Columns:
+    """Problems of any size, loads between one expert that gets all and all that get the same."""
+
+    def log_uniform(low: float, high: float) -> np.ndarray:
+        return np.floor(np.exp(rng.uniform(np.log(low), np.log(high + 1), count)))
+
+    tokens, local = log_uniform(1, 65536), log_uniform(1, 512)
+    top_k = np.minimum(log_uniform(1, 22), local)
+    rows = np.maximum(np.floor(tokens * top_k * rng.uniform(0, 1, count)), 1)
+    active = np.ceil(np.minimum(local, rows) * rng.uniform(0, 1, count))
+    largest = np.minimum(np.ceil(rows / active * rng.uniform(1, 4, count)), rows)
+    return Columns(
+        num_tokens=tokens, hidden=8 * log_uniform(16, 2048), width=log_uniform(8, 32768),
+        experts=local * 2.0 ** rng.integers(0, 6, count), local_experts=local, top_k=top_k,
+        gated=rng.integers(0, 2, count).astype(float), rows=rows, active=active, largest=largest,
+        row_tiles=tuple(np.maximum(active, np.ceil(rows / height)) for height in BLOCK_M),
+    )  # fmt: skip
+
+
+def sweep(sets: Sequence[Set], count: int = 1_000_000) -> str:
+    """How many of a million random problems come out below the physical bound, or as no number."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for one in sets:
+        columns = random_columns(count // len(sets) + 1, rng)
+        said = one.calibration.predict(one.test.chip, columns)
+        good = np.isfinite(said.high_us) & (said.bound_us <= said.low_us) & (said.low_us <= said.latency_us)
+        wrong += int((~good).sum())
+    return f"Of {count:,} random problems over all sets, {wrong} times lie below the physical bound or are no number."
+
+
 def speed() -> str:
     """Problems a second, loads of the routing known."""
     one = from_aiconfigurator(load_chip("h100_sxm"), "sglang", "bfloat16")
@@ -345,6 +378,8 @@ def main() -> None:
         "Physics fitted again without a term, test split, mean of the sets.",
         "",
         *ablation(sets),
+        "",
+        sweep(sets),
         "",
         f"Speed on this host: {speed()}",
         "",
