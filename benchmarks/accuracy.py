@@ -36,7 +36,7 @@ from moe_codesign.calibrating.measured import (
 )
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import calibration, fused_moe
-from moe_codesign.cost.calibration import TOKEN_BUCKETS, Calibration
+from moe_codesign.cost.calibration import TOKEN_BUCKETS, Calibration, Prediction
 from moe_codesign.cost.fused_moe import TERMS, Coefficients, Columns, columns_of
 from moe_codesign.cost.stacks import BLOCK_M
 
@@ -154,27 +154,35 @@ def peers_table(sets: Sequence[Set]) -> list[str]:
     return [*lines, f"| **mean of {len(sets)}** | | {cells} | |"]
 
 
+def inside(said: Prediction, data: Measured) -> float:
+    """Percent of the measured times that the intervals hold."""
+    return 100 * float(np.mean((said.low_us <= data.latency_us) & (data.latency_us <= said.high_us)))
+
+
 def new_chip_table() -> list[str]:
     """A chip's test split by the calibration of the most similar other chip, and after 20 of its own rows."""
     lines = [
-        f"| chip | from | type | none of its rows: mean / median | {FEW} rows: mean / median |",
-        "|---|---|---|---|---|",
+        f"| chip | from | type | none of its rows: mean / median | in 90 % interval | {FEW} rows: mean / median "
+        "| in 90 % interval |",
+        "|---|---|---|---|---|---|---|",
     ]
     for chip, stack, dtype in SETS:
         if chip not in NEW_CHIPS:
             continue
         fitted, test = load(chip, stack, dtype)
         donor = calibration.find(test.chip, stack, dtype, without=chip)
-        none = errors(donor.predict(test.chip, test.columns).latency_us, test.latency_us)
-        few = []
+        said = donor.predict(test.chip, test.columns)
+        none, few, held = errors(said.latency_us, test.latency_us), [], []
         for seed in range(5):
             chosen = np.random.default_rng(seed).choice(len(fitted), FEW, replace=False)
             found = calibrate(fitted.take(chosen), donor)
-            few.append(errors(found.predict(test.chip, test.columns).latency_us, test.latency_us))
+            after = found.predict(test.chip, test.columns)
+            few.append(errors(after.latency_us, test.latency_us))
+            held.append(inside(after, test))
         mean = np.mean(few, axis=0)
         lines.append(
             f"| {chip} {stack} | {donor.transferred_from} | {dtype} | {none[0]:.1f} / {none[1]:.1f} "
-            f"| {mean[0]:.1f} / {mean[1]:.1f} |"
+            f"| {inside(said, test):.0f} % | {mean[0]:.1f} / {mean[1]:.1f} | {np.mean(held):.0f} % |"
         )
     return lines
 

@@ -205,8 +205,8 @@ def calibrate(
 
     Args:
         chip: catalogue name or chip file. stack: ``vllm`` or ``sglang``. dtype: of the rows.
-        source: ``aiconfigurator``, or a table with the columns of `predict` and ``latency_us``. With few rows the
-            coefficients stay near those of the most similar calibrated chip.
+        source: ``aiconfigurator``, or a table with the columns of `predict` and ``latency_us``. With few rows what is
+            known of the chip, or of the most similar one, is scaled and no more.
         out: folder; default the user's own, which `predict` reads first.
 
     Raises:
@@ -222,7 +222,7 @@ def calibrate(
     else:
         data = from_rows(found, stack, dtype, read_table(Path(source)), str(source))
     try:
-        start = calibration.find(found, stack, dtype, without=found.name)
+        start = calibration.find(found, stack, dtype)
     except UserError:
         start = None  # the first of its stack and type begins at the general coefficients
     fitted = calibrate_split(data, start)
