@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from moe_codesign.calibrating.fit import in_test_split
-from moe_codesign.calibrating.measured import aiconfigurator_folder, system_of
+from moe_codesign.calibrating.measured import aiconfigurator_folder, renamed, system_of
 from moe_codesign.chips import Chip
 
 MODES = ("SOL", "EMPIRICAL")
@@ -63,6 +63,7 @@ def estimates(
                 op = MoE(
                     "moe", 1.0, row["hidden_size"], row["inter_size"], row["topk"], row["num_experts"],
                     row["moe_tp_size"], row["moe_ep_size"], common.MoEQuantMode[dtype], row["distribution"], 1,
+                    is_gated=bool(renamed(row)["gated"]),
                 )  # fmt: skip
                 tokens = row["num_tokens"]
                 try:

@@ -26,10 +26,11 @@ from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, device_for
 from moe_codesign.models import find_model
-from moe_codesign.prediction import Row, check_folder, check_output, predict_rows, read_table, write_table
+from moe_codesign.prediction import check_folder, check_output, predict_rows, read_table, write_table
 from moe_codesign.reports.html import write_html
 from moe_codesign.reports.rows import ReportRow, report_rows
 from moe_codesign.routing import Routing
+from moe_codesign.rows import Row
 from moe_codesign.shape import MoEShape
 from moe_codesign.store import Store
 from moe_codesign.study.runner import Report, SearchResult, read_search, run_search
@@ -207,7 +208,7 @@ def calibrate(
         chip: catalogue name or chip file. stack: ``vllm`` or ``sglang``. dtype: of the rows.
         source: ``aiconfigurator``, or a table with the columns of `predict` and ``latency_us``. With few rows what is
             known of the chip, or of the most similar one, is scaled and no more.
-        out: folder; default the user's own, which `predict` reads first.
+        out: folder; default the user's own, which `predict` reads first (MOE_CODESIGN_CALIBRATIONS moves it).
 
     Raises:
         UserError: no such chip, stack or rows.
@@ -217,15 +218,18 @@ def calibrate(
         raise UserError("stack", value=stack, mend="use " + ", ".join(STACKS))
     folder = Path(out) if out is not None else calibration.own_folder()
     check_folder(folder)
-    if str(source) == "aiconfigurator":
-        data = from_aiconfigurator(found, stack, dtype)
-    else:
-        data = from_rows(found, stack, dtype, read_table(Path(source)), str(source))
     try:
-        start = calibration.find(found, stack, dtype)
+        # Not a user's own file: the same rows would count twice.
+        start = calibration.find(found, stack, dtype, shipped_only=True)
     except UserError:
         start = None  # the first of its stack and type begins at the general coefficients
-    fitted = calibrate_split(data, start)
+    if str(source) == "aiconfigurator":
+        fitted = calibrate_split(from_aiconfigurator(found, stack, dtype), start)
+    else:
+        keeps = start is not None and start.transferred_from is None and start.file.keeps_remote_rows
+        rows = read_table(Path(source))
+        data = from_rows(found, stack, dtype, rows, str(source), keeps_remote_rows=keeps)
+        fitted = calibrate_split(data, start, then_all=True)
     return fitted, calibration.save(fitted, folder)
 
 

@@ -304,7 +304,7 @@ def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, 
             f"{judged.interval_coverage:.0f} %"
         )
     else:
-        click.echo("too few shapes to hold some out: the interval is from the fitted rows, widened for their number")
+        click.echo("no shapes were held out: too few rows or shapes")
 
 
 @cli.command("compile")

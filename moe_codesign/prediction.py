@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost import calibration
 from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_gemm, estimate_layer
@@ -19,13 +17,13 @@ from moe_codesign.cost.stacks import STACKS
 from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
+from moe_codesign.rows import Row, flag, layer_of, missing, text, whole
 from moe_codesign.shape import DTYPE_BYTES, MoEShape
 from moe_codesign.timing import Timing
 from moe_codesign.workload import Workload, rank_work
 from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import WHOLE_DEPTH, TileConfig
 
-Row = dict[str, Any]
 OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "warning", "error")
 _INPUT = frozenset(
     {"chip", "hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "n_shared_experts"}
@@ -34,7 +32,6 @@ _INPUT = frozenset(
 )
 _ROW_ERRORS = (ValueError, OverflowError, MemoryError, OSError)
 """What absurd numbers raise further down: one row's error, not the table's."""
-_MOST = 2**40
 _OPS = ("fused_moe", "grouped_gemm")
 
 
@@ -58,7 +55,7 @@ def predict_rows(
     Returns:
         The rows with OUTPUT columns added; ``error`` is empty where there is an answer.
     """
-    native = [row for row in rows if _text(row, "stack", "native") == "native"]
+    native = [row for row in rows if text(row, "stack", "native") == "native"]
     _prepare(native, tables)
     keys = [json.dumps({k: str(v) for k, v in row.items() if k in _INPUT}, sort_keys=True) for row in rows]
     distinct = dict(zip(keys, rows, strict=True))
@@ -70,6 +67,8 @@ def predict_rows(
             if problem.stack == "native":
                 known[key] = _answer(problem.estimate(tables), explain)
             else:
+                # Loads are counted here, where what is wrong with one row is told in it alone; they are kept.
+                columns_of([problem.layer] if problem.layer else [])
                 of_stacks[key] = problem
         except (UserError, NoTileError, *_ROW_ERRORS) as error:
             known[key] = _failed(row, error)
@@ -86,10 +85,10 @@ def predict_rows(
 
 def _by_calibration(problems: dict[str, "_Problem"]) -> list[list[str]]:
     """Keys of problems that one calibration answers together."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    groups: dict[tuple[int, str, str], list[str]] = {}
     for key, problem in problems.items():
         assert problem.layer is not None
-        groups.setdefault((problem.chip.name, problem.stack, problem.layer[1].dtype), []).append(key)
+        groups.setdefault((id(problem.chip), problem.stack, problem.layer[1].dtype), []).append(key)
     return list(groups.values())
 
 
@@ -118,15 +117,15 @@ def _stack_answers(problems: list["_Problem"], explain: bool, tuned: Path | None
 def _prepare(rows: Iterable[Row], tables: Tables) -> None:
     wanted: dict[tuple[str, str], set[Op]] = {}
     for row in rows:
-        if not _missing(row.get("tile")):
+        if not missing(row.get("tile")):
             continue  # that tile alone is compiled
         try:
-            chip = load_chip(_text(row, "chip"))
-            up: Op = "gate_up" if _flag(row, "gated", True) else "up"
-            dtype = _text(row, "dtype", "bfloat16")
+            chip = load_chip(text(row, "chip"))
+            up: Op = "gate_up" if flag(row, "gated", True) else "up"
+            dtype = text(row, "dtype", "bfloat16")
             if chip.compiles and chip.peak(dtype) and dtype in kernel_for(chip).dtypes:
-                ops: set[Op] = {"down"} if _text(row, "op", "fused_moe") == "grouped_gemm" else {up, "down"}
-                wanted.setdefault((_text(row, "chip"), dtype), set()).update(ops)
+                ops: set[Op] = {"down"} if text(row, "op", "fused_moe") == "grouped_gemm" else {up, "down"}
+                wanted.setdefault((text(row, "chip"), dtype), set()).update(ops)
         except (UserError, *_ROW_ERRORS):
             continue  # told in the row itself
     tables.prepare((load_chip(name), None, sorted(ops), dtype) for (name, dtype), ops in wanted.items())
@@ -173,8 +172,8 @@ class _Problem:
 
     @classmethod
     def parse(cls, row: Row) -> "_Problem":
-        chip = load_chip(_text(row, "chip"))
-        op, stack = _text(row, "op", "fused_moe"), _text(row, "stack", "native")
+        chip = load_chip(text(row, "chip"))
+        op, stack = text(row, "op", "fused_moe"), text(row, "stack", "native")
         if op not in _OPS:
             raise UserError("op", value=op, mend="use fused_moe or grouped_gemm")
         if stack not in ("native", *STACKS):
@@ -184,39 +183,23 @@ class _Problem:
         if stack != "native" and op != "fused_moe":
             raise UserError(f"stack {stack} is calibrated for op fused_moe alone", mend="leave the stack out (native)")
         for name in ("kernel", "tile"):
-            if stack != "native" and not _missing(row.get(name)):
+            if stack != "native" and not missing(row.get(name)):
                 raise UserError(f"stack {stack} chooses its own {name}", mend=f"leave out {name}, or the stack")
-        kernel = _text(row, "kernel", "") or None
-        dtype = _text(row, "dtype", "bfloat16")
-        routing = Routing.parse(_text(row, "routing", "balanced"))
-        seed = _whole(row, "seed", 0)
+        kernel = text(row, "kernel", "") or None
+        dtype = text(row, "dtype", "bfloat16")
         if op == "grouped_gemm":
+            routing = Routing.parse(text(row, "routing", "balanced"))
+            seed = whole(row, "seed", 0)
             if dtype not in DTYPE_BYTES:
                 raise UserError("dtype", value=dtype, mend="use one of " + ", ".join(DTYPE_BYTES))
-            m, k, n, groups = (_whole(row, name) for name in ("m", "k", "n", "groups"))
+            m, k, n, groups = (whole(row, name) for name in ("m", "k", "n", "groups"))
             if min(m, k, n, groups) < 1:
                 raise UserError("m, k, n, groups", value=(m, k, n, groups), mend="give whole numbers of at least 1")
             rows = routing.counts(m, groups, 1, seed)
             gemm = GroupedGemm("down", rows, k, n, m, dtype, accumulates=False)
             tile = _gemm_tile(row, chip, kernel_for(chip, kernel), gemm) if chip.compiles else None
             return cls(chip, stack, kernel, (tile, tile) if tile else None, None, gemm)
-        shape = MoEShape(
-            hidden_size=_whole(row, "hidden_size"),
-            moe_intermediate_size=_whole(row, "moe_intermediate_size"),
-            num_experts=_whole(row, "num_experts"),
-            num_experts_per_tok=_whole(row, "num_experts_per_tok"),
-            n_shared_experts=_whole(row, "n_shared_experts", 0),
-            gated=_flag(row, "gated", True),
-        )
-        workload = Workload(
-            name="row",
-            num_tokens=_whole(row, "num_tokens"),
-            dtype=dtype,
-            routing=routing,
-            tp=_whole(row, "tp", 1),
-            ep=_whole(row, "ep", 1),
-            seed=seed,
-        )
+        shape, workload = layer_of(row, dtype)
         tiles = _tiles(row, chip, kernel)
         if stack != "native":
             check(shape, workload)
@@ -228,45 +211,6 @@ class _Problem:
             return estimate_gemm(tables, self.chip, self.gemm, tile=tile, kernel_name=self.kernel)
         assert self.layer is not None
         return estimate_layer(tables, self.chip, rank_work(*self.layer), tiles=self.tiles, kernel_name=self.kernel)
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and bool(np.isnan(value)))
-
-
-def _text(row: Row, name: str, default: str | None = None) -> str:
-    value = row.get(name)
-    if _missing(value):
-        if default is None:
-            raise UserError(f"column {name} is empty", mend=f"give {name}")
-        return default
-    return str(value).strip()
-
-
-def _whole(row: Row, name: str, default: int | None = None) -> int:
-    value = row.get(name)
-    if _missing(value):
-        if default is None:
-            raise UserError(f"column {name} is empty", mend=f"give {name}")
-        return default
-    try:
-        number = float(str(value))
-        if number != int(number):
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise UserError(name, value=value, mend="give a whole number") from None
-    if not 0 <= number <= _MOST:
-        raise UserError(name, value=value, mend=f"give a whole number from 0 to {_MOST}")
-    return int(number)
-
-
-def _flag(row: Row, name: str, default: bool) -> bool:
-    text = _text(row, name, str(default)).lower()
-    if text in ("true", "1", "1.0", "yes"):
-        return True
-    if text in ("false", "0", "0.0", "no"):
-        return False
-    raise UserError(name, value=row[name], mend="give true or false")
 
 
 _SAME = (
@@ -283,7 +227,7 @@ _SAME = (
 def _gemm_tile(row: Row, chip: Chip, kernel: Kernel, gemm: GroupedGemm) -> TileConfig | None:
     """A tile in any kernel's words: what ours has no word for is the default tile's, or left out."""
     value = row.get("tile")
-    if _missing(value):
+    if missing(value):
         return None
     per_group = gemm.total_rows / max(gemm.active_groups, 1)
     fields = kernel.default_tile(gemm.problem, per_group, chip.target).as_dict()
@@ -305,7 +249,7 @@ def _gemm_tile(row: Row, chip: Chip, kernel: Kernel, gemm: GroupedGemm) -> TileC
 
 def _tiles(row: Row, chip: Chip, kernel: str | None) -> tuple[TileConfig, TileConfig] | None:
     value = row.get("tile")
-    if _missing(value):
+    if missing(value):
         return None
     try:
         data = json.loads(value) if isinstance(value, str) else dict(value or {})

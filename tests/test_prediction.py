@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_codesign import api
+from moe_codesign import api, chips
 from moe_codesign.errors import UserError
 from moe_codesign.prediction import OUTPUT, read_table, write_table
 
@@ -89,6 +89,26 @@ def test_a_stacks_times_stand_beside_our_own_and_can_be_explained() -> None:
         parts = json.loads(row["parts_us"])
         assert sum(parts.values()) == pytest.approx(row["latency_us"], rel=0.01)
         assert row["limiter"] in ("memory", "launch", "compute", "l2", "align")
+
+
+def test_one_bad_row_of_a_stack_stops_no_other(tmp_path: Path) -> None:
+    good = {**GOOD, "chip": "h100_sxm", "stack": "vllm", "hidden_size": "4096"}
+    histogram = tmp_path / "loads.json"
+    histogram.write_text("[1, 2, 3]")
+    rows = [good, {**good, "num_experts": str(2**40)}, {**good, "routing": f"histogram:{histogram}"}, good]
+    answered = api.predict(rows)
+    assert answered[0]["latency_us"] == answered[3]["latency_us"] > 0
+    assert "MemoryError" in answered[1]["error"]
+    assert "3 entries" in answered[2]["error"]
+
+
+def test_a_chip_file_of_ones_own_is_not_taken_for_the_catalogues(tmp_path: Path) -> None:
+    mine = tmp_path / "slow.toml"
+    text = (Path(chips.__file__).parent / "h100_sxm.toml").read_text()
+    mine.write_text(text.replace("hbm_bytes_per_s = 3.35e12", "hbm_bytes_per_s = 1e12"))
+    row = {**GOOD, "stack": "vllm", "hidden_size": "4096"}
+    fast, slow = api.predict([{**row, "chip": "h100_sxm"}, {**row, "chip": str(mine)}])
+    assert slow["latency_us"] > 2 * fast["latency_us"]
 
 
 def test_a_gemms_tile_may_be_in_any_kernels_words() -> None:

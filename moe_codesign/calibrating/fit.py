@@ -14,6 +14,7 @@ from moe_codesign.cost import fused_moe
 from moe_codesign.cost.calibration import TOKEN_BUCKETS, Accuracy, Calibration, CalibrationFile, features
 from moe_codesign.cost.fused_moe import Coefficients
 from moe_codesign.cost.table import F64
+from moe_codesign.errors import UserError
 
 Mask = npt.NDArray[np.bool_]
 FEW_ROWS = 300
@@ -75,7 +76,7 @@ def fit_physics(data: Measured, start: Coefficients | None = None, off: Set[str]
         times = fused_moe.total_us(Coefficients.from_logs(logs), t)
         return np.concatenate([np.log(times) - target, _PRIOR * (logs - begin)])
 
-    # No coefficient is a hundred times what physics says.
+    # No coefficient goes further than a factor of 150 from where it began: beyond, a term is off or alone.
     found = least_squares(residuals, begin, bounds=(begin - 5, begin + 5), loss="soft_l1", f_scale=0.1, max_nfev=200)
     return Coefficients.from_logs(found.x)
 
@@ -131,19 +132,33 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
         start: of a similar chip. Where rows are few its coefficients are scaled, no more, and its trees are kept.
         test: rows of held-out shapes to judge it on, whose accuracy goes into the file.
     """
-    few = len(data) < FEW_ROWS or data.shapes < 3
-    if few and start is not None:
+    if few := len(data) < FEW_ROWS or data.shapes < 3:
+        if start is None:
+            raise UserError(
+                f"{len(data)} rows of {data.shapes} shapes are too few without a similar chip's calibration",
+                mend=f"give {FEW_ROWS} rows of 3 shapes or more",
+            )
         physics, share, trees, off = _rescaled(data, start)
     else:
         physics = fit_physics(data, start.coefficients if start is not None else None)
         t = fused_moe.terms(data.columns, data.chip, data.stack, data.dtype)
         times = fused_moe.total_us(physics, t)
         residual = np.log(data.latency_us / times)
-        share, trees, off = 0.0, None, residual * _small_sample(len(residual))
-        if not few:
-            x = features(data.columns, t, times)
-            share, off = _out_of_fold(data, x, residual)
-            trees = _compact(_learn(x, residual, data.shape_key).model_to_string())
+        x = features(data.columns, t, times)
+        share, off = _out_of_fold(data, x, residual)
+        trees = _compact(_learn(x, residual, data.shape_key).model_to_string())
+    interval = _interval(off, data.columns.num_tokens)
+    fitted_range = {
+        name: (float(getattr(data.columns, name).min()), float(getattr(data.columns, name).max()))
+        for name in ("num_tokens", "hidden", "width", "local_experts", "top_k")
+    }
+    if few and start is not None:
+        # Few rows move the middle; how far another shape may lie from it they cannot say.
+        wider = zip(interval, start.file.interval, strict=True)
+        interval = tuple(max(own, donors) for own, donors in wider)  # type: ignore[assignment]
+        for name, (low, high) in start.file.fitted_range.items():
+            own = fitted_range.get(name, (low, high))
+            fitted_range[name] = (min(low, own[0]), max(high, own[1]))
     file = CalibrationFile(
         chip=data.chip.name,
         stack=data.stack,
@@ -156,11 +171,8 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
         keeps_remote_rows=data.keeps_remote_rows,
         correction_share=share,
         coefficients=dataclasses.asdict(physics),
-        interval=_interval(off, data.columns.num_tokens),
-        fitted_range={
-            name: (float(getattr(data.columns, name).min()), float(getattr(data.columns, name).max()))
-            for name in ("num_tokens", "hidden", "width", "local_experts", "top_k")
-        },
+        interval=interval,
+        fitted_range=fitted_range,
     )
     found = Calibration(file, trees if share > 0 else None)
     if test is not None and len(test):
@@ -269,9 +281,16 @@ def judge(calibration: Calibration, data: Measured) -> Accuracy:
     )
 
 
-def calibrate_split(data: Measured, start: Calibration | None = None) -> Calibration:
-    """Calibrate on the shapes outside of the test split and judge on those in it, if both sides have some."""
+def calibrate_split(data: Measured, start: Calibration | None = None, *, then_all: bool = False) -> Calibration:
+    """Calibrate on the shapes outside of the test split and judge on those in it, if both sides have some.
+
+    ``then_all``: what is returned is fitted to all rows, with the judgement of the one that was not.
+    """
     held = in_test_split(data.shape_key)
-    if len(np.unique(data.shape_key[~held])) < 3 or not held.any():
+    if (~held).sum() < FEW_ROWS or len(np.unique(data.shape_key[~held])) < 3 or not held.any():
         return calibrate(data, start)
-    return calibrate(data.take(np.flatnonzero(~held)), start, test=data.take(np.flatnonzero(held)))
+    judged = calibrate(data.take(np.flatnonzero(~held)), start, test=data.take(np.flatnonzero(held)))
+    if not then_all:
+        return judged
+    whole = calibrate(data, start)
+    return Calibration(whole.file.model_copy(update={"held_out": judged.file.held_out}), whole.trees)

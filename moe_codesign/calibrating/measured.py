@@ -15,9 +15,7 @@ from moe_codesign.chips import Chip
 from moe_codesign.cost.fused_moe import Columns, columns_of, terms
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
-from moe_codesign.routing import Routing
-from moe_codesign.shape import MoEShape
-from moe_codesign.workload import Workload
+from moe_codesign.rows import Row, layer_of, text
 
 _FOLDERS = {"b200": "b200_sxm", "b300": "b300_sxm", "rtx_pro_6000": "rtx_pro_6000_server"}
 """aiconfigurator's names of chips where they are not ours."""
@@ -154,20 +152,28 @@ def renamed(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def from_rows(chip: Chip, stack: str, dtype: str, rows: Iterable[dict[str, Any]], source: str) -> Measured:
-    """A user's own rows: the columns of `predict` and ``latency_us``.
+def from_rows(
+    chip: Chip,
+    stack: str,
+    dtype: str,
+    rows: Iterable[Row],
+    source: str,
+    *,
+    keeps_remote_rows: bool = False,
+) -> Measured:
+    """A user's own rows: the columns of `predict` and ``latency_us``; another chip's, stack's or type's are left out.
 
     Raises:
         UserError: no row is usable.
     """
-    return _measured(chip, stack, dtype, rows, source, "", keeps_remote_rows=False)
+    return _measured(chip, stack, dtype, rows, source, "", keeps_remote_rows=keeps_remote_rows)
 
 
 def _measured(
     chip: Chip,
     stack: str,
     dtype: str,
-    rows: Iterable[dict[str, Any]],
+    rows: Iterable[Row],
     source: str,
     version: str,
     *,
@@ -175,54 +181,39 @@ def _measured(
 ) -> Measured:
     left_out: Counter[str] = Counter()
     problems, latency, keys = [], [], []
+    wanted = {"chip": chip.name, "stack": stack, "dtype": dtype, "op": "fused_moe"}
     for row in rows:
         try:
-            shape, work = problem_of(row, dtype)
+            other = next((name for name, value in wanted.items() if text(row, name, value) != value), None)
+            if other and not (other == "chip" and text(row, "chip").endswith(".toml")):
+                left_out[f"another {other}"] += 1
+                continue
+            shape, work = layer_of(row, dtype)
+            columns_of([(shape, work)])
             time_us = float(row["latency_us"])
-        except (UserError, KeyError, ValueError, TypeError) as error:
-            left_out[f"unreadable ({type(error).__name__})"] += 1
+        except UserError as error:
+            left_out[str(error)] += 1
+            continue
+        except (KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            left_out[f"latency_us or another number is none ({type(error).__name__})"] += 1
             continue
         if not np.isfinite(time_us) or time_us <= 0:
             left_out["no time"] += 1
-        elif work.misfit(shape) or shape.n_shared_experts:
-            left_out["not one rank's routed experts"] += 1
         else:
             problems.append((shape, work))
             latency.append(time_us)
             keys.append(
                 f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
             )
-    if not problems:
-        raise UserError(f"{source} has no usable row for {chip.name} {stack} {dtype}", mend=str(dict(left_out)))
     columns = columns_of(problems, keeps_remote_rows=keeps_remote_rows)
     times = np.array(latency)
     impossible = times < terms(columns, chip, stack, dtype).bound_us
-    left_out["faster than the physical bound"] = int(impossible.sum())
+    if impossible.any():
+        left_out["faster than the physical bound"] = int(impossible.sum())
+    if impossible.all():
+        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.most_common(3)) or "it is empty"
+        raise UserError(f"{source} has no usable row for {chip.name} {stack} {dtype}: {reasons}")
     every = Measured(
-        chip, stack, dtype, columns, times, np.array(keys), keeps_remote_rows, source, version,
-        {reason: count for reason, count in left_out.items() if count},
-    )  # fmt: skip
+        chip, stack, dtype, columns, times, np.array(keys), keeps_remote_rows, source, version, dict(left_out)
+    )
     return every.take(np.flatnonzero(~impossible))
-
-
-def problem_of(row: dict[str, Any], dtype: str) -> tuple[MoEShape, Workload]:
-    """Shape and workload of a row in the words of `predict`. Raises UserError, ValueError or KeyError."""
-
-    def whole(name: str, default: int | None = None) -> int:
-        value = row.get(name)
-        if value in (None, "") and default is not None:
-            return default
-        return int(float(str(value)))
-
-    shape = MoEShape(
-        hidden_size=whole("hidden_size"),
-        moe_intermediate_size=whole("moe_intermediate_size"),
-        num_experts=whole("num_experts"),
-        num_experts_per_tok=whole("num_experts_per_tok"),
-        n_shared_experts=whole("n_shared_experts", 0),
-        gated=str("true" if row.get("gated") in (None, "") else row["gated"]).lower() in ("true", "1", "1.0", "yes"),
-    )
-    routing = Routing.parse(str(row.get("routing") or "balanced"))
-    return shape, Workload(
-        name="row", num_tokens=whole("num_tokens"), dtype=dtype, routing=routing, tp=whole("tp", 1), ep=whole("ep", 1)
-    )

@@ -9,16 +9,18 @@ import functools
 import gzip
 import math
 import os
+import tempfile
 import tomllib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.cost import fused_moe
 from moe_codesign.cost.fused_moe import Coefficients, Columns, Terms
 from moe_codesign.cost.stacks import StackTiles
@@ -26,8 +28,9 @@ from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
 
 SHIPPED = Path(__file__).parent / "calibrations"
-_TRANSFER_WIDENING = 1.5
-"""Factor on a donor's interval: of held-out chips, see results/accuracy/README.md."""
+_SIBLING_WIDENING, _TRANSFER_WIDENING = 1.5, 3.0
+"""Factors on the interval of a donor of the same architecture, and of another: results/accuracy/README.md has what
+they hold of chips whose rows are withheld."""
 _OUTSIDE_WIDENING = 2.0
 """On the interval's logarithm per problem outside of the range of the fit."""
 TOKEN_BUCKETS = (128, 1024)
@@ -103,7 +106,8 @@ class Calibration:
         return Coefficients(**self.file.coefficients)
 
     @functools.cached_property
-    def _booster(self) -> Any:
+    def booster(self) -> Any:
+        """The correction's trees."""
         import lightgbm
 
         return lightgbm.Booster(model_str=self.trees)
@@ -117,7 +121,7 @@ class Calibration:
         """Logarithm of what the physics is to be multiplied with."""
         if self.trees is None or self.file.correction_share == 0:
             return np.zeros(len(columns))
-        learned: F64 = self._booster.predict(features(columns, t, physics_us))
+        learned: F64 = self.booster.predict(features(columns, t, physics_us))
         return self.file.correction_share * learned
 
     def predict(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> Prediction:
@@ -129,7 +133,8 @@ class Calibration:
         width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
         width = width * np.where([bool(names) for names in outside], _OUTSIDE_WIDENING, 1.0)
         if self.transferred_from is not None:
-            width = width * _TRANSFER_WIDENING
+            sibling = _family(load_chip(self.transferred_from)) == _family(chip)
+            width = width * (_SIBLING_WIDENING if sibling else _TRANSFER_WIDENING)
         return Prediction(
             latency_us=latency,
             low_us=np.maximum(latency * np.exp(-width), t.bound_us),
@@ -138,14 +143,16 @@ class Calibration:
             limiter=fused_moe.limiters(self.coefficients, t),
             # The correction is of the whole: each part bears its share.
             parts_us={name: values * latency / physics for name, values in parts.items()},
-            note=[self._note(names) for names in outside],
+            note=[self._note(names, chip.vendor) for names in outside],
             tiles=t.tiles,
         )
 
-    def _note(self, outside: tuple[str, ...]) -> str:
+    def _note(self, outside: tuple[str, ...], vendor: str) -> str:
         notes = []
         if self.transferred_from is not None:
             notes.append(f"coefficients of {self.transferred_from}, which has measurements")
+        if vendor != "nvidia":
+            notes.append("tiles by the stack's rule for CUDA")
         if outside:
             notes.append("outside of the measured range: " + ", ".join(outside))
         return "; ".join(notes)
@@ -204,12 +211,17 @@ def save(calibration: Calibration, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = calibration.file
     path = folder / f"{file.chip}-{file.stack}-{file.dtype}.toml"
-    trees = path.with_suffix(".trees.gz")
-    trees.unlink(missing_ok=True)
+    # Whole or not at all, and the trees first: a file that names a share of them is never without.
     if calibration.trees is not None and file.correction_share > 0:
-        trees.write_bytes(gzip.compress(calibration.trees.encode(), mtime=0))
-    path.write_text(_toml(file.model_dump(exclude_none=True)))
+        _replace(path.with_suffix(".trees.gz"), gzip.compress(calibration.trees.encode(), mtime=0))
+    _replace(path, _toml(file.model_dump(exclude_none=True)).encode())
     return path
+
+
+def _replace(path: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    os.replace(file.name, path)
 
 
 def _toml(table: dict[str, Any]) -> str:
@@ -222,7 +234,7 @@ def _toml(table: dict[str, Any]) -> str:
             return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
         if isinstance(item, list | tuple):
             return "[" + ", ".join(map(value, item)) + "]"
-        return repr(float(f"{item:.5g}")) if isinstance(item, float) else str(item)
+        return repr(float(f"{item:.7g}")) if isinstance(item, float) else str(item)
 
     lines = [f"{key} = {value(item)}" for key, item in table.items() if not isinstance(item, dict)]
     for key, item in table.items():
@@ -238,47 +250,63 @@ def _load(path: Path) -> Calibration:
 @functools.cache
 def _read(path: Path, changed: int) -> Calibration:
     """The file as it was at that time: `calibrate` may write it anew in the same process."""
+    from lightgbm.basic import LightGBMError
+
     try:
         file = CalibrationFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         Coefficients(**file.coefficients)
-        trees = path.with_suffix(".trees.gz")
-        return Calibration(file, gzip.decompress(trees.read_bytes()).decode() if trees.exists() else None)
-    except (OSError, ValueError, TypeError, ValidationError) as error:
+        if file.correction_share == 0:
+            return Calibration(file)
+        found = Calibration(file, gzip.decompress(path.with_suffix(".trees.gz").read_bytes()).decode())
+        found.booster.num_trees()
+        return found
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, ValidationError, LightGBMError) as error:
         raise UserError(f"calibration {path}: {str(error).splitlines()[0]}", mend="calibrate again") from None
 
 
-def every() -> dict[tuple[str, str, str], Path]:
+def every(*, shipped_only: bool = False) -> dict[tuple[str, str, str], Path]:
     """Files by (chip, stack, dtype), a user's own before the shipped ones."""
     found = {}
-    for folder in (SHIPPED, own_folder()):
-        for path in sorted(folder.glob("*.toml")):
+    for folder in (SHIPPED,) if shipped_only else (SHIPPED, own_folder()):
+        for path in sorted(folder.glob("*-*-*.toml")):
             chip, stack, dtype = path.stem.rsplit("-", 2)
             found[chip, stack, dtype] = path
     return found
 
 
-def find(chip: Chip, stack: str, dtype: str, without: str | None = None) -> Calibration:
+def find(chip: Chip, stack: str, dtype: str, *, without: str | None = None, shipped_only: bool = False) -> Calibration:
     """The calibration of the chip under the stack, or that of the most similar chip which has one.
 
     Args:
-        chip: where. stack: ``vllm`` or ``sglang``. dtype: of the layer; float16 is bfloat16's.
+        chip: where. stack: ``vllm`` or ``sglang``. dtype: of the layer; float16 without its own takes bfloat16's.
         without: a chip to leave out, for asking what is known without its rows.
+        shipped_only: leave out a user's own files.
 
     Raises:
         UserError: no chip has a calibration for that stack and dtype.
     """
+    paths = {
+        key: path for key, path in every(shipped_only=shipped_only).items() if key[1] == stack and key[0] != without
+    }
+    if (chip.name, stack, dtype) in paths:
+        return _load(paths[chip.name, stack, dtype])
     wanted = "bfloat16" if dtype == "float16" else dtype
-    paths = {key: path for key, path in every().items() if key[1] == stack and key[2] == wanted and key[0] != without}
-    if not paths:
+    if (chip.name, stack, wanted) in paths:
+        return _load(paths[chip.name, stack, wanted])
+    donors = {name: path for (name, _, of), path in paths.items() if of == wanted and name in chip_names()}
+    if not donors:
         known = sorted({key[1:] for key in every()})
         raise UserError(
             f"no calibration for stack {stack} and dtype {dtype}",
             mend="use one of " + ", ".join(f"{s} {d}" for s, d in known) + ", or run `moe-codesign calibrate`",
         )
-    if (chip.name, stack, wanted) in paths:
-        return _load(paths[chip.name, stack, wanted])
-    donor = min(paths, key=lambda key: _distance(chip, load_chip(key[0])))
-    return dataclasses.replace(_load(paths[donor]), transferred_from=donor[0])
+    donor = min(donors, key=lambda name: _distance(chip, load_chip(name)))
+    return dataclasses.replace(_load(donors[donor]), transferred_from=donor)
+
+
+def _family(chip: Chip) -> str:
+    """Of the architecture: cuda:100 and cuda:103 are one, and so are gfx942 and what else begins with gfx94."""
+    return (chip.target or "")[:-1]
 
 
 def _distance(chip: Chip, other: Chip) -> float:
@@ -289,5 +317,4 @@ def _distance(chip: Chip, other: Chip) -> float:
         return math.log(peak / one.memory.hbm_bytes_per_s), math.log(peak)
 
     mine, theirs = numbers(chip), numbers(other)
-    family: Literal[0, 1] = 0 if (chip.target or "")[:7] == (other.target or "")[:7] else 1
-    return 10.0 * family + abs(mine[0] - theirs[0]) + 0.5 * abs(mine[1] - theirs[1])
+    return 10.0 * (_family(chip) != _family(other)) + abs(mine[0] - theirs[0]) + 0.5 * abs(mine[1] - theirs[1])

@@ -80,7 +80,10 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Columns:
-    """One problem a row. ``rows``, ``active``, ``largest``: token rows, experts with rows, rows of the fullest."""
+    """One problem a row. ``rows``, ``active``, ``largest``: token rows, experts with rows, rows of the fullest.
+
+    ``own_rows``, ``own_active``, ``own_largest``: without the rows of other ranks' experts that are computed as well.
+    """
 
     num_tokens: F64
     hidden: F64
@@ -92,6 +95,9 @@ class Columns:
     rows: F64
     active: F64
     largest: F64
+    own_rows: F64
+    own_active: F64
+    own_largest: F64
     row_tiles: tuple[F64, ...]
     """By height, in the order of BLOCK_M."""
 
@@ -121,7 +127,7 @@ def columns_of(problems: Sequence[tuple[MoEShape, Workload]], *, keeps_remote_ro
     Raises:
         UserError: a shape that cannot be split so, or that has shared experts.
     """
-    table = np.empty((len(problems), 10 + len(BLOCK_M)))
+    table = np.empty((len(problems), 13 + len(BLOCK_M)))
     for i, (shape, work) in enumerate(problems):
         check(shape, work)
         local = shape.num_experts // work.ep
@@ -157,15 +163,16 @@ def check(shape: MoEShape, work: Workload) -> None:
 def _loads(
     routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed: int, keeps_remote: bool
 ) -> tuple[float, ...]:
-    """Of the busiest rank: rows, experts with rows, rows of the fullest, row tiles by height; mean of the draws."""
+    """Of the busiest rank, mean of the draws: Columns from ``rows`` on."""
     found = []
     for draw in range(_DRAWS if routing.kind in ("uniform", "zipf", "power_law") else 1):
         by_rank = routing.counts(tokens, experts, k, seed + draw).reshape(ranks, -1)
         counts = by_rank[int(by_rank.sum(axis=1).argmax())]
+        own = [float(counts.sum()), float((counts > 0).sum()), float(counts.max())]
         if keeps_remote:
             counts = np.append(counts, by_rank.sum() - counts.sum())
         tiles = [float((-(-counts // height)).sum()) for height in BLOCK_M]
-        found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), *tiles])
+        found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), *own, *tiles])
     return tuple(np.mean(found, axis=0).tolist())
 
 
@@ -220,7 +227,7 @@ def terms(
         raise UserError(f"{chip.name} has no {dtype} matrix units", mend=f"use one of {', '.join(DTYPE_BYTES)}")
     c, item = columns, DTYPE_BYTES[dtype]
     bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s
-    tiles = default_tiles(stack, dtype, c.num_tokens, c.experts, c.local_experts)
+    tiles = default_tiles(stack, dtype, c.num_tokens, c.local_experts)
     if tuned is not None and chip.device_name is not None:
         files = tuned_tiles(tuned, chip.device_name, dtype)
         tiles = with_tuned(tiles, files, c.num_tokens, c.local_experts, c.width)
@@ -265,10 +272,11 @@ def terms(
     # The grid is a bound: programs past the rows that there are find nothing to do.
     most = np.minimum(pairs + c.experts * (tiles.block_m - 1), pairs * tiles.block_m) / tiles.block_m
     empty = np.maximum(most - row_tiles, 0) * sum(np.ceil(n / tiles.block_n) for _, n, _ in shapes) / cores
-    flops = 2 * c.rows * c.hidden * (c.up_width + c.width)
+    flops = 2 * c.own_rows * c.hidden * (c.up_width + c.width)
     # As layer_bound: active weights once, tokens in and out once.
-    fewest = np.where(c.local_experts == c.experts, c.num_tokens, c.largest)
-    least_bytes = sum(g.weight_bytes for g in gemms) + 2 * np.minimum(fewest, c.rows) * c.hidden * item
+    fewest = np.where(c.local_experts == c.experts, c.num_tokens, c.own_largest)
+    weights = c.own_active * c.hidden * (c.up_width + c.width) * item
+    least_bytes = weights + 2 * np.minimum(fewest, c.own_rows) * c.hidden * item
     return Terms(
         gemms=(gemms[0], gemms[1]),
         l2_bytes=float(chip.memory.l2_bytes or 1.0),
@@ -286,7 +294,7 @@ def terms(
 
 def _resident(tiles: StackTiles, chip: Chip, item: float) -> F64:
     """Blocks of a core, by shared memory for the pipeline's stages and by registers for the accumulator."""
-    threads = tiles.num_warps * 32
+    threads = tiles.num_warps * (chip.core.warp_size or 32)
     shared = tiles.num_stages * (tiles.block_m + tiles.block_n) * tiles.block_k * item + 1024
     # Beside the accumulator addresses and fragments: about 70, and a third more for copies of it.
     registers = np.minimum(255, 70 + 1.3 * tiles.block_m * tiles.block_n / threads)

@@ -1,7 +1,6 @@
 """The tiles that a serving stack launches, over columns: default rules of vLLM and SGLang, and their tuned files."""
 
 import dataclasses
-import functools
 import json
 import re
 from dataclasses import dataclass
@@ -36,13 +35,13 @@ class StackTiles:
         return dict(zip(KEYS, values, strict=True))
 
 
-def default_tiles(stack: str, dtype: str, num_tokens: F64, experts: F64, local_experts: F64) -> StackTiles:
+def default_tiles(stack: str, dtype: str, num_tokens: F64, local_experts: F64) -> StackTiles:
     """The rule that runs without a tuned file (vLLM 0.33.0, SGLang 0.5.23, CUDA).
 
     Args:
         stack: ``vllm`` or ``sglang``.
         dtype: of the layer.
-        num_tokens: [rows] tokens of the batch. experts, local_experts: [rows] of the model, of the rank.
+        num_tokens: [rows] tokens of the batch. local_experts: [rows] experts of the rank.
 
     Raises:
         UserError: a stack that is not known.
@@ -69,7 +68,7 @@ def default_tiles(stack: str, dtype: str, num_tokens: F64, experts: F64, local_e
             pick((32, 16), (96, 32), (512, 64), last=128),
             pick((64, 64), last=128),
             128 * one if dtype == "fp8" else pick((64, 128), last=64),
-            np.where(m // experts > 128, 16.0, 1.0),
+            np.where(m // local_experts > 128, 16.0, 1.0),
             pick((128, 4), last=8),
             pick((32, 4), last=3),
         )
@@ -103,17 +102,16 @@ Tuned = dict[tuple[int, int], dict[int, tuple[float, ...]]]
 """By (local experts, width of one rank) the tile by number of tokens, in the order of StackTiles."""
 
 
-@functools.cache
 def tuned_tiles(folder: Path, device: str, dtype: str) -> Tuned:
     """Tuned files of a device and type in a folder of either stack, its subfolders included.
 
-    A file in a later subfolder by name (SGLang's triton_3_x_y) comes before the same in an earlier one.
+    A file in a later version's subfolder (SGLang's triton_3_x_y) comes before the same in an earlier one.
 
     Raises:
         UserError: a file that cannot be read.
     """
     found: Tuned = {}
-    for path in sorted(folder.rglob("E=*.json")):
+    for path in sorted(folder.rglob("E=*.json"), key=_version):
         match = _FILE.fullmatch(path.name)
         if match is None or match["device"] != device:
             continue
@@ -130,6 +128,10 @@ def tuned_tiles(folder: Path, device: str, dtype: str) -> Tuned:
         # A height that no kernel of theirs has is not a tile of it.
         found[int(match["experts"]), int(match["width"])] = {m: t for m, t in tiles.items() if t[0] in BLOCK_M}
     return found
+
+
+def _version(path: Path) -> tuple[list[int], str]:
+    return [int(number) for number in re.findall(r"\d+", path.parent.name)], path.name
 
 
 def with_tuned(tiles: StackTiles, tuned: Tuned, num_tokens: F64, local_experts: F64, width: F64) -> StackTiles:

@@ -2,12 +2,16 @@
 
 import csv
 import dataclasses
+import gzip
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import moe_codesign as mc
+import moe_codesign.chips
 from moe_codesign.calibrating.fit import calibrate, calibrate_split, errors, fit_physics, in_test_split
 from moe_codesign.calibrating.measured import Measured, from_rows
 from moe_codesign.chips import load_chip
@@ -106,8 +110,9 @@ def test_dirt_is_left_out_and_counted() -> None:
     assert len(data) == len(table)
     assert data.left_out == {
         "no time": 1,
-        "unreadable (ValueError)": 2,
-        "not one rank's routed experts": 1,
+        "hidden_size: got 'wide'; give a whole number": 1,
+        "n_shared_experts: got 1; a stack runs them apart from its fused op; give 0": 1,
+        "latency_us or another number is none (ValueError)": 1,
         "faster than the physical bound": 1,
     }
     with pytest.raises(UserError, match="no usable row"):
@@ -150,6 +155,58 @@ def test_files_round_trip_and_a_broken_one_is_told(tmp_path: Path, monkeypatch: 
     path.write_text(path.read_text().replace("matrix = ", "matrx = "))
     with pytest.raises(UserError, match=r"calibration .*vllm-bfloat16\.toml"):
         calibration.find(chip, "vllm", "bfloat16")
+
+
+def test_one_row_moves_the_middle_and_narrows_nothing() -> None:
+    chip = load_chip(CHIP)
+    donor = calibration.find(chip, "sglang", "bfloat16")
+    data = measured(noise=0.0)
+    one = calibrate(data.take(np.array([30])), donor)
+    assert min(one.file.interval) >= min(donor.file.interval)
+    columns = data.columns.take(np.arange(len(data)))
+    notes = zip(one.predict(chip, columns).note, donor.predict(chip, columns).note, strict=True)
+    assert all(before for after, before in notes if after)  # no new size is strange
+    with pytest.raises(UserError, match="too few without a similar chip's"):
+        calibrate(data.take(np.arange(10)))
+
+
+def test_a_chip_of_ones_own_can_be_calibrated_and_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path / "own"))
+    mine = tmp_path / "mine.toml"
+    text = (Path(moe_codesign.chips.__file__).parent / f"{CHIP}.toml").read_text()
+    mine.write_text(text.replace(f'name = "{CHIP}"', 'name = "mychip"'))
+    table = tmp_path / "times.jsonl"
+    some = [{**row, "chip": str(mine), "latency_us": 3 * float(str(row["latency_us"]))} for row in rows()[::24]]
+    some.append({**some[0], "dtype": "fp8"})
+    table.write_text("".join(json.dumps(row) + "\n" for row in some))
+    fitted, path = mc.calibrate(str(mine), "vllm", source=table)
+    assert path == tmp_path / "own" / "mychip-vllm-bfloat16.toml"
+    assert fitted.file.left_out == {"another dtype": 1}
+    problem = {**some[2], "stack": "vllm"}
+    own, other = mc.predict([problem, {**problem, "chip": "b200"}])
+    assert own["error"] == other["error"] == ""
+    assert abs(own["latency_us"] / some[2]["latency_us"] - 1) < 0.3
+    assert "which has measurements" in other["warning"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone", "rubbish"])
+def test_harmed_trees_are_told_in_their_rows_alone(harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path))
+    name = f"{CHIP}-vllm-bfloat16"
+    for suffix in (".toml", ".trees.gz"):
+        shutil.copy(calibration.SHIPPED / f"{name}{suffix}", tmp_path)
+    (tmp_path / "notes.toml").write_text("x = 1")
+    trees = tmp_path / f"{name}.trees.gz"
+    if harm == "cut":
+        trees.write_bytes(trees.read_bytes()[:500])
+    elif harm == "gone":
+        trees.unlink()
+    else:
+        trees.write_bytes(gzip.compress(b"tree\nnum_class=1\n"))
+    problem = {**rows(shapes=1)[0], "chip": CHIP, "stack": "vllm"}
+    vllm, sglang = mc.predict([problem, {**problem, "stack": "sglang"}])
+    assert vllm["error"].startswith("calibration ")
+    assert sglang["error"] == ""
 
 
 def test_what_is_not_there_is_told() -> None:

@@ -14,6 +14,10 @@ GPUS = {
     "h100_sxm": ("HGMMA", ("LDGSTS", "UTMALDG")),
     "h200_sxm": ("HGMMA", ("LDGSTS", "UTMALDG")),
     "b200": ("UTC", ("LDGSTS", "UTMALDG")),
+    "b300": ("UTC", ("LDGSTS", "UTMALDG")),
+    "gb200": ("UTC", ("LDGSTS", "UTMALDG")),
+    "gb300": ("UTC", ("LDGSTS", "UTMALDG")),
+    "rtx_pro_6000": ("HMMA", ("LDGSTS", "UTMALDG")),
     "mi300x": ("v_mfma", ("global_load",)),
     "mi355x": ("v_mfma", ("global_load",)),
 }

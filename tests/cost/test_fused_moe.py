@@ -42,7 +42,7 @@ def work(tokens: int, routing: str = "balanced", **split: int) -> Workload:
 )
 def test_the_stacks_own_tile(stack: str, dtype: str, tokens: int, tile: tuple[int, ...]) -> None:
     one = np.ones(1)
-    found = default_tiles(stack, dtype, tokens * one, 64 * one, 64 * one)
+    found = default_tiles(stack, dtype, tokens * one, 64 * one)
     assert tuple(int(values[0]) for values in dataclasses.astuple(found)) == tile
 
 
