@@ -142,9 +142,7 @@ def peers_table(sets: Sequence[Set]) -> list[str]:
         chosen = np.random.default_rng(0).permutation(len(rows))[:PEER_ROWS]
         rows = [rows[i] for i in chosen]
         ours = one.calibration
-        columns = columns_of(
-            [layer_of(renamed(row), dtype) for row in rows], keeps_remote_rows=ours.file.keeps_remote_rows
-        )
+        columns = columns_of([layer_of(renamed(row), dtype) for row in rows])
         measured = np.array([1e3 * row["latency"] for row in rows])
         said = ours.predict(one.test.chip, columns)
         theirs = estimates(one.test.chip, stack, version, dtype, rows)
@@ -314,7 +312,6 @@ def random_columns(count: int, rng: np.random.Generator) -> Columns:
         num_tokens=tokens, hidden=8 * log_uniform(16, 2048), width=log_uniform(8, 32768),
         experts=local * 2.0 ** rng.integers(0, 6, count), local_experts=local, top_k=top_k,
         gated=rng.integers(0, 2, count).astype(float), rows=rows, active=active, largest=largest,
-        own_rows=rows, own_active=active, own_largest=largest,
         row_tiles=tuple(np.maximum(active, np.ceil(rows / height)) for height in BLOCK_M),
     )  # fmt: skip
 

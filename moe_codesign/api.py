@@ -226,9 +226,8 @@ def calibrate(
     if str(source) == "aiconfigurator":
         fitted = calibrate_split(from_aiconfigurator(found, stack, dtype), start)
     else:
-        keeps = start is not None and start.transferred_from is None and start.file.keeps_remote_rows
         rows = read_table(Path(source))
-        data = from_rows(found, stack, dtype, rows, str(source), keeps_remote_rows=keeps)
+        data = from_rows(found, stack, dtype, rows, str(source))
         fitted = calibrate_split(data, start, then_all=True)
     return fitted, calibration.save(fitted, folder)
 

@@ -97,7 +97,7 @@ def _stack_answers(problems: list["_Problem"], explain: bool, tuned: Path | None
     chip, stack = problems[0].chip, problems[0].stack
     layers = [problem.layer for problem in problems if problem.layer is not None]
     found = calibration.find(chip, stack, layers[0][1].dtype)
-    columns = columns_of(layers, keeps_remote_rows=found.file.keeps_remote_rows)
+    columns = columns_of(layers)
     times = found.predict(chip, columns, tuned)
     answers = []
     for i in range(len(layers)):

@@ -168,7 +168,6 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
         rows=len(data),
         shapes=data.shapes,
         left_out=data.left_out,
-        keeps_remote_rows=data.keeps_remote_rows,
         correction_share=share,
         coefficients=dataclasses.asdict(physics),
         interval=interval,

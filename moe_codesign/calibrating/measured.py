@@ -23,8 +23,6 @@ _VERSIONS = {
     "vllm": ("0.24.0",),
     "sglang": ("0.5.14", "0.5.10"),  # the older where nothing newer was measured
 }
-_KEEPS_REMOTE_ROWS = "0.5.10"
-"""SGLang's version whose times behave as if it computed rows of other ranks' experts."""
 _KERNELS = {
     ("vllm", "bfloat16"): "vllm_unquantizedfusedmoe_triton_tritonexperts",
     ("vllm", "fp8_block"): "vllm_fp8moe_triton_tritonexperts",
@@ -60,7 +58,6 @@ class Measured:
     columns: Columns
     latency_us: F64
     shape_key: npt.NDArray[np.str_]
-    keeps_remote_rows: bool
     source: str
     version: str
     left_out: dict[str, int]
@@ -93,8 +90,7 @@ def from_aiconfigurator(chip: Chip, stack: str, dtype: str) -> Measured:
     rows, version = aiconfigurator_rows(chip, stack, dtype)
     package = importlib.metadata.version("aiconfigurator-core")
     return _measured(
-        chip, stack, dtype, map(renamed, rows), f"aiconfigurator-core {package}", version,
-        keeps_remote_rows=version == _KEEPS_REMOTE_ROWS,
+        chip, stack, dtype, map(renamed, rows), f"aiconfigurator-core {package}", version
     )  # fmt: skip
 
 
@@ -152,21 +148,13 @@ def renamed(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def from_rows(
-    chip: Chip,
-    stack: str,
-    dtype: str,
-    rows: Iterable[Row],
-    source: str,
-    *,
-    keeps_remote_rows: bool = False,
-) -> Measured:
+def from_rows(chip: Chip, stack: str, dtype: str, rows: Iterable[Row], source: str) -> Measured:
     """A user's own rows: the columns of `predict` and ``latency_us``; another chip's, stack's or type's are left out.
 
     Raises:
         UserError: no row is usable.
     """
-    return _measured(chip, stack, dtype, rows, source, "", keeps_remote_rows=keeps_remote_rows)
+    return _measured(chip, stack, dtype, rows, source, "")
 
 
 def _measured(
@@ -176,8 +164,6 @@ def _measured(
     rows: Iterable[Row],
     source: str,
     version: str,
-    *,
-    keeps_remote_rows: bool,
 ) -> Measured:
     left_out: Counter[str] = Counter()
     problems, latency, keys = [], [], []
@@ -205,7 +191,7 @@ def _measured(
             keys.append(
                 f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
             )
-    columns = columns_of(problems, keeps_remote_rows=keeps_remote_rows)
+    columns = columns_of(problems)
     times = np.array(latency)
     impossible = times < terms(columns, chip, stack, dtype).bound_us
     if impossible.any():
@@ -213,7 +199,5 @@ def _measured(
     if impossible.all():
         reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.most_common(3)) or "it is empty"
         raise UserError(f"{source} has no usable row for {chip.name} {stack} {dtype}: {reasons}")
-    every = Measured(
-        chip, stack, dtype, columns, times, np.array(keys), keeps_remote_rows, source, version, dict(left_out)
-    )
+    every = Measured(chip, stack, dtype, columns, times, np.array(keys), source, version, dict(left_out))
     return every.take(np.flatnonzero(~impossible))

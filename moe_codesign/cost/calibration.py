@@ -65,7 +65,6 @@ class CalibrationFile(_Table):
     rows: int
     shapes: int
     left_out: dict[str, int]
-    keeps_remote_rows: bool
     correction_share: float
     coefficients: dict[str, float]
     interval: tuple[float, float, float]

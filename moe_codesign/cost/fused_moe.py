@@ -80,10 +80,7 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Columns:
-    """One problem a row. ``rows``, ``active``, ``largest``: token rows, experts with rows, rows of the fullest.
-
-    ``own_rows``, ``own_active``, ``own_largest``: without the rows of other ranks' experts that are computed as well.
-    """
+    """One problem a row. ``rows``, ``active``, ``largest``: token rows, experts with rows, rows of the fullest."""
 
     num_tokens: F64
     hidden: F64
@@ -95,9 +92,6 @@ class Columns:
     rows: F64
     active: F64
     largest: F64
-    own_rows: F64
-    own_active: F64
-    own_largest: F64
     row_tiles: tuple[F64, ...]
     """By height, in the order of BLOCK_M."""
 
@@ -116,18 +110,16 @@ class Columns:
         return np.where(self.gated > 0, 2 * self.width, self.width)
 
 
-def columns_of(problems: Sequence[tuple[MoEShape, Workload]], *, keeps_remote_rows: bool = False) -> Columns:
+def columns_of(problems: Sequence[tuple[MoEShape, Workload]]) -> Columns:
     """Columns of problems, shared experts left out: no stack's fused operation has them.
 
     Args:
         problems: shape and workload of each row.
-        keeps_remote_rows: under expert parallelism rows of other ranks' experts are computed too, as one expert's
-            (so the times of SGLang 0.5.10 behave: few tokens cost what the rank's experts cost, many as on one rank).
 
     Raises:
         UserError: a shape that cannot be split so, or that has shared experts.
     """
-    table = np.empty((len(problems), 13 + len(BLOCK_M)))
+    table = np.empty((len(problems), 10 + len(BLOCK_M)))
     for i, (shape, work) in enumerate(problems):
         check(shape, work)
         local = shape.num_experts // work.ep
@@ -141,7 +133,6 @@ def columns_of(problems: Sequence[tuple[MoEShape, Workload]], *, keeps_remote_ro
                 shape.num_experts_per_tok,
                 work.ep,
                 work.seed,
-                keeps_remote_rows and work.ep > 1,
             ),
         )
     names = [field.name for field in dataclasses.fields(Columns) if field.name != "row_tiles"]
@@ -160,19 +151,14 @@ def check(shape: MoEShape, work: Workload) -> None:
 
 
 @functools.lru_cache(maxsize=2**16)
-def _loads(
-    routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed: int, keeps_remote: bool
-) -> tuple[float, ...]:
+def _loads(routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed: int) -> tuple[float, ...]:
     """Of the busiest rank, mean of the draws: Columns from ``rows`` on."""
     found = []
     for draw in range(_DRAWS if routing.kind in ("uniform", "zipf", "power_law") else 1):
         by_rank = routing.counts(tokens, experts, k, seed + draw).reshape(ranks, -1)
         counts = by_rank[int(by_rank.sum(axis=1).argmax())]
-        own = [float(counts.sum()), float((counts > 0).sum()), float(counts.max())]
-        if keeps_remote:
-            counts = np.append(counts, by_rank.sum() - counts.sum())
         tiles = [float((-(-counts // height)).sum()) for height in BLOCK_M]
-        found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), *own, *tiles])
+        found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), *tiles])
     return tuple(np.mean(found, axis=0).tolist())
 
 
@@ -272,11 +258,11 @@ def terms(
     # The grid is a bound: programs past the rows that there are find nothing to do.
     most = np.minimum(pairs + c.experts * (tiles.block_m - 1), pairs * tiles.block_m) / tiles.block_m
     empty = np.maximum(most - row_tiles, 0) * sum(np.ceil(n / tiles.block_n) for _, n, _ in shapes) / cores
-    flops = 2 * c.own_rows * c.hidden * (c.up_width + c.width)
+    flops = 2 * c.rows * c.hidden * (c.up_width + c.width)
     # As layer_bound: active weights once, tokens in and out once.
-    fewest = np.where(c.local_experts == c.experts, c.num_tokens, c.own_largest)
-    weights = c.own_active * c.hidden * (c.up_width + c.width) * item
-    least_bytes = weights + 2 * np.minimum(fewest, c.own_rows) * c.hidden * item
+    fewest = np.where(c.local_experts == c.experts, c.num_tokens, c.largest)
+    weights = c.active * c.hidden * (c.up_width + c.width) * item
+    least_bytes = weights + 2 * np.minimum(fewest, c.rows) * c.hidden * item
     return Terms(
         gemms=(gemms[0], gemms[1]),
         l2_bytes=float(chip.memory.l2_bytes or 1.0),

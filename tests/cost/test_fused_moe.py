@@ -52,9 +52,6 @@ def test_loads_are_of_the_busiest_rank() -> None:
     assert columns.rows[1] == 100
     assert columns.active[1] == 8
     assert columns.row_tiles[0][1] == 8
-    kept = columns_of([(SHAPE, work(100, ep=8))], keeps_remote_rows=True)
-    assert kept.rows[0] == 800
-    assert kept.active[0] == 9
 
 
 def test_what_a_stack_does_not_run_is_refused() -> None:
@@ -117,8 +114,8 @@ def test_no_time_of_a_stack_beats_physics(
     )
     chip, load = load_chip(name), dataclasses.replace(work(tokens, routing, ep=ep), dtype=dtype)
     found = calibration.find(chip, stack, dtype)
-    said = found.predict(chip, columns_of([(shape, load)], keeps_remote_rows=found.file.keeps_remote_rows))
-    if routing == "balanced" and not found.file.keeps_remote_rows:
+    said = found.predict(chip, columns_of([(shape, load)]))
+    if routing == "balanced":
         assert said.bound_us[0] >= layer_bound(chip, rank_work(shape, load)).us * (1 - 1e-9)
     assert said.bound_us[0] <= said.low_us[0] <= said.latency_us[0] <= said.high_us[0]
     assert np.isfinite(said.high_us[0])
@@ -132,7 +129,7 @@ def test_more_work_takes_longer(key: tuple[str, str, str]) -> None:
     tokens = [1, 16, 128, 1024, 4096, 16384]
     wider = dataclasses.replace(SHAPE, moe_intermediate_size=4096)
     problems = [(shape, work(t)) for shape in (SHAPE, wider) for t in tokens]
-    times = found.predict(chip, columns_of(problems, keeps_remote_rows=found.file.keeps_remote_rows)).latency_us
+    times = found.predict(chip, columns_of(problems)).latency_us
     narrow, wide = times[: len(tokens)], times[len(tokens) :]
     assert (narrow[1:] > 0.9 * narrow[:-1]).all()
     assert (wide > 0.9 * narrow).all()
