@@ -170,8 +170,7 @@ def _measured(
     wanted = {"chip": chip.name, "stack": stack, "dtype": dtype, "op": "fused_moe"}
     for row in rows:
         try:
-            other = next((name for name, value in wanted.items() if text(row, name, value) != value), None)
-            if other and not (other == "chip" and text(row, "chip").endswith(".toml")):
+            if other := next((name for name, value in wanted.items() if _is_another(row, name, value)), None):
                 left_out[f"another {other}"] += 1
                 continue
             shape, work = layer_of(row, dtype)
@@ -201,3 +200,9 @@ def _measured(
         raise UserError(f"{source} has no usable row for {chip.name} {stack} {dtype}: {reasons}")
     every = Measured(chip, stack, dtype, columns, times, np.array(keys), source, version, dict(left_out))
     return every.take(np.flatnonzero(~impossible))
+
+
+def _is_another(row: Row, name: str, value: str) -> bool:
+    said = text(row, name, value)
+    # A chip file's path says nothing of its chip's name.
+    return said != value and not (name == "chip" and said.endswith(".toml"))

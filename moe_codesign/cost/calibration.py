@@ -304,8 +304,9 @@ def find(chip: Chip, stack: str, dtype: str, *, without: str | None = None, ship
 
 
 def _family(chip: Chip) -> str:
-    """Of the architecture: cuda:100 and cuda:103 are one, and so are gfx942 and what else begins with gfx94."""
-    return (chip.target or "")[:-1]
+    """Of the architecture: cuda:100 and cuda:103 are one, so is what begins with gfx94; cuda:80 and cuda:89 are two."""
+    target = chip.target or ""
+    return target[:-1] if target.startswith(("cuda:1", "hip:")) else target
 
 
 def _distance(chip: Chip, other: Chip) -> float:
