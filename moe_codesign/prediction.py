@@ -132,8 +132,8 @@ def _prepare(rows: Iterable[Row], tables: Tables) -> None:
 
 
 def _failed(row: Row, error: Exception) -> Row:
-    text = str(error) if isinstance(error, UserError | NoTileError) else f"{type(error).__name__}: {error}"
-    return {**dict.fromkeys(OUTPUT), "tile": row.get("tile"), "error": text}
+    reason = str(error) if isinstance(error, UserError | NoTileError) else f"{type(error).__name__}: {error}"
+    return {**dict.fromkeys(OUTPUT), "tile": row.get("tile"), "error": reason}
 
 
 def _answer(estimate: Estimate, explain: bool) -> Row:

@@ -30,13 +30,11 @@ def text(row: Row, name: str, default: str | None = None) -> str:
 
 def whole(row: Row, name: str, default: int | None = None) -> int:
     """A column's whole number of at least 0. Raises UserError."""
-    value = row.get(name)
-    if missing(value):
-        if default is None:
-            raise UserError(f"column {name} is empty", mend=f"give {name}")
+    if default is not None and missing(row.get(name)):
         return default
+    value = text(row, name)
     try:
-        number = float(str(value))
+        number = float(value)
         if number != int(number):
             raise ValueError
     except (ValueError, OverflowError):

@@ -18,7 +18,7 @@ from moe_codesign.errors import UserError
 
 Mask = npt.NDArray[np.bool_]
 FEW_ROWS = 300
-"""Below so many rows nothing is learned but the coefficients, and these stay near their start."""
+"""Below so many rows a similar chip's coefficients are scaled and nothing is learned. Chosen, as are the next four."""
 _ROWS_OF_PHYSICS = 1500
 _FOLDS = 10
 _COVERAGE = 0.9
@@ -62,7 +62,7 @@ def fit_physics(data: Measured, start: Coefficients | None = None, off: Set[str]
 
     Args:
         data: measured rows.
-        start: where to begin and what to stay near; a donor chip's where rows are few.
+        start: where to begin and what to stay near, such as a similar chip's.
         off: terms of the model to leave out.
     """
     from scipy.optimize import least_squares
@@ -186,7 +186,8 @@ _GROUPS = {
 }
 """Coefficients that few rows can tell apart only as groups."""
 _GROUP_SPREAD = 0.15
-"""How far a group's logarithm lies from a similar chip's, and an error from the donor's, before any row is seen."""
+"""How far a group's logarithm lies from a similar chip's, and an error from the donor's, before any row is seen.
+Chosen: about what results/accuracy/README.md shows between chips of one architecture."""
 
 
 def _rescaled(data: Measured, start: Calibration) -> tuple[Coefficients, float, str | None, F64]:

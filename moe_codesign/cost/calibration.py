@@ -32,7 +32,7 @@ _SIBLING_WIDENING, _TRANSFER_WIDENING = 1.5, 3.0
 """Factors on the interval of a donor of the same architecture, and of another: results/accuracy/README.md has what
 they hold of chips whose rows are withheld."""
 _OUTSIDE_WIDENING = 2.0
-"""On the interval's logarithm per problem outside of the range of the fit."""
+"""On the logarithm of the interval of a problem outside of the range of the fit. Chosen: there are no rows to ask."""
 TOKEN_BUCKETS = (128, 1024)
 """Intervals differ below, between and above: decode is bound by memory, prefill by compute."""
 

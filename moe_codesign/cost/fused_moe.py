@@ -31,7 +31,7 @@ TERMS = ("tiles", "waves", "residency", "latency", "l2", "reread", "elementwise"
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What is fitted, all positive.
+    """What is fitted, all positive. The defaults are no more than where a fit begins.
 
     Args:
         overlap: exponent of the power mean that joins core, HBM and L2 time, over 2.
@@ -282,7 +282,8 @@ def _resident(tiles: StackTiles, chip: Chip, item: float) -> F64:
     """Blocks of a core, by shared memory for the pipeline's stages and by registers for the accumulator."""
     threads = tiles.num_warps * (chip.core.warp_size or 32)
     shared = tiles.num_stages * (tiles.block_m + tiles.block_n) * tiles.block_k * item + 1024
-    # Beside the accumulator addresses and fragments: about 70, and a third more for copies of it.
+    # An estimate, high beside the plain kernel of results/triton_inner_loops.md (48 and once the accumulator): the
+    # shipped coefficients were fitted with it, so it changes with them.
     registers = np.minimum(255, 70 + 1.3 * tiles.block_m * tiles.block_n / threads)
     most = np.minimum((chip.core.shared_bytes or 1) // shared, (chip.core.registers or 65536) // (threads * registers))
     return np.asarray(np.maximum(most, 1.0))

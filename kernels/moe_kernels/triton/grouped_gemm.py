@@ -275,7 +275,8 @@ def _gemm_tile(
             place = tl.load(row_token_ptr + rows, mask=row_ok, other=0.0).to(tl.int64) * N
     first = col_tile * BLOCK_N
     # A large tile goes by quarters of its columns: their addresses, masks and converted values then need few registers
-    # beside the accumulator (sm_90, 128 x 256, 8 warps: 157 registers, stored at once 195).
+    # beside the accumulator (sm_90, 128 x 256, 8 warps: 157 registers, stored at once 195). Smaller ones have registers
+    # to spare, and one of mxfp4 on sm_89 (32 x 2 128) spilled by it.
     if BLOCK_N >= 64 and BLOCK_M * W_ROWS >= 16384:
         Q: tl.constexpr = BLOCK_N // 4
         left, right = _halves(acc, BLOCK_M, W_ROWS)
