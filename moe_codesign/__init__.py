@@ -6,7 +6,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moe_codesign.api import audit, bench, calibrate, compile_kernel, load_study, predict, report, search
+    from moe_codesign.api import (
+        audit,
+        bench,
+        calibrate,
+        compile_kernel,
+        load_study,
+        predict,
+        regress,
+        report,
+        search,
+    )
     from moe_codesign.chips import load_chip
     from moe_codesign.models import find_model
     from moe_codesign.shape import MoEShape
@@ -14,7 +24,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     **dict.fromkeys(
-        ("audit", "bench", "calibrate", "compile_kernel", "load_study", "predict", "report", "search"), "api"
+        ("audit", "bench", "calibrate", "compile_kernel", "load_study", "predict", "regress", "report", "search"), "api"
     ),
     "load_chip": "chips",
     "find_model": "models",
@@ -33,6 +43,7 @@ __all__ = [
     "load_chip",
     "load_study",
     "predict",
+    "regress",
     "report",
     "search",
 ]

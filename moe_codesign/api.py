@@ -13,10 +13,9 @@ from moe_codesign.auditing import AuditRow, audit_shape
 from moe_codesign.calibrating.fit import calibrate_split
 from moe_codesign.calibrating.measured import from_aiconfigurator, from_rows
 from moe_codesign.chips import Chip, chip_names, load_chip
-from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
+from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, compile_functions, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
-from moe_codesign.compiler.function import CompiledFunction
-from moe_codesign.compiler.function import compile_function as compiled_function
+from moe_codesign.compiler.function import CompiledFunction, function_request
 from moe_codesign.cost import calibration
 from moe_codesign.cost.calibration import Calibration
 from moe_codesign.cost.estimate import default_tiles
@@ -27,6 +26,8 @@ from moe_codesign.errors import UserError
 from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, device_for
 from moe_codesign.models import find_model
 from moe_codesign.prediction import check_folder, check_output, predict_rows, read_table, write_table
+from moe_codesign.regression.run import RegressionResult, regress_suite
+from moe_codesign.regression.suite import load_suite
 from moe_codesign.reports.html import write_html
 from moe_codesign.reports.rows import ReportRow, report_rows
 from moe_codesign.routing import Routing
@@ -232,6 +233,26 @@ def calibrate(
     return fitted, calibration.save(fitted, folder)
 
 
+def regress(
+    baseline: str | Path,
+    *,
+    update: bool = False,
+    storage: str = DEFAULT_STORAGE,
+    jobs: int = 1,
+    compiling: Progress | None = None,
+) -> RegressionResult:
+    """Compile the kernels of a suite file and hold them against its committed facts.
+
+    Args:
+        baseline: the suite's TOML file. update: write its facts anew.
+        storage: database URL, which keeps every run.
+
+    Raises:
+        UserError: no such suite, no baseline, or a name in it that does not exist.
+    """
+    return regress_suite(load_suite(baseline), Store(storage), update=update, jobs=jobs, progress=compiling)
+
+
 @dataclass(frozen=True)
 class Compiled:
     """One tile's artifact on a chip, and why the chip cannot run it if so."""
@@ -291,7 +312,11 @@ def compile_function(function: str, arguments: str, chip: str) -> CompiledFuncti
     found = load_chip(chip)
     if found.backend != "pallas" or found.target is None:
         raise UserError(f"chip {found.name} takes no JAX functions", mend="name a TPU, as tpu_v6e")
-    return compiled_function(function, arguments, found.target)
+    request = function_request(function, found.target, arguments=arguments)
+    result = compile_functions([request], ArtifactCache())[request]
+    if result.status == "missing":
+        raise UserError(f"function {function}: {result.reason}")
+    return result
 
 
 def _named_kernel(name: str) -> Kernel:
@@ -406,6 +431,7 @@ def _bench_one(
 __all__ = [
     "BenchRow",
     "Compiled",
+    "RegressionResult",
     "ReportRow",
     "SearchResult",
     "Space",
@@ -420,6 +446,7 @@ __all__ = [
     "parse_space",
     "predict",
     "provenance",
+    "regress",
     "report",
     "report_rows",
     "search",

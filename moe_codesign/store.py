@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,29 @@ _TRIALS = sa.Table(
     sa.Column("params", sa.Text, nullable=False),
     sa.Column("pairs", sa.Text, nullable=False),
 )
+_REGRESSIONS = sa.Table(
+    "moe_codesign_regressions",
+    _METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("suite", sa.String(200), nullable=False, index=True),
+    sa.Column("created", sa.String(40), nullable=False),
+    sa.Column("revision", sa.String(100), nullable=False),
+    sa.Column("versions", sa.Text, nullable=False),
+    sa.Column("regressions", sa.Integer, nullable=False),
+    sa.Column("facts", sa.Text, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class RegressionRun:
+    """One regression test: ``facts`` by kernel, chip and tile; how many were worse than the baseline's."""
+
+    suite: str
+    created: str
+    revision: str
+    versions: dict[str, str]
+    regressions: int
+    facts: dict[tuple[str, str, str], dict[str, Any]]
 
 
 class TrialRow:
@@ -146,6 +170,36 @@ class Store:
                 pairs=[Pair.from_dict(p) for p in json.loads(row.pairs)],
                 reason=row.reason,
                 params=json.loads(row.params),
+            )
+            for row in rows
+        ]
+
+    def put_regression(self, run: RegressionRun) -> None:
+        """Store one regression test."""
+        values = {
+            "suite": run.suite,
+            "created": run.created,
+            "revision": run.revision,
+            "versions": json.dumps(run.versions),
+            "regressions": run.regressions,
+            "facts": json.dumps([[*place, facts] for place, facts in run.facts.items()]),
+        }
+        with self.engine.begin() as connection:
+            connection.execute(_REGRESSIONS.insert().values(**values))
+
+    def regressions(self, suite: str) -> list[RegressionRun]:
+        """Every stored regression test of a suite, the oldest first."""
+        query = sa.select(_REGRESSIONS).where(_REGRESSIONS.c.suite == suite).order_by(_REGRESSIONS.c.number)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [
+            RegressionRun(
+                suite=row.suite,
+                created=row.created,
+                revision=row.revision,
+                versions=json.loads(row.versions),
+                regressions=row.regressions,
+                facts={(kernel, chip, tile): facts for kernel, chip, tile, facts in json.loads(row.facts)},
             )
             for row in rows
         ]

@@ -51,6 +51,8 @@ class Kernel:
         sources: files whose text decides the binary.
         build: backend's recipe for compiling one (op, tile, ...) ahead of time; None where only the host runs it.
         on_host: the host's kernel, which no accelerator uses.
+        memory_bytes: ``(problem, tile)`` to what its buffers take of a core's own memory, where its compiler does not
+            tell.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Kernel:
     sources: tuple[Path, ...]
     build: Callable[..., Any] | None
     on_host: bool = False
+    memory_bytes: Callable[[Problem, Any], int] | None = None
 
     @property
     def backend(self) -> str:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -14,8 +14,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import TileConfig, Value
 
-Status = Literal["ok", "refused", "failed", "timeout", "crashed"]
-"""``refused``: the compiler or the kernel said no, with a limit. ``failed``: it raised something else."""
+Status = Literal["ok", "refused", "failed", "timeout", "crashed", "missing"]
+"""``refused``: the compiler or the kernel said no, with a limit. ``failed``: it raised something else. ``missing``:
+there is no such function."""
 
 _COMPILERS = {"triton": ("triton",), "pallas": ("jax", "libtpu")}
 
@@ -126,6 +127,31 @@ class Artifact:
 _ADAPTER: TypeAdapter[Artifact] = TypeAdapter(Artifact)
 
 
+class Outcome(Protocol):
+    """What became of a compile."""
+
+    def to_json(self) -> str: ...
+
+
+O_co = TypeVar("O_co", bound=Outcome, covariant=True)
+
+
+class CompileRequest(Protocol[O_co]):
+    """One compile to make, and how its outcome is written and read back."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def target(self) -> str: ...
+
+    def outcome(self, status: Status, reason: str = "", **facts: object) -> O_co: ...
+
+    def read(self, text: bytes) -> O_co:
+        """Raises pydantic.ValidationError on anything that is not a whole outcome."""
+        ...
+
+
 @dataclass(frozen=True)
 class Request:
     """One compile to make: everything that the binary depends on."""
@@ -158,6 +184,9 @@ class Request:
             **facts,  # type: ignore[arg-type]
         )
 
+    def read(self, text: bytes) -> Artifact:
+        return Artifact.from_json(text)
+
 
 @functools.cache
 def compiler_version(backend: str) -> str:
@@ -171,11 +200,14 @@ def compiler_version(backend: str) -> str:
     return ", ".join(parts)
 
 
+_ANALYSIS = {"triton": ("gpu.py", "sass.py"), "pallas": ("tpu.py", "llo.py")}
+
+
 @functools.cache
 def source_hash(sources: tuple[Path, ...], backend: str) -> str:
     """Hash of the kernel's files and of the analysis that reads its binary."""
     here = Path(__file__).parent
-    analysis = {"triton": ("gpu.py", "sass.py"), "pallas": ("tpu.py", "llo.py")}[backend]
+    analysis = _ANALYSIS[backend]
     digest = hashlib.sha256()
     for path in (*sources, *(here / name for name in analysis)):
         digest.update(path.read_bytes())

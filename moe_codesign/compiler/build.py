@@ -1,15 +1,18 @@
 """Compile many requests in child processes with a time limit; every one ends as an artifact."""
 
+import dataclasses
 import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import as_completed
+from typing import TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from moe_codesign.chips import Chip
-from moe_codesign.compiler.artifact import Artifact, Request, request
+from moe_codesign.compiler.artifact import Artifact, CompileRequest, Outcome, Request, request
 from moe_codesign.compiler.cache import ArtifactCache
+from moe_codesign.compiler.function import CompiledFunction, FunctionRequest
 from moe_codesign.compiler.worker import compile_one, silence
 from moe_codesign.errors import UserError
 from moe_kernels.kernel import Kernel, Op
@@ -19,6 +22,7 @@ TIME_LIMIT_S = 180.0
 """One tile's compiles. The slowest honest one seen took 15 s; a hang takes for ever."""
 
 Progress = Callable[[int, int], None]
+_O = TypeVar("_O", bound=Outcome)
 
 
 def requests_for(
@@ -42,21 +46,21 @@ def requests_for(
 
 
 def compile_all(
-    requests: Iterable[Request],
+    requests: Iterable[CompileRequest[_O]],
     cache: ArtifactCache,
     *,
     jobs: int = 1,
     progress: Progress | None = None,
     time_limit_s: float = TIME_LIMIT_S,
-) -> dict[Request, Artifact]:
+) -> dict[CompileRequest[_O], _O]:
     """An artifact for every request: from the cache, else compiled in one of ``jobs`` child processes.
 
     A compile that hangs is killed and stored as ``timeout``; one that takes its process down (libtpu aborts on
     some inputs) is stored as ``crashed``. Each is in the cache as soon as it is known, so an interrupted run
     loses at most what was being compiled.
     """
-    found: dict[Request, Artifact] = {}
-    missing: list[Request] = []
+    found: dict[CompileRequest[_O], _O] = {}
+    missing: list[CompileRequest[_O]] = []
     for one in dict.fromkeys(requests):
         artifact = cache.get(one)
         if artifact is None:
@@ -73,7 +77,7 @@ def compile_all(
     workers = max(1, min(jobs, len(missing)))
     with ProcessPool(max_workers=workers, context=context, initializer=silence) as pool:
         try:
-            futures: dict[ProcessFuture, Request] = {
+            futures: dict[ProcessFuture, CompileRequest[_O]] = {
                 pool.schedule(compile_one, args=[one], timeout=time_limit_s): one for one in missing
             }
             for future in as_completed(futures):
@@ -87,6 +91,41 @@ def compile_all(
         except BaseException:
             pool.stop()
             raise
+    return found
+
+
+def compile_functions(
+    requests: Iterable[FunctionRequest],
+    cache: ArtifactCache,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> dict[FunctionRequest, CompiledFunction]:
+    """What became of each function; as :func:`compile_all`.
+
+    Where libtpu dies, or takes too long, while it counts cycles of a JAX function, it is compiled again without, and a
+    note says so.
+    """
+    requests = list(dict.fromkeys(requests))
+
+    def run(wanted: Iterable[FunctionRequest], report: Progress | None) -> dict[FunctionRequest, CompiledFunction]:
+        found = compile_all(wanted, cache, jobs=jobs, progress=report, time_limit_s=time_limit_s)
+        return {one: found[one] for one in wanted}
+
+    found = run(requests, progress)
+    again = {
+        one: dataclasses.replace(one, profile=False)
+        for one, result in found.items()
+        if result.status in ("crashed", "timeout") and not one.is_gpu
+    }
+    without = run(list(again.values()), None)
+    for one, other in again.items():
+        if without[other].status == "ok":
+            note = f"no static cycles: {found[one].reason}"
+            found[one] = dataclasses.replace(without[other], note=note)
+        else:
+            found[one] = without[other]
     return found
 
 
@@ -111,9 +150,9 @@ def unlaunchable(artifact: Artifact, tile: TileConfig, chip: Chip) -> str | None
     return None
 
 
-def _outcome(future: ProcessFuture, one: Request, time_limit_s: float) -> Artifact:
+def _outcome(future: ProcessFuture, one: CompileRequest[_O], time_limit_s: float) -> _O:
     try:
-        result: Artifact = future.result()
+        result: _O = future.result()
     except FutureTimeout:
         return one.outcome("timeout", f"no result within {time_limit_s:g} s", compile_s=time_limit_s)
     except ProcessExpired as error:

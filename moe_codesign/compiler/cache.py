@@ -4,13 +4,15 @@ import logging
 import os
 import tempfile
 from pathlib import Path
+from typing import Any, TypeVar
 
 import platformdirs
 from pydantic import ValidationError
 
-from moe_codesign.compiler.artifact import Artifact, Request
+from moe_codesign.compiler.artifact import CompileRequest, Outcome
 
 _LOG = logging.getLogger(__name__)
+_O = TypeVar("_O", bound=Outcome)
 
 
 def default_folder() -> Path:
@@ -24,19 +26,20 @@ class ArtifactCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (folder or default_folder()) / "artifacts"
-        self._seen: dict[str, Artifact] = {}
+        self._seen: dict[str, Any] = {}
 
-    def path(self, request: Request) -> Path:
+    def path(self, request: CompileRequest[Outcome]) -> Path:
         return self.folder / request.target.replace(":", "_") / f"{request.key}.json"
 
-    def get(self, request: Request) -> Artifact | None:
+    def get(self, request: CompileRequest[_O]) -> _O | None:
         """The stored artifact, or None. A corrupt file is removed, with one message, and made again."""
         key = request.key
         if key in self._seen:
-            return self._seen[key]
+            known: _O = self._seen[key]
+            return known
         path = self.path(request)
         try:
-            artifact = Artifact.from_json(path.read_bytes())
+            artifact = request.read(path.read_bytes())
         except FileNotFoundError:
             return None
         except (ValidationError, OSError) as error:
@@ -46,7 +49,7 @@ class ArtifactCache:
         self._seen[key] = artifact
         return artifact
 
-    def put(self, request: Request, artifact: Artifact) -> None:
+    def put(self, request: CompileRequest[_O], artifact: _O) -> None:
         path = self.path(request)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")

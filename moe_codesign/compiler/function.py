@@ -1,23 +1,25 @@
-"""Compile any JAX function for a TPU and read the kernels in it: a kernel engineer's own, or another library's."""
+"""Any function of a user's, Triton or JAX, as a compile to make: where it is, what it is called with."""
 
-import multiprocessing
+import hashlib
+import importlib.util
+import json
 import re
-import shutil
-from concurrent.futures import TimeoutError as FutureTimeout
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
 
-from moe_codesign.compiler.artifact import ProgramFacts
-from moe_codesign.compiler.build import TIME_LIMIT_S
-from moe_codesign.compiler.worker import silence
+from moe_codesign.compiler.artifact import GpuFacts, ProgramFacts, Status, compiler_version, source_hash
 from moe_codesign.errors import UserError
 
 _ARGUMENT = re.compile(r"(?P<dtype>[a-z]\w*)\[(?P<shape>[\d,\s]*)\]")
 _SHORT = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "s8": "int8", "s32": "int32"}
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class KernelProgram:
     """One kernel (or fusion) of a compiled function; ``cycles`` are static, None where the compiler did not count."""
 
@@ -26,13 +28,159 @@ class KernelProgram:
     program: ProgramFacts
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, kw_only=True)
 class CompiledFunction:
-    """Its kernels, longest first; none, and ``refused``, where the compiler said no."""
+    """What became of a function: ``gpu`` facts of a Triton kernel; of a JAX function its kernels, longest first."""
 
-    kernels: tuple[KernelProgram, ...]
-    refused: str | None = None
-    note: str | None = None
+    key: str
+    function: str
+    target: str
+    compiler: str
+    status: Status
+    reason: str = ""
+    note: str = ""
+    compile_s: float = 0.0
+    gpu: GpuFacts | None = None
+    kernels: tuple[KernelProgram, ...] = ()
+
+    @property
+    def refused(self) -> str | None:
+        """Why there is nothing, if there is nothing."""
+        return self.reason if self.status != "ok" else None
+
+    def to_json(self) -> str:
+        return _ADAPTER.dump_json(self, indent=1, exclude_defaults=True).decode()
+
+
+_ADAPTER: TypeAdapter[CompiledFunction] = TypeAdapter(CompiledFunction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionRequest:
+    """One compile of a user's function.
+
+    Args:
+        function: ``module:name`` or ``file.py:name``.
+        arguments: of a JAX function, types and shapes.
+        signature: of a Triton kernel, JSON of argument to type, ``*bf16:16`` being a pointer aligned to 16 bytes.
+        constants: JSON of argument to value: compile-time constants, or keyword arguments of a JAX function.
+        options: JSON of Triton's own (num_warps, ..).
+        profile: have static cycles counted, on which libtpu aborts where a grid's size is not known.
+    """
+
+    function: str
+    target: str
+    compiler: str
+    source_hash: str
+    arguments: str = ""
+    signature: str = "{}"
+    constants: str = "{}"
+    options: str = "{}"
+    profile: bool = True
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.target.startswith(("cuda:", "hip:"))
+
+    @property
+    def key(self) -> str:
+        """Hash of the request; the outcome's name in the cache."""
+        return hashlib.sha256(json.dumps(self.__dict__, sort_keys=True).encode()).hexdigest()[:32]
+
+    def outcome(self, status: Status, reason: str = "", **facts: object) -> CompiledFunction:
+        return CompiledFunction(
+            key=self.key,
+            function=self.function,
+            target=self.target,
+            compiler=self.compiler,
+            status=status,
+            reason=reason,
+            **facts,  # type: ignore[arg-type]
+        )
+
+    def read(self, text: bytes) -> CompiledFunction:
+        return _ADAPTER.validate_json(text)
+
+
+def function_request(
+    function: str,
+    target: str,
+    *,
+    arguments: str = "",
+    signature: dict[str, str] | None = None,
+    constants: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+    folder: Path | None = None,
+) -> FunctionRequest:
+    """The compile of ``module:name`` or ``file.py:name``.
+
+    Args:
+        folder: that a file's name is relative to; default the current one.
+        arguments, signature, constants, options: see :class:`FunctionRequest`.
+
+    Raises:
+        UserError: the address, or the arguments of a JAX function, cannot be read.
+    """
+    place, _, name = function.rpartition(":")
+    if not place or not name.isidentifier():
+        raise UserError("function", value=function, mend="write module:name or file.py:name, as in my_kernels:matmul")
+    gpu = target.startswith(("cuda:", "hip:"))
+    if not gpu:
+        parse_arguments(arguments)
+    if place.endswith(".py"):
+        function = f"{(folder or Path()).joinpath(place).resolve()}:{name}"
+    backend = "triton" if gpu else "pallas"
+    return FunctionRequest(
+        function=function,
+        target=target,
+        compiler=compiler_version(backend),
+        source_hash=source_hash(_files(function), backend),
+        arguments=arguments,
+        signature=json.dumps(signature or {}, sort_keys=True),
+        constants=json.dumps(constants or {}, sort_keys=True),
+        options=json.dumps(options or {}, sort_keys=True),
+    )
+
+
+def _files(function: str) -> tuple[Path, ...]:
+    """Files that decide the function: all Python beside its own. Those further away are not seen.
+
+    Found without importing: a package's parents may load a compiler.
+    """
+    place = function.rpartition(":")[0]
+    if place.endswith(".py"):
+        file = Path(place)
+    else:
+        first, *rest = place.split(".")
+        sys.path.insert(0, "")
+        try:
+            spec = importlib.util.find_spec(first)
+        finally:
+            sys.path.remove("")
+        if spec is None or spec.origin is None:
+            return ()
+        file = Path(spec.origin).parent.joinpath(*rest) if rest else Path(spec.origin)
+        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    return tuple(sorted(file.parent.glob("*.py"))) if file.is_file() else ()
+
+
+def load_function(function: str) -> Any:
+    """Import it. Raises what the import raises."""
+    place, _, name = function.rpartition(":")
+    if place.endswith(".py"):
+        path = Path(place)
+        sys.path.insert(0, str(path.parent))
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ImportError(f"no file {path}")
+        module = importlib.util.module_from_spec(spec)
+        # Triton looks its kernels' globals up in their module.
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+    else:
+        sys.path.insert(0, "")
+        module = importlib.import_module(place)
+    return getattr(module, name)
 
 
 def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -48,70 +196,3 @@ def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:
     if not found or _ARGUMENT.sub("", text).strip(" ,;"):
         raise UserError("arguments", value=text, mend="write types and shapes, as in 'bfloat16[512,2048] int32[8]'")
     return found
-
-
-def compile_function(path: str, arguments: str, target: str, *, time_limit_s: float = TIME_LIMIT_S) -> CompiledFunction:
-    """Compile ``module:callable`` of those arguments, in a process of its own.
-
-    Raises:
-        UserError: the path or the arguments cannot be read.
-    """
-    if ":" not in path:
-        raise UserError("function", value=path, mend="write module:callable, as in my_kernels:matmul")
-    shapes = parse_arguments(arguments)
-    found = _in_process(path, shapes, target, True, time_limit_s)
-    if isinstance(found, CompiledFunction):
-        return found
-    # libtpu aborts while it counts cycles of some programs (a grid whose size is not known): the program is still told.
-    again = _in_process(path, shapes, target, False, time_limit_s)
-    if isinstance(again, CompiledFunction):
-        return CompiledFunction(again.kernels, again.refused, f"no static cycles: {found}")
-    return CompiledFunction((), again)
-
-
-def _in_process(
-    path: str, shapes: list[tuple[str, tuple[int, ...]]], target: str, profile: bool, time_limit_s: float
-) -> CompiledFunction | str:
-    """The result, or what became of the process."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPool(max_workers=1, context=context, initializer=silence) as pool:
-        future = pool.schedule(_compile, args=[path, shapes, target, profile], timeout=time_limit_s)
-        try:
-            result: CompiledFunction = future.result()
-        except FutureTimeout:
-            return f"no result within {time_limit_s:g} s"
-        except ProcessExpired as error:
-            return f"the compiler took its process down (exit code {error.exitcode})"
-        except (ImportError, AttributeError, TypeError) as error:
-            raise UserError(f"function {path}: {type(error).__name__}: {error}") from None
-    return result
-
-
-def _compile(path: str, shapes: list[tuple[str, tuple[int, ...]]], target: str, profile: bool) -> CompiledFunction:
-    import importlib
-    import sys
-
-    from moe_codesign.compiler.tpu import compile_for, prepare_process
-
-    folder = prepare_process(profile=profile)
-    try:
-        import jax
-        import jax.numpy as jnp
-
-        from moe_codesign.compiler.llo import read_programs, refusal
-
-        sys.path.insert(0, "")
-        module, name = path.split(":", 1)
-        function = getattr(importlib.import_module(module), name)
-        arguments = [jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for dtype, shape in shapes]
-        try:
-            compile_for(target, function, arguments)
-        except (ImportError, AttributeError, TypeError):
-            raise
-        except Exception as error:  # whatever a compiler raises is a result
-            text = (str(error).strip() or repr(error)).splitlines()[0][:300]
-            return CompiledFunction((), refusal(str(error)) or f"{type(error).__name__}: {text}")
-        programs = [KernelProgram(name, *facts) for name, facts in read_programs(folder, target).items()]
-        return CompiledFunction(tuple(sorted(programs, key=lambda k: (-(k.cycles or 0), -k.program.bundles))))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,8 @@
 libtpu reads its flags once, so the dump folder belongs to the process; it is emptied between programs.
 """
 
+import functools
+import json
 import os
 import shutil
 import tempfile
@@ -11,8 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Artifact, ProgramFacts, Request, TpuFacts
-from moe_codesign.compiler.llo import read_cycles, read_program, refusal
+from moe_codesign.compiler.artifact import Artifact, ProgramFacts, Request, Status, TpuFacts
+from moe_codesign.compiler.function import (
+    CompiledFunction,
+    FunctionRequest,
+    KernelProgram,
+    load_function,
+    parse_arguments,
+)
+from moe_codesign.compiler.llo import read_cycles, read_program, read_programs, refusal
 
 _NAME = "grouped_matmul"
 
@@ -58,12 +67,43 @@ def compile_tpu(request: Request, folder: Path) -> Artifact:
             found.append((probe, cycles, program))
         facts = _facts(found)
     except Exception as error:  # whatever a compiler raises is a result
-        seconds = time.perf_counter() - start
-        if limit := refusal(str(error)):
-            return request.outcome("refused", limit, compile_s=seconds)
-        text = (str(error).strip() or repr(error)).splitlines()[0][:300]
-        return request.outcome("failed", f"{type(error).__name__}: {text}", compile_s=seconds)
+        return request.outcome(*_said(error), compile_s=time.perf_counter() - start)
     return request.outcome("ok", compile_s=time.perf_counter() - start, tpu=facts)
+
+
+def compile_jax_function(request: FunctionRequest, folder: Path) -> CompiledFunction:
+    """Compile a user's JAX function and read every kernel in it; ``folder`` is the process's dump folder."""
+    start = time.perf_counter()
+    import jax
+    import jax.numpy as jnp
+
+    try:
+        function = load_function(request.function)
+        constants = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in json.loads(request.constants).items()
+        }
+        arguments = [jax.ShapeDtypeStruct(s, jnp.dtype(dtype)) for dtype, s in parse_arguments(request.arguments)]
+    except Exception as error:  # whatever a user's module raises
+        return request.outcome("missing", _said(error)[1])
+    _empty(folder)
+    try:
+        compile_for(request.target, functools.partial(function, **constants) if constants else function, arguments)
+        programs = [KernelProgram(name, *facts) for name, facts in read_programs(folder, request.target).items()]
+    except Exception as error:  # whatever a compiler raises is a result
+        return request.outcome(*_said(error), compile_s=time.perf_counter() - start)
+    finally:
+        _empty(folder)
+    longest_first = sorted(programs, key=lambda k: (-(k.cycles or 0), -k.program.bundles))
+    return request.outcome("ok", compile_s=time.perf_counter() - start, kernels=tuple(longest_first))
+
+
+def _said(error: Exception) -> tuple[Status, str]:
+    """What a compiler's error means, in one line."""
+    if limit := refusal(str(error)):
+        return "refused", limit
+    text = (str(error).strip() or repr(error)).splitlines()[0][:300]
+    return "failed", f"{type(error).__name__}: {text}"
 
 
 def analyse(

@@ -5,7 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
-from moe_codesign.compiler.artifact import Artifact, Request
+from moe_codesign.compiler.artifact import Artifact, Outcome, Request
+from moe_codesign.compiler.function import FunctionRequest
 
 _dump_folder: Path | None = None
 
@@ -17,18 +18,35 @@ def silence() -> None:
     os.dup2(null, 2)
 
 
-def compile_one(request: Request) -> Artifact:
+def compile_one(request: Request | FunctionRequest) -> Outcome:
     """Compile in this process, by the target's own compiler."""
+    if isinstance(request, FunctionRequest):
+        if request.is_gpu:
+            from moe_codesign.compiler.gpu import compile_triton_function
+
+            return compile_triton_function(request)
+        from moe_codesign.compiler.tpu import compile_jax_function
+
+        return compile_jax_function(request, _folder(profile=request.profile))
+    return _compile_kernel(request)
+
+
+def _compile_kernel(request: Request) -> Artifact:
     if request.kernel.startswith("triton."):
         from moe_codesign.compiler.gpu import compile_gpu
 
         return compile_gpu(request)
+    from moe_codesign.compiler.tpu import compile_tpu
+
+    return compile_tpu(request, _folder(profile=True))
+
+
+def _folder(*, profile: bool) -> Path:
+    """The dump folder of this process, which is asked for one setting of the profile all its life."""
     global _dump_folder
     if _dump_folder is None:
         from moe_codesign.compiler.tpu import prepare_process
 
-        _dump_folder = prepare_process()
+        _dump_folder = prepare_process(profile=profile)
         atexit.register(shutil.rmtree, _dump_folder, ignore_errors=True)
-    from moe_codesign.compiler.tpu import compile_tpu
-
-    return compile_tpu(request, _dump_folder)
+    return _dump_folder

@@ -48,19 +48,25 @@ class TileTimes:
 
 
 def resident_blocks(table: TileTable) -> F64:
-    """Blocks of each tile that one core holds at once: registers, shared memory, threads, block slots."""
-    core, columns = table.chip.core, table.columns
-    threads = columns["num_warps"] * (core.warp_size or 32)
+    """Blocks of each tile that one core holds at once."""
+    names = ("num_warps", "registers", "shared_bytes", "waves_per_simd")
+    return blocks_of_core(table.chip, *(table.columns[name] for name in names))
+
+
+def blocks_of_core(chip: Chip, num_warps: F64, registers: F64, shared_bytes: F64, waves_per_simd: F64) -> F64:
+    """Blocks that one core holds at once: by registers (or AMD's waves), shared memory, threads, block slots."""
+    core = chip.core
+    threads = num_warps * (core.warp_size or 32)
     limits = [
-        np.full(len(table), float(core.max_blocks or 32)),
+        np.full(len(threads), float(core.max_blocks or 32)),
         (core.max_threads or 2048) // threads,
-        (core.shared_bytes or 0) // (columns["shared_bytes"] + _BLOCK_RESERVED_BYTES * (table.chip.vendor == "nvidia")),
+        (core.shared_bytes or 0) // np.maximum(shared_bytes + _BLOCK_RESERVED_BYTES * (chip.vendor == "nvidia"), 1),
     ]
     if core.registers:
-        limits.append(core.registers // (np.ceil(np.maximum(columns["registers"], 1) / 8) * 8 * threads))
+        limits.append(core.registers // (np.ceil(np.maximum(registers, 1) / 8) * 8 * threads))
     else:
         simds = core.schedulers or 4
-        limits.append(np.floor(np.maximum(columns["waves_per_simd"], 1) * simds / columns["num_warps"]))
+        limits.append(np.floor(np.maximum(waves_per_simd, 1) * simds / num_warps))
     return np.asarray(np.maximum(np.min(limits, axis=0), 1.0))
 
 

@@ -751,4 +751,5 @@ KERNEL = Kernel(
     default_tile=_default_tile,
     sources=tuple(Path(__file__).parent / f"{name}.py" for name in ("grouped_matmul", "visits", "activation")),
     build=_probes,
+    memory_bytes=vmem_bytes,
 )

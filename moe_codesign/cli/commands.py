@@ -1,141 +1,25 @@
-"""The command line. Heavy imports happen inside commands, so that ``--help`` is quick."""
+"""The commands, but for regress. Heavy imports happen inside them, so that ``--help`` is quick."""
 
-import contextlib
-import dataclasses
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
+from moe_codesign.cli.options import JOBS, JSON, STORAGE, Fields, Names, Numbers, console, emit, progress
 from moe_codesign.errors import UserError
 
-_STORAGE = "sqlite:///results/runs/moe-codesign.db"
 
-
-class _Numbers(click.ParamType[list[int]]):
-    name = "n,n,.."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        if isinstance(value, list):
-            return value
-        try:
-            numbers = [int(part) for part in value.split(",")]
-        except ValueError:
-            self.fail(f"got {value!r}; give whole numbers with commas, such as 1,64,4096")
-        if min(numbers) < 1:
-            self.fail(f"got {value!r}; give numbers of at least 1")
-        return numbers
-
-
-class _Names(click.ParamType[list[str]]):
-    name = "a,b,.."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        return value if isinstance(value, list) else [part.strip() for part in value.split(",") if part.strip()]
-
-
-class _Fields(click.ParamType[dict[str, int | bool]]):
-    name = "k=v,.."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int | bool]:
-        if isinstance(value, dict):
-            return value
-        fields: dict[str, int | bool] = {}
-        for part in value.split(","):
-            key, _, number = part.partition("=")
-            text = number.strip().lower()
-            if text in ("true", "false"):
-                fields[key.strip()] = text == "true"
-            elif text.isascii() and text.isdigit():
-                fields[key.strip()] = int(text)
-            else:
-                self.fail(f"got {part!r}; give name=whole number, true or false, such as block_m=64,tma=true")
-        return fields
-
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-_JOBS = click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Compiler processes.")
-
-
-def _emit(data: Any) -> None:
-    click.echo(json.dumps(data, indent=1, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return str(value)
-
-
-def _console(*, stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, width=None if terminal else 220, markup=False)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """A maker of progress callbacks: a bar each on a terminal, a line now and then elsewhere (stderr)."""
-    if not sys.stderr.isatty():
-        yield _line_progress
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def make(label: str) -> Callable[[int, int], None]:
-            def update(done: int, total: int) -> None:
-                if label not in tasks:
-                    tasks[label] = bars.add_task(label, total=total)
-                bars.update(tasks[label], completed=done, total=total)
-
-            return update
-
-        yield make
-
-
-def _line_progress(label: str) -> Callable[[int, int], None]:
-    said = -1
-
-    def update(done: int, total: int) -> None:
-        nonlocal said
-        tenth = 10 * done // max(total, 1)
-        if tenth != said:
-            said = tenth
-            click.echo(f"{label}: {done}/{total}", err=True)
-
-    return update
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="moe-codesign")
-def cli() -> None:
-    """Search the shape of a mixture-of-experts layer and the kernel that runs it together, for a given chip.
-
-    Every time carries its grade: measured, simulated, modelled or datasheet.
-
-    \b
-    Example: moe-codesign search quickstart
-    """
-
-
-@cli.command()
+@click.command()
 @click.argument("space")
-@click.option("--chips", type=_Names(), help="Instead of the space's.")
+@click.option("--chips", type=Names(), help="Instead of the space's.")
 @click.option("--trials", type=click.IntRange(1), help="Over all chips and modes; instead of the space's.")
-@_JOBS
-@click.option("--storage", default=_STORAGE, show_default=True, help="Database URL.")
+@JOBS
+@click.option("--storage", default=STORAGE, show_default=True, help="Database URL.")
 @click.option("--study", help="Name; default the space's. The same name goes on where it stopped.")
 @click.option("--seed", type=click.IntRange(0), help="Instead of the space's.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the report; default results/runs/STUDY.")
-@_JSON
+@JSON
 def search(
     space: str,
     chips: list[str] | None,
@@ -156,7 +40,7 @@ def search(
 
     loaded = api.load_space(space, chips=chips)
     folder = out or Path("results/runs") / (study or loaded.name)
-    with _progress() as bar:
+    with progress() as bar:
         bars: dict[str, Callable[[int, int], None]] = {}
 
         def running(chip: str, mode: str, done: int, total: int) -> None:
@@ -175,7 +59,7 @@ def search(
             running=running,
         )
     if as_json:
-        _emit(
+        emit(
             {
                 "study": result.study,
                 "storage": storage,
@@ -188,23 +72,23 @@ def search(
     else:
         from moe_codesign.reports.terminal import print_search
 
-        print_search(_console(), result)
+        print_search(console(), result)
         click.echo(f"{len(result.trials)} trials in {storage}; report: {folder / 'report.html'}")
     if result.interrupted:
         click.echo("interrupted; the same command goes on from here", err=True)
         sys.exit(130)
 
 
-@cli.command()
+@click.command()
 @click.argument("model")
-@click.option("--chips", type=_Names(), required=True)
-@click.option("--tokens", type=_Numbers(), default="1,64,4096", show_default=True)
+@click.option("--chips", type=Names(), required=True)
+@click.option("--tokens", type=Numbers(), default="1,64,4096", show_default=True)
 @click.option("--dtype", default="bfloat16", show_default=True)
 @click.option("--routing", default="uniform", show_default=True)
 @click.option("--tp", type=click.IntRange(1), default=1)
 @click.option("--ep", type=click.IntRange(1), default=1)
-@_JOBS
-@_JSON
+@JOBS
+@JSON
 def audit(
     model: str,
     chips: list[str],
@@ -224,7 +108,7 @@ def audit(
     from moe_codesign import api
 
     shape = api.find_model(model)
-    with _progress() as bar:
+    with progress() as bar:
         rows = api.audit(
             shape,
             chips,
@@ -237,21 +121,21 @@ def audit(
             compiling=bar("compile"),
         )
     if as_json:
-        _emit(rows)
+        emit(rows)
     else:
         from moe_codesign.reports.terminal import print_audit
 
         split = "".join(f", {name} {n}" for name, n in (("tp", tp), ("ep", ep)) if n > 1)
-        print_audit(_console(), f"{shape.name}: one layer, {shape.label()}, {dtype}, {routing} routing{split}", rows)
+        print_audit(console(), f"{shape.name}: one layer, {shape.label()}, {dtype}, {routing} routing{split}", rows)
 
 
-@cli.command()
+@click.command()
 @click.argument("problems", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--explain", is_flag=True, help="Add a column parts_us: where each time goes.")
 @click.option("--tuned", type=click.Path(path_type=Path), help="Folder of the stack's tuned files (E=..,N=...json).")
-@_JOBS
-@_JSON
+@JOBS
+@JSON
 def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: int, as_json: bool) -> None:
     """Write a time for every problem of a table (.csv, .jsonl or .parquet); a bad row is told in its own row.
 
@@ -260,18 +144,18 @@ def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: 
     """
     from moe_codesign import api
 
-    with _progress() as bar:
+    with progress() as bar:
         rows = api.predict(
             problems, out=out, explain=explain, tuned=tuned, jobs=jobs, compiling=bar("compile"), running=bar("predict")
         )
     failed = sum(bool(row["error"]) for row in rows)
     if as_json:
-        _emit({"rows": len(rows), "failed": failed, "out": str(out)})
+        emit({"rows": len(rows), "failed": failed, "out": str(out)})
     else:
         click.echo(f"{len(rows) - failed} of {len(rows)} rows answered, {failed} with an error; {out}")
 
 
-@cli.command()
+@click.command()
 @click.option("--chip", required=True, help="Catalogue name or chip file.")
 @click.option("--stack", required=True, help="vllm or sglang: whose fused MoE was timed.")
 @click.option("--dtype", default="bfloat16", show_default=True)
@@ -280,7 +164,7 @@ def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: 
     help="aiconfigurator (the installed aiconfigurator-core), or a table as for predict with a column latency_us.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; default your own, which predict reads first.")
-@_JSON
+@JSON
 def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, as_json: bool) -> None:
     """Fit the cost model of a chip under a software stack to measured times.
 
@@ -292,7 +176,7 @@ def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, 
     fitted, path = api.calibrate(chip, stack, dtype=dtype, source=source, out=out)
     file = fitted.file
     if as_json:
-        _emit({"path": str(path), **file.model_dump()})
+        emit({"path": str(path), **file.model_dump()})
         return
     left_out = "; ".join(f"{count} {reason}" for reason, count in file.left_out.items()) or "none"
     click.echo(f"{path}: {file.rows} rows of {file.shapes} shapes fitted, left out: {left_out}")
@@ -307,15 +191,15 @@ def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, 
         click.echo("no shapes were held out: too few rows or shapes")
 
 
-@cli.command("compile")
+@click.command("compile")
 @click.option("--kernel", help="See `moe-codesign list kernels`.")
 @click.option("--function", "function", help="A JAX function of your own, as module:callable, for a TPU.")
 @click.option("--arguments", help="Its arguments' types and shapes: 'bfloat16[512,2048] int32[8]'.")
 @click.option("--chip", required=True)
-@click.option("--tile", type=_Fields(), help="Fields to change from the kernel's default tile.")
+@click.option("--tile", type=Fields(), help="Fields to change from the kernel's default tile.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="Of weights and activations.")
-@_JOBS
-@_JSON
+@JOBS
+@JSON
 def compile_(
     kernel: str | None,
     function: str | None,
@@ -340,28 +224,28 @@ def compile_(
     if function is not None and arguments is not None:
         found = api.compile_function(function, arguments, chip)
         if as_json:
-            _emit(found)
+            emit(found)
         else:
-            print_function(_console(), function, chip, found)
+            print_function(console(), function, chip, found)
         if found.refused:
             sys.exit(1)
         return
     assert kernel is not None
-    with _progress() as bar:
+    with progress() as bar:
         compiled = api.compile_kernel(kernel, chip, tile=tile, dtype=dtype, jobs=jobs, compiling=bar("compile"))
     if as_json:
-        _emit(compiled)
+        emit(compiled)
     else:
-        print_compiled(_console(), chip, compiled)
+        print_compiled(console(), chip, compiled)
     if any(one.refused for one in compiled):
         sys.exit(1)
 
 
-@cli.command()
+@click.command()
 @click.option("--device", "device", default="cpu", show_default=True, help="cpu, cuda, tpu or a catalogue chip.")
 @click.option("--model", default="Qwen3-30B-A3B", show_default=True, help="Catalogue name or config.json.")
-@click.option("--tokens", type=_Numbers(), default="8,64", show_default=True)
-@click.option("--tile", "tiles", type=_Fields(), multiple=True, help="A tile to race; may be given again.")
+@click.option("--tokens", type=Numbers(), default="8,64", show_default=True)
+@click.option("--tile", "tiles", type=Fields(), multiple=True, help="A tile to race; may be given again.")
 @click.option("--routing", default="uniform", show_default=True)
 @click.option("--tp", type=click.IntRange(1), default=1)
 @click.option(
@@ -369,7 +253,7 @@ def compile_(
 )
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Of timing per tile.")
-@_JSON
+@JSON
 def bench(
     device: str,
     model: str,
@@ -393,20 +277,20 @@ def bench(
         model, chip=device, tokens=tokens, tiles=tiles, routing=routing, tp=tp, ep=ep, seed=seed, seconds=seconds
     )
     if as_json:
-        _emit(rows)
+        emit(rows)
     else:
         from moe_codesign.reports.terminal import print_bench
 
-        print_bench(_console(), f"{model}, ep {ep}, tp {tp}, {routing} routing", rows)
+        print_bench(console(), f"{model}, ep {ep}, tp {tp}, {routing} routing", rows)
     if any(row.timing is None or row.reason for row in rows):
         sys.exit(1)
 
 
-@cli.command()
+@click.command()
 @click.argument("study")
-@click.option("--storage", default=_STORAGE, show_default=True)
+@click.option("--storage", default=STORAGE, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="HTML file; default results/runs/STUDY/report.html.")
-@_JSON
+@JSON
 def report(study: str, storage: str, out: Path | None, as_json: bool) -> None:
     """Print a stored study's table and write its HTML report.
 
@@ -421,16 +305,16 @@ def report(study: str, storage: str, out: Path | None, as_json: bool) -> None:
     api.report(study, storage=storage, out=path)
     if as_json:
         rows = [row.to_dict() for row in api.report_rows(result)]
-        _emit({"study": study, "report": str(path), "trials": len(result.trials), "pairs": rows})
+        emit({"study": study, "report": str(path), "trials": len(result.trials), "pairs": rows})
     else:
-        print_search(_console(), result)
+        print_search(console(), result)
         click.echo(f"report: {path}")
 
 
-@cli.command("list")
+@click.command("list")
 @click.argument("what", type=click.Choice(["chips", "models", "kernels", "spaces", "studies"]))
-@click.option("--storage", default=_STORAGE, show_default=True, help="For studies.")
-@_JSON
+@click.option("--storage", default=STORAGE, show_default=True, help="For studies.")
+@JSON
 def list_(what: str, storage: str, as_json: bool) -> None:
     """List what there is.
 
@@ -441,37 +325,10 @@ def list_(what: str, storage: str, as_json: bool) -> None:
 
     rows = listing.rows(what, storage)
     if as_json:
-        _emit(rows)
+        emit(rows)
     elif rows:
         from moe_codesign.reports.terminal import print_rows
 
-        print_rows(_console(), what, rows)
+        print_rows(console(), what, rows)
     else:
         click.echo(f"no {what}")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit 0 done, 1 a check failed, 2 wrong use, 130 interrupted."""
-    try:
-        code = cli.main(arguments, prog_name="moe-codesign", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except UserError as error:
-        click.echo(f"moe-codesign: {error}", err=True)
-        sys.exit(2)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(2)
-    except click.ClickException as error:
-        click.echo(f"moe-codesign: {error.format_message()} (see --help)", err=True)
-        sys.exit(2)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) left: not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,59 @@
+"""The command line."""
+
+import os
+import sys
+
+import click
+
+from moe_codesign.cli import commands
+from moe_codesign.cli.regress import regress
+from moe_codesign.errors import UserError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="moe-codesign")
+def cli() -> None:
+    """Search the shape of a mixture-of-experts layer and the kernel that runs it together, for a given chip.
+
+    Every time carries its grade: measured, simulated, modelled or datasheet.
+
+    \b
+    Example: moe-codesign search quickstart
+    """
+
+
+for _command in (
+    commands.search,
+    commands.audit,
+    commands.predict,
+    commands.calibrate,
+    commands.compile_,
+    commands.bench,
+    regress,
+    commands.report,
+    commands.list_,
+):
+    cli.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exit 0 done, 1 a check failed, 2 wrong use, 130 interrupted."""
+    try:
+        code = cli.main(arguments, prog_name="moe-codesign", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        click.echo(f"moe-codesign: {error}", err=True)
+        sys.exit(2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"moe-codesign: {error.format_message()} (see --help)", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) left: not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,119 @@
+"""What commands share: kinds of options, output for people and for machines, progress."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+STORAGE = "sqlite:///results/runs/moe-codesign.db"
+
+
+class Numbers(click.ParamType[list[int]]):
+    """Whole numbers with commas."""
+
+    name = "n,n,.."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        try:
+            numbers = [int(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"got {value!r}; give whole numbers with commas, such as 1,64,4096")
+        if min(numbers) < 1:
+            self.fail(f"got {value!r}; give numbers of at least 1")
+        return numbers
+
+
+class Names(click.ParamType[list[str]]):
+    """Words with commas."""
+
+    name = "a,b,.."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return value if isinstance(value, list) else [part.strip() for part in value.split(",") if part.strip()]
+
+
+class Fields(click.ParamType[dict[str, int | bool]]):
+    """Tile fields."""
+
+    name = "k=v,.."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int | bool]:
+        if isinstance(value, dict):
+            return value
+        fields: dict[str, int | bool] = {}
+        for part in value.split(","):
+            key, _, number = part.partition("=")
+            text = number.strip().lower()
+            if text in ("true", "false"):
+                fields[key.strip()] = text == "true"
+            elif text.isascii() and text.isdigit():
+                fields[key.strip()] = int(text)
+            else:
+                self.fail(f"got {part!r}; give name=whole number, true or false, such as block_m=64,tma=true")
+        return fields
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+JOBS = click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Compiler processes.")
+
+
+def emit(data: Any) -> None:
+    """Print as JSON."""
+    click.echo(json.dumps(data, indent=1, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)
+
+
+def console(*, stderr: bool = False) -> Any:
+    """Rich's console, wide where nobody looks."""
+    from rich.console import Console
+
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, width=None if terminal else 220, markup=False)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """A maker of progress callbacks: a bar each on a terminal, a line now and then elsewhere (stderr)."""
+    if not sys.stderr.isatty():
+        yield _line_progress
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def make(label: str) -> Callable[[int, int], None]:
+            def update(done: int, total: int) -> None:
+                if label not in tasks:
+                    tasks[label] = bars.add_task(label, total=total)
+                bars.update(tasks[label], completed=done, total=total)
+
+            return update
+
+        yield make
+
+
+def _line_progress(label: str) -> Callable[[int, int], None]:
+    said = -1
+
+    def update(done: int, total: int) -> None:
+        nonlocal said
+        tenth = 10 * done // max(total, 1)
+        if tenth != said:
+            said = tenth
+            click.echo(f"{label}: {done}/{total}", err=True)
+
+    return update

@@ -1,0 +1,125 @@
+"""What counts as worse: one rule a fact, and the comparison of two sets of facts."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Facts = Mapping[str, float | str]
+"""Of one compiled kernel; ``status`` is text, all else numbers."""
+Change = Literal["regression", "better", "moved"]
+
+
+class Rule(BaseModel):
+    """How far a fact may move in its bad direction: ``percent`` of the old value, or ``by`` units, whichever is more.
+
+    ``worse`` = ``change``: in neither direction.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    worse: Literal["more", "less", "change"] = "more"
+    percent: Annotated[float, Field(ge=0)] = 0.0
+    by: Annotated[float, Field(ge=0)] = 0.0
+
+    def describe(self) -> str:
+        allowed = [f"{self.percent:g} %"] if self.percent else []
+        allowed += [f"{self.by:g}"] if self.by else []
+        word = {"more": "more", "less": "less", "change": "changed"}[self.worse]
+        return f"never {word}" + (f" by over {' or '.join(allowed)}" if allowed else "")
+
+    def judge(self, old: float, new: float) -> Change | None:
+        """What the step from old to new is; None if they are the same."""
+        if new == old:
+            return None
+        gone = (old - new if self.worse == "less" else new - old) if self.worse != "change" else abs(new - old)
+        beyond = gone > max(self.by, self.percent / 100 * abs(old)) * (1 + 1e-9)
+        return "regression" if beyond else "moved" if gone >= 0 else "better"
+
+
+DEFAULT_RULES: dict[str, Rule] = {
+    # Occupancy and spills are steps, not slopes: one spilled register in a loop is a round trip an iteration.
+    "spill_bytes": Rule(),
+    "resident_blocks": Rule(worse="less"),
+    "registers": Rule(percent=10),
+    "shared_bytes": Rule(percent=5),
+    "code_bytes": Rule(percent=20),
+    # A loop unrolled otherwise has other counts and the same ratio.
+    "instructions_per_matrix": Rule(percent=5),
+    "matrix_instructions": Rule(worse="less", percent=50),
+    "async_copies": Rule(worse="less", percent=50),
+    "narrow_loads": Rule(percent=25, by=2),
+    "spills": Rule(),
+    "cycles": Rule(percent=5),
+    "step_cycles": Rule(percent=5),
+    "bundles": Rule(percent=10),
+    "dma_bytes": Rule(percent=2),
+    "vmem_bytes": Rule(percent=5),
+    "latency_us": Rule(percent=5),
+    "row_error": Rule(percent=100),
+}
+"""A fact without a rule is told when it moves, and fails nothing. ``latency_us`` is the rule of every problem's."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact of one kernel, chip and tile that is not what it was."""
+
+    kernel: str
+    chip: str
+    tile: str
+    fact: str
+    old: float | str | None
+    new: float | str | None
+    change: Change
+    rule: str = ""
+
+    def line(self) -> str:
+        """``kernel | chip | tile: fact old -> new (rule)``."""
+        place = " | ".join(part for part in (self.kernel, self.chip, self.tile) if part)
+        why = f" ({self.rule})" if self.rule else ""
+        return f"{place}: {self.fact} {number_text(self.old)} -> {number_text(self.new)}{why}"
+
+
+def number_text(value: float | str | None) -> str:
+    """A fact as a table prints it."""
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return value
+    return f"{value:.0f}" if value == int(value) else f"{value:.4g}"
+
+
+def rule_of(fact: str, rules: Mapping[str, Rule | None]) -> Rule | None:
+    """The rule of a fact; ``latency_us at PROBLEM`` has that of ``latency_us``."""
+    return rules.get(fact, rules.get(fact.partition(" ")[0]))
+
+
+def compare(place: tuple[str, str, str], old: Facts, new: Facts, rules: Mapping[str, Rule | None]) -> Iterator[Finding]:
+    """Every fact of (kernel, chip, tile) that moved, with what its rule says."""
+    if old.get("status") != new.get("status"):
+        worse = new.get("status") != "ok"
+        yield Finding(
+            *place, "status", old.get("status"), new.get("status"), "regression" if worse else "better",
+            "never other than ok" if worse else "",
+        )  # fmt: skip
+        return
+    for fact in dict.fromkeys((*old, *new)):
+        before, after = old.get(fact), new.get(fact)
+        if isinstance(before, str) or isinstance(after, str):
+            if before != after:
+                yield Finding(*place, fact, before, after, "moved")
+            continue
+        if before is None or after is None:
+            yield Finding(*place, fact, before, after, "moved")
+            continue
+        rule = rule_of(fact, rules)
+        change: Change | None
+        if math.isnan(after):  # wrong in a way that no comparison sees
+            change = "regression"
+        else:
+            change = rule.judge(before, after) if rule is not None else "moved" if before != after else None
+        if change is not None:
+            yield Finding(*place, fact, before, after, change, rule.describe() if rule is not None else "")

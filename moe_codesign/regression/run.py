@@ -1,0 +1,110 @@
+"""One regression test from suite to verdict, kept in the store."""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moe_codesign.compiler.build import Progress
+from moe_codesign.regression.baseline import (
+    Baseline,
+    Comparison,
+    baseline_of,
+    compare_all,
+    compilers,
+    read_baseline,
+    write_baseline,
+)
+from moe_codesign.regression.facts import Observation, Place, observe
+from moe_codesign.regression.suite import Suite
+from moe_codesign.regression.timed import git
+from moe_codesign.regression.versions import StaleTile, environment_name, observe_with, stale_tiles
+from moe_codesign.store import RegressionRun, Store
+
+
+@dataclass(frozen=True)
+class RegressionResult:
+    """A comparison with the baseline (None: it has just been made), and what has no facts, with the reason."""
+
+    suite: Suite
+    comparison: Comparison | None
+    reasons: dict[Place, str]
+    observed: int
+    updated: bool
+
+    @property
+    def failed(self) -> bool:
+        return self.comparison is not None and not self.updated and bool(self.comparison.regressions)
+
+
+def regress_suite(
+    suite: Suite, store: Store, *, update: bool = False, jobs: int = 1, progress: Progress | None = None
+) -> RegressionResult:
+    """Compile the suite and hold it against its baseline; ``update`` writes the baseline anew.
+
+    Raises:
+        UserError: no baseline, or a name in the suite that does not exist.
+    """
+    old = None if update and not suite.baseline.exists() else read_baseline(suite.baseline)
+    observations = observe(suite, jobs=jobs, progress=progress)
+    new = baseline_of(observations)
+    comparison = compare_all(suite, old, new) if old is not None else None
+    if update:
+        write_baseline(suite.baseline, new)
+    worse = len(comparison.regressions) if comparison is not None else 0
+    store.put_regression(_row(suite, observations, worse))
+    reasons = {one.place: one.reason for one in observations if one.reason}
+    return RegressionResult(suite, comparison, reasons, len(observations), update)
+
+
+def _row(suite: Suite, observations: Sequence[Observation], worse: int) -> RegressionRun:
+    return RegressionRun(
+        suite=suite.name,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        revision=revision(suite.path.parent),
+        versions=compilers(),
+        regressions=worse,
+        facts={one.place: dict(one.facts) for one in observations},
+    )
+
+
+def revision(folder: Path) -> str:
+    """The commit that is checked out, ``+`` with changes; ``none`` outside of git."""
+    commit = git(folder.resolve(), "rev-parse", "--short", "HEAD")
+    if commit is None:
+        return "none"
+    return commit + ("+" if git(folder.resolve(), "status", "--porcelain", "--untracked-files=no") else "")
+
+
+@dataclass(frozen=True)
+class VersionColumn:
+    """One environment beside the first."""
+
+    name: str
+    baseline: Baseline
+    comparison: Comparison
+    stale: list[StaleTile] = field(default_factory=list)
+
+
+def version_matrix(
+    suite: Suite, environments: Sequence[tuple[str, ...]], *, jobs: int = 1, progress: Progress | None = None
+) -> list[VersionColumn]:
+    """The suite's facts under each environment, every one beside the first.
+
+    Raises:
+        UserError: an environment cannot be made.
+    """
+    found: list[VersionColumn] = []
+    for done, requirements in enumerate(environments):
+        if progress is not None:
+            progress(done, len(environments))
+        facts = observe_with(suite, requirements, jobs=jobs)
+        first = found[0].baseline if found else facts
+        found.append(
+            VersionColumn(
+                environment_name(requirements), facts, compare_all(suite, first, facts), stale_tiles(first, facts)
+            )
+        )
+    if progress is not None:
+        progress(len(environments), len(environments))
+    return found

@@ -1,0 +1,198 @@
+"""Time a suite's cases here against another revision, side by side in two processes."""
+
+import io
+import multiprocessing
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pebble import ProcessExpired, ProcessPool
+
+from moe_codesign.errors import UserError
+from moe_codesign.regression import side
+from moe_codesign.regression.suite import Suite, TimedTable
+from moe_codesign.regression.verdict import F64, MARGIN, Verdict, judge
+from moe_kernels.reference import row_error
+
+TIME_LIMIT_S = 120.0
+_SAMPLE_US = 3000.0
+"""A sample is as many runs as take this: timers and scheduling are then below a percent."""
+_BLOCKS = (3, 3, 6)
+"""Fresh pairs of processes; more where the verdict is unclear."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class TimedResult:
+    """One case. ``verdict`` is None where there is no time, and ``reason`` says why."""
+
+    name: str
+    device: str
+    row_error: float | None
+    tolerance: float | None
+    verdict: Verdict | None
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict is None or self.verdict.word == "slower"
+
+    def line(self, against: str) -> str:
+        text = self.verdict.describe() if self.verdict is not None else self.reason
+        return f"{self.name} | {self.device} | beside {against}: {text}"
+
+
+def time_suite(
+    suite: Suite,
+    against: str,
+    *,
+    seconds: float = 2.0,
+    margin: float = MARGIN,
+    report: Callable[[str], None] | None = None,
+) -> list[TimedResult]:
+    """Every timed case of the suite.
+
+    Args:
+        against: git revision whose folders (``import_from``) the working tree's are timed against.
+        seconds: of timing for each fresh pair of processes.
+        margin: a ratio nearer to 1 is no news.
+        report: told each result's line as it comes.
+
+    Raises:
+        UserError: no such revision or folder; nothing to time.
+    """
+    if not suite.timed:
+        raise UserError(f"{suite.path} has no [[timed]] case", mend="add one, or leave --against out")
+    found = []
+    for case in suite.timed:
+        folders = [(suite.path.parent / folder).resolve() for folder in case.import_from]
+        with tempfile.TemporaryDirectory(prefix="moe-codesign-revision-") as scratch:
+            old = [_at_revision(folder, against, Path(scratch) / str(i)) for i, folder in enumerate(folders)]
+            file, _, name = case.function.rpartition(":")
+            function = f"{(suite.path.parent / file).resolve()}:{name}"
+            result = time_case(case, function, folders, old, seconds=seconds, margin=margin)
+        found.append(result)
+        if report is not None:
+            report(result.line(against))
+    return found
+
+
+def time_case(
+    case: TimedTable, function: str, folders: list[Path], others: list[Path], *, seconds: float, margin: float = MARGIN
+) -> TimedResult:
+    """One case with its modules from ``folders`` (the candidate) beside those from ``others``."""
+    blocks: list[F64] = []
+    error = tolerance = None
+    try:
+        for count in _BLOCKS:
+            for _ in range(count):
+                with _side(folders, case.device) as ours, _side(others, case.device) as theirs:
+                    error, tolerance = _check(ours, function)
+                    if not error <= tolerance:
+                        reason = f"wrong result: row_error {error:.3g}, allowed {tolerance:.3g}"
+                        return TimedResult(case.name, case.device, error, tolerance, None, reason)
+                    other_error, _ = _check(theirs, function)
+                    if not other_error <= tolerance:
+                        reason = f"the other revision's result is wrong: row_error {other_error:.3g}"
+                        return TimedResult(case.name, case.device, error, tolerance, None, reason)
+                    blocks.append(_pairs(ours, theirs, seconds))
+            verdict = judge(blocks, margin=margin)
+            if verdict.word != "unclear":
+                break
+    except _SideError as problem:
+        return TimedResult(case.name, case.device, error, tolerance, None, str(problem))
+    return TimedResult(case.name, case.device, error, tolerance, verdict)
+
+
+class _SideError(Exception):
+    """A side died, hung or raised."""
+
+
+_Call = Callable[..., Any]
+
+
+@contextmanager
+def _side(folders: list[Path], device: str) -> Iterator[_Call]:
+    """Calls into a fresh process, each with a time limit."""
+    names = [str(folder) for folder in folders]
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPool(max_workers=1, context=context, initializer=side.enter, initargs=[names, device])
+
+    def call(function: Callable[..., _T], *arguments: Any) -> _T:
+        try:
+            result: _T = pool.schedule(function, args=list(arguments), timeout=TIME_LIMIT_S).result()
+        except FutureTimeout:
+            raise _SideError(f"no result within {TIME_LIMIT_S:g} s") from None
+        except ProcessExpired as error:
+            raise _SideError(f"the process died (exit code {error.exitcode})") from None
+        except Exception as error:
+            raise _SideError(f"{type(error).__name__}: {error}"[:300]) from None
+        return result
+
+    try:
+        yield call
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _check(call: _Call, function: str) -> tuple[float, float]:
+    """Row error of a run, and what is allowed."""
+    found, expected, tolerance = call(side.prepare, function)
+    if found.shape != expected.shape:
+        raise _SideError(f"wrong result: shape {found.shape}, expected {expected.shape}")
+    rows = found.reshape(-1, found.shape[-1]) if found.ndim else found.reshape(1, 1)
+    return row_error(rows, expected.reshape(rows.shape)), tolerance
+
+
+def _pairs(ours: _Call, theirs: _Call, seconds: float) -> F64:
+    """Log ratios of neighbouring samples, in turning order."""
+    for call in (ours, theirs):
+        call(side.sample, 1)
+    once = max(min(call(side.sample, 3) for call in (ours, theirs)), 1.0)
+    times = max(1, round(_SAMPLE_US / once))
+    count = int(np.clip(seconds * 1e6 / (2 * times * once), 10, 200))
+    ratios = np.empty(count)
+    for i in range(count):
+        if i % 2:
+            other = theirs(side.sample, times)
+            own = ours(side.sample, times)
+        else:
+            own = ours(side.sample, times)
+            other = theirs(side.sample, times)
+        ratios[i] = np.log(own / other)
+    return ratios
+
+
+def _at_revision(folder: Path, revision: str, scratch: Path) -> Path:
+    """The folder as it was at a git revision. Raises UserError."""
+    root = git(folder, "rev-parse", "--show-toplevel")
+    if root is None:
+        raise UserError(f"{folder} is not in a git repository", mend="--against compares with another revision of it")
+    inside = folder.relative_to(root).as_posix()
+    done = subprocess.run(
+        ["git", "-C", root, "archive", f"{revision}:{inside}" if inside != "." else revision], capture_output=True
+    )
+    if done.returncode:
+        said = (done.stderr.decode().strip().splitlines() or ["git archive failed"])[0]
+        raise UserError(f"revision {revision!r} of {inside} ({said})", mend="give a commit, branch or tag that has it")
+    scratch.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(scratch, filter="data")
+    return scratch
+
+
+def git(folder: Path, *arguments: str) -> str | None:
+    """What git says, in one line, or None if it says no."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
