@@ -35,6 +35,10 @@ test: lint
 	@echo "Running all other tests: about 18 minutes on two cores."
 	$(BIN)/python -m pytest --ignore=tests/kernels
 
+regress: setup
+	@echo "Compiling every kernel for six chips and comparing with the baseline: about 2 minutes on two cores."
+	$(BIN)/moe-codesign regress benchmarks/baselines/default.toml --jobs $(JOBS)
+
 bench: setup
 	@echo "Benchmarks: host kernels, compile throughput, predictions and trials per second; under a minute once tiles are cached."
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds

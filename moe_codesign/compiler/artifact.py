@@ -16,7 +16,7 @@ from moe_kernels.tile import TileConfig, Value
 
 Status = Literal["ok", "refused", "failed", "timeout", "crashed", "missing"]
 """``refused``: the compiler or the kernel said no, with a limit. ``failed``: it raised something else. ``missing``:
-there is no such function."""
+there is no such function, or its arguments are others."""
 
 _COMPILERS = {"triton": ("triton",), "pallas": ("jax", "libtpu")}
 

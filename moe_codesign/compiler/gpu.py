@@ -33,11 +33,11 @@ def compile_triton_function(request: FunctionRequest) -> CompiledFunction:
     """Compile a user's Triton kernel of that signature."""
     start = time.perf_counter()
     try:
-        kernel = load_function(request.function)
+        source = _described(load_function(request.function), request)
     except Exception as error:  # whatever a user's module raises
         return request.outcome("missing", _first_line(error))
     try:
-        facts = binary_facts(_described(kernel, request), json.loads(request.options), request.target)
+        facts = binary_facts(source, json.loads(request.options), request.target)
     except Exception as error:  # whatever a compiler raises is a result
         return request.outcome("failed", _first_line(error), compile_s=time.perf_counter() - start)
     return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts)
@@ -54,6 +54,8 @@ def _described(kernel: Any, request: FunctionRequest) -> Any:
     types: dict[str, str] = json.loads(request.signature)
     constants = {name: _constant(value) for name, value in json.loads(request.constants).items()}
     names = list(kernel.arg_names)
+    defaults = {p.name: p.default for p in kernel.params if p.has_default and p.name not in types}
+    constants = defaults | constants
     if unknown := [name for name in (*types, *constants) if name not in names]:
         raise TypeError(f"{unknown[0]!r} is no argument of the kernel; its arguments are {', '.join(names)}")
     if untold := [name for name in names if name not in types and name not in constants]:

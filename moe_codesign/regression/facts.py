@@ -63,6 +63,17 @@ def observe(
     return sorted(found, key=lambda seen: seen.place)
 
 
+def places(suite: Suite) -> list[Place]:
+    """What :func:`observe` will have facts of; nothing is compiled. Raises as that."""
+    found = []
+    for table in suite.kernels:
+        if table.kernel is not None:
+            found += [one.place(tile) for one in _our_requests(table) for tile in one.requests]
+        else:
+            found += [place for place, _, _ in _functions(suite, table)]
+    return found
+
+
 @dataclass(frozen=True)
 class _Ours:
     """One kernel of ours, op, type and chip, with its tiles."""
@@ -74,11 +85,14 @@ class _Ours:
     dtype: str
     requests: dict[TileConfig, Any]
 
+    def place(self, tile: TileConfig) -> Place:
+        return (f"{self.table.label} {self.op} {self.dtype}", self.chip.name, tile.label())
+
     def observe(self, artifacts: dict[Any, Artifact]) -> Iterator[Observation]:
         rows = {tile: artifacts[request] for tile, request in self.requests.items()}
         times = self._times(rows)
         for tile, artifact in rows.items():
-            place = (f"{self.table.label} {self.op} {self.dtype}", self.chip.name, tile.label())
+            place = self.place(tile)
             reason = unlaunchable(artifact, tile, self.chip)
             if artifact.status != "ok":
                 yield Observation(place, {"status": artifact.status}, artifact.reason)

@@ -141,11 +141,18 @@ def load_suite(path: str | Path) -> Suite:
     if not file.is_file():
         raise UserError("suite", value=str(path), mend="give a TOML file, as benchmarks/baselines/default.toml")
     try:
-        return Suite.model_validate({**tomllib.loads(file.read_text(encoding="utf-8")), "path": file})
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error})") from None
+    return parse_suite(data, file)
+
+
+def parse_suite(data: dict[str, Any], path: Path) -> Suite:
+    """Validate a suite; ``path`` is where its files are relative to. Raises UserError."""
+    try:
+        return Suite.model_validate({**data, "path": path})
     except ValidationError as error:
-        raise UserError(f"{file.name}: " + "; ".join(_explain(e) for e in error.errors()[:3])) from None
+        raise UserError(f"{path.name}: " + "; ".join(_explain(e) for e in error.errors()[:3])) from None
 
 
 def _explain(error: Any) -> str:

@@ -94,13 +94,11 @@ def time_case(
         for count in _BLOCKS:
             for _ in range(count):
                 with _side(folders, case.device) as ours, _side(others, case.device) as theirs:
+                    was, _ = _check(theirs, function)
                     error, tolerance = _check(ours, function)
-                    if not error <= tolerance:
-                        reason = f"wrong result: row_error {error:.3g}, allowed {tolerance:.3g}"
-                        return TimedResult(case.name, case.device, error, tolerance, None, reason)
-                    other_error, _ = _check(theirs, function)
-                    if not other_error <= tolerance:
-                        reason = f"the other revision's result is wrong: row_error {other_error:.3g}"
+                    if not (error <= tolerance and was <= tolerance):
+                        whose = "wrong result" if not error <= tolerance else "the other revision's result is wrong"
+                        reason = f"{whose}: row_error {was:.3g} -> {error:.3g} (never more than {tolerance:.3g})"
                         return TimedResult(case.name, case.device, error, tolerance, None, reason)
                     blocks.append(_pairs(ours, theirs, seconds))
             verdict = judge(blocks, margin=margin)

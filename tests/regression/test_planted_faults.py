@@ -1,0 +1,203 @@
+"""Faults as an engineer makes them, each caught by the command with one line; and an edit that changes nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUITE = """
+[[kernels]]
+name = "half"
+function = "kernels.py:matmul"
+chips = ["h100_sxm"]
+signature = { a_ptr = "*bf16:16", b_ptr = "*bf16:16", c_ptr = "*bf16:16", M = "i32:16", N = "i32:16", K = "i32:16" }
+tiles = [{ BLOCK_M = 128, BLOCK_N = 128, BLOCK_K = 64, num_warps = 4, num_stages = 3 }]
+
+[[kernels]]
+name = "single"
+function = "kernels.py:matmul"
+chips = ["a100_sxm"]
+signature = { a_ptr = "*fp32:16", b_ptr = "*fp32:16", c_ptr = "*fp32:16", M = "i32:16", N = "i32:16", K = "i32:16" }
+tiles = [{ BLOCK_M = 64, BLOCK_N = 64, BLOCK_K = 32, num_warps = 4, num_stages = 3 }]
+
+[[kernels]]
+name = "step"
+function = "kernels.py:step"
+chips = ["tpu_v6e"]
+arguments = "bf16[4096,2048] bf16[2048,1024]"
+"""
+ACC = "        acc = tl.dot(a, b, acc, input_precision=PRECISION)\n"
+HELPER = "@triton.jit\ndef in_range(i, k, n):\n    return i < n - k\n\n\n"
+FAULTS = {
+    # name: (file, text, what it becomes, kernel and chip, fact)
+    "a larger accumulator spills": (
+        "kernels.py",
+        ACC,
+        ACC + "        acc = acc + tl.dot(a, (b * 2).to(b.dtype), acc * 0.5, input_precision=PRECISION)\n",
+        "half | h100_sxm | BLOCK_M=128",
+        "spill_bytes 0 -> ",
+    ),
+    "a lost alignment hint": (
+        "suite.toml",
+        'a_ptr = "*bf16:16", b_ptr = "*bf16:16"',
+        'a_ptr = "*bf16", b_ptr = "*bf16"',
+        "half | h100_sxm | BLOCK_M=128",
+        "async_copies ",
+    ),
+    "a float32 dot without tf32": (
+        "kernels.py",
+        '"tf32"',
+        '"ieee"',
+        "single | a100_sxm | BLOCK_M=64",
+        "matrix_instructions ",
+    ),
+    "an unaligned mask": (
+        "kernels.py",
+        "limit = K\n",
+        "limit = K - 1\n",
+        "half | h100_sxm | BLOCK_M=128",
+        "narrow_loads ",
+    ),
+    "a longer step": (
+        "kernels.py",
+        "y.astype(jnp.bfloat16)",
+        "(y + jnp.dot(x_ref[:, :1024], w_ref[:1024], preferred_element_type=jnp.float32)).astype(jnp.bfloat16)",
+        "step | tpu_v6e",
+        "cycles ",
+    ),
+}
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "moe_codesign.cli", "regress", "suite.toml", "--jobs", "2", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def edit(folder: Path, file: str, old: str, new: str) -> None:
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def project(tmp_path: Path, made: dict[str, str]) -> Path:
+    for name, text in made.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A project with its baseline, made once."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "kernels.py").write_text((Path(__file__).parent / "kernels.py").read_text())
+    (folder / "suite.toml").write_text(SUITE)
+    first = run(folder)
+    assert first.returncode == 2, "there is no baseline yet"
+    assert "--update" in first.stderr
+    done = run(folder, "--update")
+    assert done.returncode == 0, done.stderr
+    assert run(folder).returncode == 0
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_clear_line_and_exit_1(project: Path, fault: str) -> None:
+    file, old, new, place, fact = FAULTS[fault]
+    edit(project, file, old, new)
+    done = run(project)
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith(f"REGRESSION: {place}")]
+    assert any(fact in line and "never" in line for line in lines), done.stdout
+
+
+def test_a_step_that_is_a_fifth_longer(project: Path) -> None:
+    """The planted step's cycles are well over a fifth more; the line has both numbers."""
+    file, old, new, *_ = FAULTS["a longer step"]
+    edit(project, file, old, new)
+    line = next(text for text in run(project).stdout.splitlines() if "step | tpu_v6e: cycles" in text)
+    before, after = (float(line.split(": cycles ")[1].split(" (")[0].split(" -> ")[i]) for i in (0, 1))
+    assert after > 1.2 * before
+
+
+def test_a_refactoring_passes(project: Path) -> None:
+    """Other names, a comment, and a helper that the compiler inlines."""
+    text = (project / "kernels.py").read_text()
+    changes = {
+        "rows": "lines",
+        "cols": "places",
+        "        ok = ks < limit - k\n": "        # in range\n        ok = in_range(ks, k, limit)\n",
+        "@triton.jit\ndef matmul": HELPER + "@triton.jit\ndef matmul",
+    }
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (project / "kernels.py").write_text(text)
+    done = run(project)
+    assert done.returncode == 0, done.stdout
+    assert "0 moved" in done.stdout
+
+
+def test_update_says_what_moved_and_keeps_the_order(project: Path) -> None:
+    before = (project / "suite.facts.json").read_text()
+    file, old, new, *_ = FAULTS["an unaligned mask"]
+    edit(project, file, old, new)
+    done = run(project, "--update")
+    assert done.returncode == 0
+    assert "REGRESSION: half" in done.stdout
+    assert "baseline rewritten" in done.stdout
+    after = (project / "suite.facts.json").read_text()
+    old_lines, new_lines = before.splitlines(), after.splitlines()
+    assert len(old_lines) == len(new_lines)
+    assert sum(a != b for a, b in zip(old_lines, new_lines, strict=True)) < len(old_lines) / 3
+    assert run(project).returncode == 0
+
+
+def test_a_kernel_that_no_longer_compiles(project: Path) -> None:
+    edit(project, "kernels.py", "acc = tl.dot(a, b, acc", "acc = tl.dot(a, a, acc")
+    done = run(project)
+    assert done.returncode == 1
+    assert "status ok -> failed" in done.stdout
+    assert "note: half | h100_sxm" in done.stdout, "with the compiler's own word"
+
+
+def test_history(project: Path) -> None:
+    run(project)
+    edit(project, *FAULTS["a longer step"][:3])
+    run(project)
+    done = run(project, "--history", "--out", "history.html")
+    assert done.returncode == 0, done.stderr
+    assert "step" in done.stdout
+    assert "tpu_v6e" in done.stdout
+    page = (project / "history.html").read_text()
+    assert "plot-tpu_v6e" in page
+    assert "https://" not in page.split("<body")[1], "nothing is fetched"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('chips = ["tpu_v6e"]', 'chips = ["tpu_v6"]', "tpu_v6e"),
+        ('chips = ["tpu_v6e"]', 'chips = ["h100_sxm"]', "JAX function"),
+        ("kernels.py:step", "kernels.py:stop", "stop"),
+        ("arguments =", "argumente =", "did you mean arguments"),
+        ('name = "step"', 'name = "half"', "two kernels"),
+        ('M = "i32:16", N', "Q = \"i32:16\", N", "no argument"),
+        ('function = "kernels.py:step"', 'kernel = "triton.none"', "signature, constants and arguments"),
+    ],
+)  # fmt: skip
+def test_wrong_suites_are_told_in_one_line(project: Path, old: str, new: str, says: str) -> None:
+    edit(project, "suite.toml", old, new)
+    done = run(project)
+    assert done.returncode == 2, done.stdout
+    told = [line for line in done.stderr.splitlines() if not line.startswith("compile: ")]
+    assert len(told) == 1
+    assert says in told[0]
+
+
+def test_a_corrupt_baseline_is_told(project: Path) -> None:
+    (project / "suite.facts.json").write_text("{")
+    done = run(project)
+    assert done.returncode == 2
+    assert "make it again with --update" in done.stderr

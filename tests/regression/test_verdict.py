@@ -1,0 +1,59 @@
+"""Verdicts under noise as machines have it: a common drift, outliers, and what a process brings with it."""
+
+import numpy as np
+import pytest
+
+from moe_codesign.regression.verdict import F64, judge
+
+
+def blocks(rng: np.random.Generator, slowdown: float, *, noise: float, count: int = 3, pairs: int = 60) -> list[F64]:
+    """Log ratios of simulated samples, taken in turning order."""
+    found = []
+    for _ in range(count):
+        place = rng.normal(0, 0.01, 2)  # of each process
+        drift = np.cumsum(rng.normal(0, noise / 10, 2 * pairs))
+        times = (
+            drift + np.abs(rng.normal(0, noise, 2 * pairs)) + rng.binomial(1, 0.05, 2 * pairs) * rng.exponential(0.5)
+        )
+        first, second = times[0::2], times[1::2]
+        turned = np.arange(pairs) % 2 == 1
+        own, other = np.where(turned, second, first), np.where(turned, first, second)
+        found.append(own + place[0] + np.log1p(slowdown) - other - place[1])
+    return found
+
+
+def words(slowdown: float, runs: int, **options: float) -> list[str]:
+    rng = np.random.default_rng(7)
+    return [judge(blocks(rng, slowdown, **options), seed=i).word for i in range(runs)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05, 0.2])
+def test_no_false_alarm_in_a_hundred(noise: float) -> None:
+    found = words(0.0, 400, noise=noise)
+    assert sum(word in ("slower", "faster") for word in found) <= 4
+    if noise < 0.1:
+        assert found.count("same") >= 380
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05])
+def test_a_tenth_is_found(noise: float) -> None:
+    assert words(0.10, 200, noise=noise).count("slower") >= 180
+    assert words(-0.09, 200, noise=noise).count("faster") >= 180
+
+
+def test_noise_never_passes() -> None:
+    """A slowdown that noise hides is unclear; it is not the same."""
+    assert "same" not in words(0.10, 100, noise=0.5, pairs=10)
+
+
+def test_one_block_off_is_not_enough() -> None:
+    rng = np.random.default_rng(0)
+    odd = [rng.normal(shift, 0.005, 50) for shift in (0.25, 0.0, 0.0)]
+    assert judge(odd).word != "slower"
+
+
+def test_empty_blocks_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one pair"):
+        judge([])
+    with pytest.raises(ValueError, match="at least one pair"):
+        judge([np.array([])])
