@@ -200,14 +200,11 @@ def compiler_version(backend: str) -> str:
     return ", ".join(parts)
 
 
-_ANALYSIS = {"triton": ("gpu.py", "sass.py"), "pallas": ("tpu.py", "llo.py")}
-
-
 @functools.cache
 def source_hash(sources: tuple[Path, ...], backend: str) -> str:
     """Hash of the kernel's files and of the analysis that reads its binary."""
     here = Path(__file__).parent
-    analysis = _ANALYSIS[backend]
+    analysis = {"triton": ("gpu.py", "sass.py"), "pallas": ("tpu.py", "llo.py")}[backend]
     digest = hashlib.sha256()
     for path in (*sources, *(here / name for name in analysis)):
         digest.update(path.read_bytes())

@@ -134,7 +134,7 @@ def function_request(
         function=function,
         target=target,
         compiler=compiler_version(backend),
-        source_hash=source_hash(_files(function), backend),
+        source_hash=source_hash((*_files(function), Path(__file__).with_name("described.py")), backend),
         arguments=arguments,
         signature=json.dumps(signature or {}, sort_keys=True),
         constants=json.dumps(constants or {}, sort_keys=True),

@@ -1,6 +1,5 @@
 """Compile a Triton kernel for a GPU that is not here, and read the binary. Runs in a child process."""
 
-import json
 import re
 import subprocess
 import tempfile
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from moe_codesign.compiler.artifact import Artifact, GpuFacts, Request
-from moe_codesign.compiler.function import CompiledFunction, FunctionRequest, load_function
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
 from moe_kernels.kernel import Problem, kernels
 
@@ -27,59 +25,6 @@ def compile_gpu(request: Request) -> Artifact:
     except Exception as error:  # whatever a compiler raises is a result
         return request.outcome("failed", _first_line(error), compile_s=time.perf_counter() - start)
     return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts)
-
-
-def compile_triton_function(request: FunctionRequest) -> CompiledFunction:
-    """Compile a user's Triton kernel of that signature."""
-    start = time.perf_counter()
-    try:
-        source = _described(load_function(request.function), request)
-    except Exception as error:  # whatever a user's module raises
-        return request.outcome("missing", _first_line(error))
-    try:
-        facts = binary_facts(source, json.loads(request.options), request.target)
-    except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome("failed", _first_line(error), compile_s=time.perf_counter() - start)
-    return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts)
-
-
-def _described(kernel: Any, request: FunctionRequest) -> Any:
-    """The source of a kernel with the types, alignments and constants that the request names."""
-    import triton
-
-    while not isinstance(kernel, triton.JITFunction):  # an autotuner, or heuristics, around it
-        if not hasattr(kernel, "fn"):
-            raise TypeError(f"{request.function} is no Triton kernel; name a function with @triton.jit")
-        kernel = kernel.fn
-    types: dict[str, str] = json.loads(request.signature)
-    constants = {name: _constant(value) for name, value in json.loads(request.constants).items()}
-    names = list(kernel.arg_names)
-    defaults = {p.name: p.default for p in kernel.params if p.has_default and p.name not in types}
-    constants = defaults | constants
-    if unknown := [name for name in (*types, *constants) if name not in names]:
-        raise TypeError(f"{unknown[0]!r} is no argument of the kernel; its arguments are {', '.join(names)}")
-    if untold := [name for name in names if name not in types and name not in constants]:
-        raise TypeError(f"argument {untold[0]!r} has neither a type nor a value; add it to signature or constants")
-    attributes = {}
-    for name, text in types.items():
-        types[name], _, multiple = text.partition(":")
-        if multiple:
-            attributes[names.index(name),] = [["tt.divisibility", int(multiple)]]
-    return triton.compiler.ASTSource(
-        kernel,
-        signature={name: "constexpr" if name in constants else types[name] for name in names},
-        constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs=attributes,
-    )
-
-
-def _constant(value: Any) -> Any:
-    """``tl.bfloat16`` is the type of that name; everything else is itself."""
-    if isinstance(value, str) and value.startswith("tl."):
-        import triton.language
-
-        return getattr(triton.language, value.removeprefix("tl."))
-    return value
 
 
 def binary_facts(source: Any, options: dict[str, Any], target: str) -> GpuFacts:

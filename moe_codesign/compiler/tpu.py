@@ -3,8 +3,6 @@
 libtpu reads its flags once, so the dump folder belongs to the process; it is emptied between programs.
 """
 
-import functools
-import json
 import os
 import shutil
 import tempfile
@@ -14,14 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_codesign.compiler.artifact import Artifact, ProgramFacts, Request, Status, TpuFacts
-from moe_codesign.compiler.function import (
-    CompiledFunction,
-    FunctionRequest,
-    KernelProgram,
-    load_function,
-    parse_arguments,
-)
-from moe_codesign.compiler.llo import read_cycles, read_program, read_programs, refusal
+from moe_codesign.compiler.llo import read_cycles, read_program, refusal
 
 _NAME = "grouped_matmul"
 
@@ -67,43 +58,8 @@ def compile_tpu(request: Request, folder: Path) -> Artifact:
             found.append((probe, cycles, program))
         facts = _facts(found)
     except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome(*_said(error), compile_s=time.perf_counter() - start)
+        return request.outcome(*outcome_of(error), compile_s=time.perf_counter() - start)
     return request.outcome("ok", compile_s=time.perf_counter() - start, tpu=facts)
-
-
-def compile_jax_function(request: FunctionRequest, folder: Path) -> CompiledFunction:
-    """Compile a user's JAX function and read every kernel in it; ``folder`` is the process's dump folder."""
-    start = time.perf_counter()
-    import jax
-    import jax.numpy as jnp
-
-    try:
-        function = load_function(request.function)
-        constants = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in json.loads(request.constants).items()
-        }
-        arguments = [jax.ShapeDtypeStruct(s, jnp.dtype(dtype)) for dtype, s in parse_arguments(request.arguments)]
-    except Exception as error:  # whatever a user's module raises
-        return request.outcome("missing", _said(error)[1])
-    _empty(folder)
-    try:
-        compile_for(request.target, functools.partial(function, **constants) if constants else function, arguments)
-        programs = [KernelProgram(name, *facts) for name, facts in read_programs(folder, request.target).items()]
-    except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome(*_said(error), compile_s=time.perf_counter() - start)
-    finally:
-        _empty(folder)
-    longest_first = sorted(programs, key=lambda k: (-(k.cycles or 0), -k.program.bundles))
-    return request.outcome("ok", compile_s=time.perf_counter() - start, kernels=tuple(longest_first))
-
-
-def _said(error: Exception) -> tuple[Status, str]:
-    """What a compiler's error means, in one line."""
-    if limit := refusal(str(error)):
-        return "refused", limit
-    text = (str(error).strip() or repr(error)).splitlines()[0][:300]
-    return "failed", f"{type(error).__name__}: {text}"
 
 
 def analyse(
@@ -114,12 +70,20 @@ def analyse(
     Raises:
         FileNotFoundError: there is no such kernel in it, or the compiler left no profile.
     """
-    _empty(folder)
+    empty(folder)
     try:
         compile_for(target, function, arguments)
         return read_cycles(folder, name), read_program(folder, name, target)
     finally:
-        _empty(folder)
+        empty(folder)
+
+
+def outcome_of(error: Exception) -> tuple[Status, str]:
+    """What a compiler's error means, in one line."""
+    if limit := refusal(str(error)):
+        return "refused", limit
+    text = (str(error).strip() or repr(error)).splitlines()[0][:300]
+    return "failed", f"{type(error).__name__}: {text}"
 
 
 def _facts(found: list[tuple[Any, int, ProgramFacts]]) -> TpuFacts:
@@ -150,7 +114,8 @@ def _facts(found: list[tuple[Any, int, ProgramFacts]]) -> TpuFacts:
     )
 
 
-def _empty(folder: Path) -> None:
+def empty(folder: Path) -> None:
+    """Take out what the last program left in the dump folder."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -22,10 +22,10 @@ def compile_one(request: Request | FunctionRequest) -> Outcome:
     """Compile in this process, by the target's own compiler."""
     if isinstance(request, FunctionRequest):
         if request.is_gpu:
-            from moe_codesign.compiler.gpu import compile_triton_function
+            from moe_codesign.compiler.described import compile_triton_function
 
             return compile_triton_function(request)
-        from moe_codesign.compiler.tpu import compile_jax_function
+        from moe_codesign.compiler.described import compile_jax_function
 
         return compile_jax_function(request, _folder(profile=request.profile))
     return _compile_kernel(request)

@@ -95,7 +95,7 @@ class _Ours:
             place = self.place(tile)
             reason = unlaunchable(artifact, tile, self.chip)
             if artifact.status != "ok":
-                yield Observation(place, {"status": artifact.status}, artifact.reason)
+                yield _without(place, artifact.status, artifact.reason)
                 continue
             facts: dict[str, float | str] = {"status": "ok" if reason is None else "unlaunchable"}
             if artifact.gpu is not None:
@@ -204,7 +204,7 @@ def _function_facts(place: Place, chip: Chip, request: FunctionRequest, result: 
     if result.status == "missing":
         raise UserError(f"function {place[0]}: {result.reason}", mend="see function, signature and constants")
     if result.status != "ok":
-        return Observation(place, {"status": result.status}, result.reason)
+        return _without(place, result.status, result.reason)
     facts: dict[str, float | str] = {"status": "ok"}
     if result.gpu is not None:
         import json
@@ -215,6 +215,10 @@ def _function_facts(place: Place, chip: Chip, request: FunctionRequest, result: 
             facts["cycles"] = sum(kernel.cycles or 0 for kernel in result.kernels)
         facts |= _program_facts([kernel.program for kernel in result.kernels])
     return Observation(place, facts, result.note)
+
+
+def _without(place: Place, status: str, reason: str) -> Observation:
+    return Observation(place, {"status": status, "reason": reason}, reason)
 
 
 def _gpu_facts(gpu: GpuFacts, chip: Chip, num_warps: int) -> dict[str, float]:

@@ -73,6 +73,9 @@ def matrix_markdown(suite: str, columns: Sequence[VersionColumn]) -> str:
                 text += f"; {counts['regression']} worse, {counts['better']} better, {counts['moved']} moved"
             cells.append(text)
         parts.append(f"| {chip} | " + " | ".join(cells) + " |")
+    for column in columns:
+        reasons = Counter(str(f["reason"]) for f in column.baseline.facts.values() if "reason" in f)
+        parts += ["", *(f"{column.name}: {count} without a binary: {text}" for text, count in reasons.most_common())]
     for column in columns[1:]:
         parts += ["", f"## From {first.name} to {column.name}", ""]
         parts += list(_by_fact(column.comparison.findings)) or ["Nothing moved."]

@@ -82,11 +82,17 @@ def _registers(problem: Problem, tile: TritonTile, target: str | None) -> str | 
         return f"maxnreg = {tile.maxnreg}: {target} has no such cap; leave it at 255"
     if tile.maxnreg > 255 or (tile.maxnreg % 8 and tile.maxnreg < 255) or tile.maxnreg < 24:
         return f"maxnreg = {tile.maxnreg} is no multiple of 8 from 24 to 248 (registers are given out by 8), nor 255"
+    accumulators = (2 if problem.op == "gate_up" else 1) * tile.block_m * tile.block_n
+    in_registers = problem.dtype in ("fp8_block", "int8")  # scaled at each step; no tcgen05 in Triton
+    if capability(target) in (100, 103) and tile.block_m >= 64 and not in_registers:
+        # tcgen05's accumulators lie in tensor memory: 128 lanes of 512 columns.
+        if accumulators > 128 * 512:
+            return f"{accumulators} accumulator values exceed the {128 * 512} that a core's tensor memory holds"
+        return None
     lanes, registers = (64, 512) if amd else (32, 256)
-    accumulators = 2 if problem.op == "gate_up" else 1
-    per_thread = accumulators * tile.block_m * tile.block_n // (lanes * tile.num_warps)
+    per_thread = accumulators // (lanes * tile.num_warps)
     if per_thread > registers:
         # The accumulator alone would need more registers than a thread can name; the compiler would take a minute
-        # to spill it all. (On Blackwell it lies in tensor memory, but the epilogue brings it through registers.)
+        # to spill it all.
         return f"{per_thread} accumulator values per thread exceed the {registers} registers a thread can name"
     return None
