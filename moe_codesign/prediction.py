@@ -197,7 +197,7 @@ class _Problem:
                 raise UserError("m, k, n, groups", value=(m, k, n, groups), mend="give whole numbers of at least 1")
             rows = routing.counts(m, groups, 1, seed)
             gemm = GroupedGemm("down", rows, k, n, m, dtype, accumulates=False)
-            tile = _gemm_tile(row, chip, kernel_for(chip, kernel), gemm) if chip.compiles else None
+            tile = gemm_tile(row, chip, kernel_for(chip, kernel), gemm) if chip.compiles else None
             return cls(chip, stack, kernel, (tile, tile) if tile else None, None, gemm)
         shape, workload = layer_of(row, dtype)
         tiles = _tiles(row, chip, kernel)
@@ -224,7 +224,7 @@ _SAME = (
 """Names that kernels of either backend have for the same thing."""
 
 
-def _gemm_tile(row: Row, chip: Chip, kernel: Kernel, gemm: GroupedGemm) -> TileConfig | None:
+def gemm_tile(row: Row, chip: Chip, kernel: Kernel, gemm: GroupedGemm) -> TileConfig | None:
     """A tile in any kernel's words: what ours has no word for is the default tile's, or left out."""
     value = row.get("tile")
     if missing(value):
@@ -240,6 +240,8 @@ def _gemm_tile(row: Row, chip: Chip, kernel: Kernel, gemm: GroupedGemm) -> TileC
             if given:
                 fields |= {name: given[0] for name in names if name in fields}
         fields |= {name: data[name] for name in fields if name in data}
+        if "swap_ab" in fields and int(fields["block_m"]) < 16:
+            fields["swap_ab"] = True  # so few rows can only be the narrow side of a matrix instruction
         if "tile_k" in fields and int(fields["tile_k"]) >= gemm.k:
             fields["tile_k"] = max(int(fields["tile_k"]), WHOLE_DEPTH)
         return kernel.tile_type.from_dict(fields)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moe_codesign.chips import Chip
-from moe_codesign.cost import gpu, tpu
+from moe_codesign.cost import gpu, ragged_dot, tpu
 from moe_codesign.cost.gpu import TileTimes
 from moe_codesign.cost.problem import Bound, GroupedGemm, gemm_bound, layer_bound, layer_gemms
 from moe_codesign.cost.table import F64, Tables, TileSpace, TileTable, kernel_for
@@ -105,13 +105,24 @@ def estimate_layer(
 def estimate_gemm(
     tables: Tables, chip: Chip, gemm: GroupedGemm, *, tile: TileConfig | None = None, kernel_name: str | None = None
 ) -> Estimate:
-    """One grouped GEMM alone; arguments and errors as :func:`estimate_layer`."""
+    """One grouped GEMM alone; arguments and errors as :func:`estimate_layer`.
+
+    With a tile and no kernel, a GPU's is a public ragged_dot kernel's; see :mod:`moe_codesign.cost.ragged_dot`.
+    """
     bound = gemm_bound(chip, gemm)
     if not chip.compiles:
         return _datasheet(bound, f"no compiler for {chip.name} here")
     kernel = kernel_for(chip, kernel_name)
     if gemm.dtype not in kernel.dtypes:
         return _datasheet(bound, f"{kernel.name} has no {gemm.dtype}")
+    if chip.backend == "triton" and tile is not None and kernel_name is None:
+        table = tables.get(chip, kernel_for(chip, ragged_dot.KERNEL), gemm.op, gemm.dtype, only=tile)
+        one = _row(table, _choose(table, gemm, tile))
+        coefficients, interval, warning = ragged_dot.coefficients_of(chip)
+        times = ragged_dot.tile_times(one, gemm, coefficients)
+        parts = {name: float(values[0]) for name, values in times.parts_us.items()}
+        timing, notes = _timing(chip, bound, [gemm], float(times.total_us[0]), parts, interval)
+        return Estimate(timing, "ragged_dot", (tile,), (*notes, *([warning] if warning else [])))
     table = tables.get(chip, kernel, gemm.op, gemm.dtype, only=tile)
     launch = gpu.LAUNCH_US if chip.backend == "triton" else tpu.LAUNCH_US
     return _compose(chip, bound, [(gemm, table, _choose(table, gemm, tile))], {"launch": launch}, False)
@@ -164,10 +175,26 @@ def _compose(
         total += float(times.total_us[0])
         for name, values in times.parts_us.items():
             parts[name] = parts.get(name, 0.0) + float(values[0])
+    gemms = [gemm for gemm, _, _ in chosen]
+    timing, notes = _timing(chip, bound, gemms, total, parts, (gpu if chip.backend == "triton" else tpu).INTERVAL)
+    losses = _losses(bound, chosen, overhead, timing.latency_us) if with_losses else {}
+    tiles = tuple(table.tiles[row] for _, table, row in chosen)
+    return Estimate(timing, chosen[0][1].kernel.name, tiles, tuple(notes), losses)
+
+
+def _timing(
+    chip: Chip,
+    bound: Bound,
+    gemms: Sequence[GroupedGemm],
+    total: float,
+    parts: dict[str, float],
+    interval: tuple[float, float],
+) -> tuple[Timing, list[str]]:
+    """The time with its grade and interval, and what widens it."""
     latency = max(total, bound.us)
-    low, high = (gpu if chip.backend == "triton" else tpu).INTERVAL
+    low, high = interval
     notes = []
-    for gemm, _, _ in chosen:
+    for gemm in gemms:
         # Rows of operands of K elements; rows of results are of N in 16 bits.
         aligned = 128 // FORMATS[gemm.dtype].weight_bits if chip.backend == "triton" else 1
         if gemm.k % aligned or (aligned > 1 and gemm.n % 8):
@@ -184,9 +211,7 @@ def _compose(
         limiter=max(parts, key=lambda name: parts[name]),
         parts_us=parts,
     )
-    losses = _losses(bound, chosen, overhead, latency) if with_losses else {}
-    tiles = tuple(table.tiles[row] for _, table, row in chosen)
-    return Estimate(timing, chosen[0][1].kernel.name, tiles, tuple(notes), losses)
+    return timing, notes
 
 
 def _losses(

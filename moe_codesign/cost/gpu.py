@@ -23,7 +23,7 @@ published cuBLAS and CUTLASS figures)."""
 _LEGACY_MMA_SHARE = 0.63
 """Of peak on chips with warp-group matrix instructions, when a kernel uses warp-level ones instead (Hopper
 microbenchmarks, arXiv 2402.13499: mma reaches 62 % of wgmma's rate)."""
-_EPILOGUE_LATENCIES = 3.0
+EDGE_LATENCIES = 3.0
 """Start and end of a block in units of memory latency: index loads, first tile, result out."""
 _BLOCK_RESERVED_BYTES = 1024
 """Shared memory that CUDA keeps for itself in each block (CUDA C++ Programming Guide, compute capability 8 on)."""
@@ -50,7 +50,13 @@ class TileTimes:
 def resident_blocks(table: TileTable) -> F64:
     """Blocks of each tile that one core holds at once."""
     names = ("num_warps", "registers", "shared_bytes", "waves_per_simd")
-    return blocks_of_core(table.chip, *(table.columns[name] for name in names))
+    blocks = blocks_of_core(table.chip, *(table.columns[name] for name in names))
+    if table.chip.target in ("cuda:100", "cuda:103"):
+        # tcgen05's accumulators lie in tensor memory: 512 columns of 128 lanes a core (PTX ISA, tensor memory).
+        matrices = 2 if table.op == "gate_up" else 1
+        columns = table.columns["block_n"] * matrices * np.ceil(table.columns["block_m"] / 128)
+        blocks = np.where(table.columns["wide_mma"] > 0, np.clip(512 // columns, 1, blocks), blocks)
+    return blocks
 
 
 def blocks_of_core(chip: Chip, num_warps: F64, registers: F64, shared_bytes: F64, waves_per_simd: F64) -> F64:
@@ -109,7 +115,7 @@ def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
     issue_us = 1e6 * c["loop_instructions"] * c["num_warps"] / (chip.core.schedulers or 4) / clock
     load_us = latency_us / np.maximum(c["num_stages"] - 1, 1)
     step_us = np.maximum(busy * np.maximum(matrix_us, issue_us), load_us)
-    edge_us = _EPILOGUE_LATENCIES * latency_us
+    edge_us = EDGE_LATENCIES * latency_us
     core_us = waves * (iterations * step_us + edge_us)
     # A spilled register is a round trip to L1 in every iteration; such a tile is kept, and priced.
     core_us = core_us * (1.0 + c["spill_bytes"] / 256.0)

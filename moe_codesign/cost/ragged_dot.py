@@ -1,0 +1,110 @@
+"""Grouped matmuls as public Triton kernels run them (PyPI tokamax' ragged_dot), at a given tile.
+
+They differ from ours in two ways that cost time: each program finds its group by walking the groups' sizes, one
+dependent load after the other, and the rows of all groups pass before the next column of tiles, so that rows are read
+again for every column unless the L2 kept them.
+"""
+
+import functools
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from moe_codesign.chips import Chip
+from moe_codesign.cost.gpu import EDGE_LATENCIES, LAUNCH_US, TileTimes, resident_blocks
+from moe_codesign.cost.problem import GroupedGemm
+from moe_codesign.cost.table import TileTable
+from moe_codesign.shape import DTYPE_BYTES, activation_bytes
+
+KERNEL = "triton.grouped_matmul"
+"""Whose binaries stand for theirs: the same loop, compiled by the same compiler."""
+FITTED = Path(__file__).parent / "ragged_dot.toml"
+_OVERLAP = 4.0
+"""Exponent of the power mean of core, L2 and HBM time; 4 fits best of 1.5, 2, 3 and 4."""
+_LIKE = "h100_sxm"
+"""Whose coefficients a chip without its own has."""
+_UNKNOWN_INTERVAL = (0.6, 2.4)
+"""Of a chip without its own, as of the cost model that is not calibrated; see results/interval_coverage.md."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What is fitted of a chip.
+
+    Args:
+        matrix_efficiency: share of peak in a full loop.
+        rows_kept: of the L2, how much keeps rows from column to column (over 1: columns run close together).
+        spill_us_per_kib: of spilled registers of a whole program, written and read back in its epilogue.
+        walk_us_per_group: a step of the walk over the groups' sizes.
+    """
+
+    matrix_efficiency: float
+    rows_kept: float
+    spill_us_per_kib: float
+    walk_us_per_group: float
+
+    @classmethod
+    def from_array(cls, values: Sequence[float]) -> "Coefficients":
+        return cls(*(float(value) for value in values))
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls))
+
+
+@functools.cache
+def _fitted() -> dict[str, dict[str, float]]:
+    return {name: found for name, found in tomllib.loads(FITTED.read_text()).items() if isinstance(found, dict)}
+
+
+def coefficients_of(chip: Chip) -> tuple[Coefficients, tuple[float, float], str]:
+    """Coefficients, interval (low and high over the estimate), and a warning where they are another chip's."""
+    found = _fitted().get(chip.name)
+    own = found or _fitted()[_LIKE]
+    coefficients = Coefficients(**{name: own[name] for name in Coefficients.names()})
+    if found is None:
+        return coefficients, _UNKNOWN_INTERVAL, f"coefficients of {_LIKE}: no grouped matmul of {chip.name} is measured"
+    return coefficients, (own["low"], own["high"]), ""
+
+
+def tile_times(table: TileTable, gemm: GroupedGemm, coefficients: Coefficients) -> TileTimes:
+    """Time of one grouped matmul with every tile of the table, launch included."""
+    chip, c = table.chip, table.columns
+    cores = float(chip.core.count)
+    item, weight_item = activation_bytes(gemm.dtype), DTYPE_BYTES[gemm.dtype]
+    bm, bn, bk = c["block_m"], c["block_n"], c["block_k"]
+    rows = gemm.rows[gemm.rows > 0]
+    row_tiles = np.array([np.ceil(rows / size).sum() for size in bm])
+    col_tiles, steps = np.ceil(gemm.n / bn), np.ceil(gemm.k / bk)
+    tiles = row_tiles * col_tiles
+
+    resident = resident_blocks(table)
+    fill = tiles / (cores * resident)
+    waves = np.where(fill <= 1.0, 1.0, (np.ceil(fill) + fill) / 2)
+    busy = np.clip(tiles / cores, 1.0, resident)
+    latency_us = (chip.memory.hbm_latency_ns or 500.0) / 1e3
+    peak = chip.peak(gemm.dtype) or chip.peak("bfloat16") or 1.0
+    matrix_us = 1e6 * 2.0 * bm * bn * bk / (peak / cores * coefficients.matrix_efficiency)
+    issue_us = 1e6 * c["loop_instructions"] * c["num_warps"] / (chip.core.schedulers or 4) / (chip.core.clock_hz or 1e9)
+    load_us = latency_us / np.maximum(c["num_stages"] - 1, 1)
+    step_us = np.maximum(busy * np.maximum(matrix_us, issue_us), load_us)
+    spilled_kib = c["spill_bytes"] * c["num_warps"] * (chip.core.warp_size or 32) / 1024
+    walk_us = waves * coefficients.walk_us_per_group * len(gemm.rows)
+    edge_us = EDGE_LATENCIES * latency_us + busy * coefficients.spill_us_per_kib * spilled_kib
+    core_us = waves * (steps * step_us + edge_us) + walk_us
+
+    read = gemm.total_rows * gemm.k * item
+    written = gemm.total_rows * gemm.n * item
+    traffic = tiles * steps * (bm * item + bn * weight_item) * bk + written
+    l2_us = 1e6 * traffic / (chip.memory.l2_bytes_per_s or chip.memory.hbm_bytes_per_s)
+    again = 1.0 / (1.0 + coefficients.rows_kept * (chip.memory.l2_bytes or 1.0) / read)
+    moved = gemm.weight_bytes + written + read * (1.0 + (col_tiles - 1.0) * again)
+    hbm_us = 1e6 * moved / (chip.memory.hbm_bytes_per_s * chip.memory.hbm_efficiency)
+
+    total = (core_us**_OVERLAP + l2_us**_OVERLAP + hbm_us**_OVERLAP) ** (1 / _OVERLAP)
+    parts = {"compute": core_us - walk_us, "walk over groups": walk_us, "memory": hbm_us, "l2": l2_us}
+    launch = np.full(len(table), LAUNCH_US)
+    return TileTimes(total + launch, parts | {"launch": launch})
