@@ -110,15 +110,22 @@ def start_worker() -> None:
     _folder = prepare_process()
 
 
-def visit_cycles(target: str, form: Form) -> float:
+def visit_cycles(target: str, form: Form, vmem_bytes: int | None = None) -> float:
     """What one more visit of a group adds."""
     assert _folder is not None
-    counts = [analyse(target, *megablox(form, visits), "megablox", _folder)[0] for visits in (8, 16)]
+    counts = [
+        analyse(target, *megablox(form, visits, vmem_bytes=vmem_bytes), "megablox", _folder)[0] for visits in (8, 16)
+    ]
     return (counts[1] - counts[0]) / 8
 
 
-def megablox(form: Form, visits: int, *, per_group: int | None = None, columns: int = 1) -> tuple[Any, list[Any]]:
-    """Its kernel on so many visits of one group (or ``per_group`` of each) and so many column tiles."""
+def megablox(
+    form: Form, visits: int, *, per_group: int | None = None, columns: int = 1, vmem_bytes: int | None = None
+) -> tuple[Any, list[Any]]:
+    """Its kernel on so many visits of one group (or ``per_group`` of each) and so many column tiles.
+
+    ``vmem_bytes``: that it may use; default the compiler's own limit, as its function has it.
+    """
     per_group = per_group or visits
     import jax
     import jax.numpy as jnp
@@ -127,9 +134,12 @@ def megablox(form: Form, visits: int, *, per_group: int | None = None, columns: 
 
     module = importlib.import_module("jax.experimental.pallas.ops.tpu.megablox.gmm")
     k = (form.depth - 1) * form.tk + (form.rest or form.tk)
-    original = pl.pallas_call
+    original, metadata = pl.pallas_call, module.make_group_metadata
 
     def fixed_call(kernel: Any, *, grid_spec: Any, **options: Any) -> Any:
+        if vmem_bytes is not None:
+            parameters = options["compiler_params"]
+            options["compiler_params"] = dataclasses.replace(parameters, vmem_limit_bytes=vmem_bytes)
         lhs, rhs, existing = grid_spec.in_specs
         fixed = pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=grid_spec.num_scalar_prefetch,
@@ -144,15 +154,18 @@ def megablox(form: Form, visits: int, *, per_group: int | None = None, columns: 
         )
         return original(kernel, grid_spec=fixed, name="megablox", **options)
 
-    def run(lhs: Any, rhs: Any, sizes: Any) -> Any:
+    def run(lhs: Any, rhs: Any, sizes: Any, offsets: Any, visit: Any) -> Any:
+        # Metadata come from outside: the copies of what XLA computes inside the compiler cannot count on a v5e.
         pl.pallas_call = fixed_call
+        module.make_group_metadata = lambda **_: ((offsets, visit, visit), visits)
         try:
             return module.gmm.__wrapped__(lhs, rhs, sizes, jnp.bfloat16, (form.tm, form.tk, form.tn))
         finally:
-            pl.pallas_call = original
+            pl.pallas_call, module.make_group_metadata = original, metadata
 
     groups, n = visits // per_group, columns * form.tn
-    shapes = [((form.tm * visits, k), jnp.bfloat16), ((groups, k, n), jnp.bfloat16), ((groups,), jnp.int32)]
+    shapes = [((form.tm * visits, k), jnp.bfloat16), ((groups, k, n), jnp.bfloat16)]
+    shapes += [((size,), jnp.int32) for size in (groups, groups + 1, visits)]
     return run, [jax.ShapeDtypeStruct(*shape) for shape in shapes]
 
 
