@@ -17,7 +17,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     )
 
 
-COMMANDS = ("search", "audit", "predict", "compile", "bench", "report", "list")
+COMMANDS = ("search", "audit", "predict", "calibrate", "compile", "bench", "regress", "report", "list")
 
 
 def test_help_is_light() -> None:

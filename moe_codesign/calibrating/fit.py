@@ -139,6 +139,7 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
                 mend=f"give {FEW_ROWS} rows of 3 shapes or more",
             )
         physics, share, trees, off = _rescaled(data, start)
+        interval = _interval(off, data.columns.num_tokens)
     else:
         physics = fit_physics(data, start.coefficients if start is not None else None)
         t = fused_moe.terms(data.columns, data.chip, data.stack, data.dtype)
@@ -147,11 +148,9 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
         x = features(data.columns, t, times)
         share, off = _out_of_fold(data, x, residual)
         trees = _compact(_learn(x, residual, data.shape_key).model_to_string())
-    interval = _interval(off, data.columns.num_tokens)
-    fitted_range = {
-        name: (float(getattr(data.columns, name).min()), float(getattr(data.columns, name).max()))
-        for name in ("num_tokens", "hidden", "width", "local_experts", "top_k")
-    }
+        within = _within(data)
+        interval = _interval(off[within], data.columns.num_tokens[within])
+    fitted_range = {name: (float(v.min()), float(v.max())) for name, v in _range_columns(data).items()}
     if few and start is not None:
         # Few rows move the middle; how far another shape may lie from it they cannot say.
         wider = zip(interval, start.file.interval, strict=True)
@@ -249,6 +248,22 @@ def out_of_fold_us(calibration: Calibration, data: Measured) -> F64:
     x = features(data.columns, t, physics)
     learned = _learned_elsewhere(data, x, np.log(data.latency_us / physics))
     return np.asarray(np.maximum(physics * np.exp(calibration.file.correction_share * learned), t.bound_us))
+
+
+def _range_columns(data: Measured) -> dict[str, F64]:
+    return {name: getattr(data.columns, name) for name in ("num_tokens", "hidden", "width", "local_experts", "top_k")}
+
+
+def _within(data: Measured) -> Mask:
+    """Rows within the range of the shapes of the other folds: beyond it a prediction's interval is widened, so that
+    errors there say nothing about the interval within. All rows, where nearly none are."""
+    within = np.zeros(len(data), dtype=bool)
+    for fitted, held in _folds(data.shape_key):
+        inside = held.copy()
+        for values in _range_columns(data).values():
+            inside &= (values >= values[fitted].min()) & (values <= values[fitted].max())
+        within |= inside
+    return within if within.sum() >= 20 else np.ones(len(data), dtype=bool)
 
 
 def _interval(log_errors: F64, num_tokens: F64) -> tuple[float, float, float]:
