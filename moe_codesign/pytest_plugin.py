@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MARK = "kernel_facts"
 _FOUND = pytest.StashKey[list["KernelFacts"]]()
+_FROM_WORKERS = pytest.StashKey[list[dict[str, Any]]]()
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,16 @@ class KernelFacts(Mapping[str, "float | str"]):
         return len(self.facts)
 
     def regressions(self, baseline: str | Path) -> list[str]:
-        """Lines of what is worse than in the facts of a baseline (``NAME.facts.json``), by the default rules.
+        """Lines of what is worse than in the facts of a baseline (``NAME.facts.json``), by the mark's rules.
+
+        Its path is relative to the test's folder.
 
         Raises:
             UserError: there is no such baseline.
         """
         from moe_codesign.regression.baseline import Baseline, compare_all, read_baseline
 
-        old = read_baseline(Path(baseline))
+        old = read_baseline(self.suite.path.parent / baseline)
         place = (self.kernel, self.chip, self.tile)
         if place not in old.facts:
             return [f"{' | '.join(part for part in place if part)}: not in {baseline}; make it again with --update"]
@@ -71,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The mark."""
     config.addinivalue_line("markers", f"{_MARK}(**table): compile a kernel for chips and tiles; see moe-codesign")
-    config.stash[_FOUND] = []
+    config.stash[_FOUND], config.stash[_FROM_WORKERS] = [], []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -105,14 +108,23 @@ def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_
     output_json[_MARK] = _plain(config)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """Facts of one of pytest-xdist's workers."""
+    node.config.stash[_FROM_WORKERS].extend(getattr(node, "workeroutput", {}).get(_MARK, []))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Facts by themselves."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_MARK] = _plain(session.config)
+        return
     if path := session.config.getoption("--kernel-facts-json"):
         Path(path).write_text(json.dumps(_plain(session.config), indent=1) + "\n")
 
 
 def _plain(config: pytest.Config) -> list[dict[str, Any]]:
-    return [
+    return config.stash[_FROM_WORKERS] + [
         {"kernel": one.kernel, "chip": one.chip, "tile": one.tile, "facts": dict(one.facts)}
         for one in config.stash[_FOUND]
     ]

@@ -98,6 +98,8 @@ def _versions(path: Path, text: str, out: Path | None, jobs: int, as_json: bool)
     from moe_codesign.reports.regression import matrix_markdown, print_matrix
 
     suite = load_suite(path)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     with progress() as bar:
         columns = version_matrix(suite, parse_environments(text), jobs=jobs, progress=bar("versions"))
     if out is not None:

@@ -6,19 +6,19 @@ import importlib.metadata
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from moe_kernels.kernel import Kernel, Op
+from moe_kernels.kernel import Kernel, Op, Problem, kernels
 from moe_kernels.tile import TileConfig, Value
 
 Status = Literal["ok", "refused", "failed", "timeout", "crashed", "missing"]
 """``refused``: the compiler or the kernel said no, with a limit. ``failed``: it raised something else. ``missing``:
 there is no such function, or its arguments are others."""
 
-_COMPILERS = {"triton": ("triton",), "pallas": ("jax", "libtpu")}
+_COMPILERS = {"triton": ("triton",), "pallas": ("jax", "jaxlib", "libtpu")}
 
 
 @checked_dataclass(frozen=True, kw_only=True)
@@ -130,6 +130,9 @@ _ADAPTER: TypeAdapter[Artifact] = TypeAdapter(Artifact)
 class Outcome(Protocol):
     """What became of a compile."""
 
+    @property
+    def status(self) -> Status: ...
+
     def to_json(self) -> str: ...
 
 
@@ -149,6 +152,10 @@ class CompileRequest(Protocol[O_co]):
 
     def read(self, text: bytes) -> O_co:
         """Raises pydantic.ValidationError on anything that is not a whole outcome."""
+        ...
+
+    def is_current(self, outcome: Any) -> bool:
+        """Whether what was kept would be made again today."""
         ...
 
 
@@ -187,10 +194,18 @@ class Request:
     def read(self, text: bytes) -> Artifact:
         return Artifact.from_json(text)
 
+    def is_current(self, outcome: Artifact) -> bool:
+        """A refusal of the kernel's own (nothing was compiled) is asked for again: its rules are not in the key."""
+        if outcome.status != "refused" or outcome.compile_s:
+            return True
+        kernel = kernels()[0].get(self.kernel)
+        problem = Problem(op=self.op, dtype=self.dtype)
+        return kernel is None or kernel.refuses(problem, self.tile, self.target) == outcome.reason
+
 
 @functools.cache
 def compiler_version(backend: str) -> str:
-    """``triton 3.7.1`` or ``jax 0.10.2, libtpu 0.0.52``; read from the packages' metadata, nothing imported."""
+    """``triton 3.7.1``, or those of jax, jaxlib and libtpu; read from the packages' metadata, nothing imported."""
     parts = []
     for package in _COMPILERS[backend]:
         try:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import multiprocessing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import as_completed
 from typing import TypeVar
@@ -10,7 +10,7 @@ from typing import TypeVar
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from moe_codesign.chips import Chip
-from moe_codesign.compiler.artifact import Artifact, CompileRequest, Outcome, Request, request
+from moe_codesign.compiler.artifact import Artifact, CompileRequest, GpuFacts, Outcome, Request, Status, request
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.function import CompiledFunction, FunctionRequest
 from moe_codesign.compiler.worker import compile_one, silence
@@ -52,8 +52,19 @@ def compile_all(
     jobs: int = 1,
     progress: Progress | None = None,
     time_limit_s: float = TIME_LIMIT_S,
+    again: Collection[Status] = (),
+    fresh_processes: bool = False,
 ) -> dict[CompileRequest[_O], _O]:
     """An artifact for every request: from the cache, else compiled in one of ``jobs`` child processes.
+
+    Args:
+        requests: what to compile.
+        cache: where artifacts are kept.
+        jobs: child processes.
+        progress: told how many are done.
+        time_limit_s: of one compile.
+        again: outcomes in the cache that do not count.
+        fresh_processes: one for each compile, so that none sees what another imported.
 
     A compile that hangs is killed and stored as ``timeout``; one that takes its process down (libtpu aborts on
     some inputs) is stored as ``crashed``. Each is in the cache as soon as it is known, so an interrupted run
@@ -63,7 +74,7 @@ def compile_all(
     missing: list[CompileRequest[_O]] = []
     for one in dict.fromkeys(requests):
         artifact = cache.get(one)
-        if artifact is None:
+        if artifact is None or artifact.status in again:
             missing.append(one)
         else:
             found[one] = artifact
@@ -75,7 +86,8 @@ def compile_all(
     # spawn: a forked child would inherit jax's threads and locks, and libtpu's flags.
     context = multiprocessing.get_context("spawn")
     workers = max(1, min(jobs, len(missing)))
-    with ProcessPool(max_workers=workers, context=context, initializer=silence) as pool:
+    tasks = 1 if fresh_processes else 0
+    with ProcessPool(max_workers=workers, max_tasks=tasks, context=context, initializer=silence) as pool:
         try:
             futures: dict[ProcessFuture, CompileRequest[_O]] = {
                 pool.schedule(compile_one, args=[one], timeout=time_limit_s): one for one in missing
@@ -101,8 +113,9 @@ def compile_functions(
     jobs: int = 1,
     progress: Progress | None = None,
     time_limit_s: float = TIME_LIMIT_S,
+    again: Collection[Status] = (),
 ) -> dict[FunctionRequest, CompiledFunction]:
-    """What became of each function; as :func:`compile_all`.
+    """What became of each function; as :func:`compile_all`. One that was missing may be there now.
 
     Where libtpu dies, or takes too long, while it counts cycles of a JAX function, it is compiled again without, and a
     note says so.
@@ -110,17 +123,25 @@ def compile_functions(
     requests = list(dict.fromkeys(requests))
 
     def run(wanted: Iterable[FunctionRequest], report: Progress | None) -> dict[FunctionRequest, CompiledFunction]:
-        found = compile_all(wanted, cache, jobs=jobs, progress=report, time_limit_s=time_limit_s)
+        found = compile_all(
+            wanted,
+            cache,
+            jobs=jobs,
+            progress=report,
+            time_limit_s=time_limit_s,
+            again=(*again, "missing"),
+            fresh_processes=True,
+        )
         return {one: found[one] for one in wanted}
 
     found = run(requests, progress)
-    again = {
+    plain = {
         one: dataclasses.replace(one, profile=False)
         for one, result in found.items()
         if result.status in ("crashed", "timeout") and not one.is_gpu
     }
-    without = run(list(again.values()), None)
-    for one, other in again.items():
+    without = run(list(plain.values()), None)
+    for one, other in plain.items():
         if without[other].status == "ok":
             note = f"no static cycles: {found[one].reason}"
             found[one] = dataclasses.replace(without[other], note=note)
@@ -131,17 +152,20 @@ def compile_functions(
 
 def unlaunchable(artifact: Artifact, tile: TileConfig, chip: Chip) -> str | None:
     """Why this chip cannot run the tile: the compiler's reason, or the limit of the chip that it breaks."""
-    core, gpu = chip.core, artifact.gpu
     if artifact.status != "ok":
         return artifact.reason
-    if gpu is None:
-        return None
+    return None if artifact.gpu is None else launch_limit(artifact.gpu, int(tile.as_dict()["num_warps"]), chip)
+
+
+def launch_limit(gpu: GpuFacts, num_warps: int, chip: Chip) -> str | None:
+    """The limit of the chip that a binary breaks, in one line."""
+    core = chip.core
     if core.shared_bytes_per_block is not None and gpu.shared_bytes > core.shared_bytes_per_block:
         return (
             f"shared memory: needs {gpu.shared_bytes} bytes per block, {chip.name} allows "
             f"{core.shared_bytes_per_block}; use smaller blocks or fewer stages"
         )
-    threads = tile.as_dict()["num_warps"] * (core.warp_size or 32)
+    threads = num_warps * (core.warp_size or 32)
     if core.registers is not None and gpu.registers * threads > core.registers:
         return (
             f"registers: needs {gpu.registers} x {threads} threads, {chip.name} has {core.registers} in a core; "

@@ -46,6 +46,8 @@ class ArtifactCache:
             _LOG.warning("artifact %s is corrupt (%s); compiling it again", path, type(error).__name__)
             path.unlink(missing_ok=True)
             return None
+        if not request.is_current(artifact):
+            return None
         self._seen[key] = artifact
         return artifact
 

@@ -10,6 +10,7 @@ from moe_codesign.compiler.function import (
     CompiledFunction,
     FunctionRequest,
     KernelProgram,
+    imported_sources,
     load_function,
     parse_arguments,
 )
@@ -27,8 +28,14 @@ def compile_triton_function(request: FunctionRequest) -> CompiledFunction:
     try:
         facts = binary_facts(source, json.loads(request.options), request.target)
     except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome("failed", _first_line(error), compile_s=time.perf_counter() - start)
-    return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts)
+        return request.outcome(
+            "failed",
+            _first_line(error),
+            compile_s=time.perf_counter() - start,
+            sources=imported_sources(request.function),
+        )
+    sources = imported_sources(request.function)
+    return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts, sources=sources)
 
 
 def _first_line(error: Exception) -> str:
@@ -98,8 +105,15 @@ def compile_jax_function(request: FunctionRequest, folder: Path) -> CompiledFunc
         compile_for(request.target, functools.partial(function, **constants) if constants else function, arguments)
         programs = [KernelProgram(name, *facts) for name, facts in read_programs(folder, request.target).items()]
     except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome(*outcome_of(error), compile_s=time.perf_counter() - start)
+        return request.outcome(
+            *outcome_of(error), compile_s=time.perf_counter() - start, sources=imported_sources(request.function)
+        )
     finally:
         empty(folder)
     longest_first = sorted(programs, key=lambda k: (-(k.cycles or 0), -k.program.bundles))
-    return request.outcome("ok", compile_s=time.perf_counter() - start, kernels=tuple(longest_first))
+    return request.outcome(
+        "ok",
+        compile_s=time.perf_counter() - start,
+        kernels=tuple(longest_first),
+        sources=imported_sources(request.function),
+    )

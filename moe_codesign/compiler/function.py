@@ -1,11 +1,12 @@
 """Any function of a user's, Triton or JAX, as a compile to make: where it is, what it is called with."""
 
 import hashlib
+import importlib
 import importlib.util
 import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ class KernelProgram:
 
 @checked_dataclass(frozen=True, kw_only=True)
 class CompiledFunction:
-    """What became of a function: ``gpu`` facts of a Triton kernel; of a JAX function its kernels, longest first."""
+    """What became of a function: ``gpu`` facts of a Triton kernel; of a JAX function its kernels, longest first.
+
+    ``sources``: files that it imported, with their hashes.
+    """
 
     key: str
     function: str
@@ -42,6 +46,7 @@ class CompiledFunction:
     compile_s: float = 0.0
     gpu: GpuFacts | None = None
     kernels: tuple[KernelProgram, ...] = ()
+    sources: dict[str, str] = field(default_factory=dict)
 
     @property
     def refused(self) -> str | None:
@@ -101,6 +106,10 @@ class FunctionRequest:
     def read(self, text: bytes) -> CompiledFunction:
         return _ADAPTER.validate_json(text)
 
+    def is_current(self, outcome: CompiledFunction) -> bool:
+        """Every file that it imported is as it was."""
+        return all(_hash(Path(path)) == known for path, known in outcome.sources.items())
+
 
 def function_request(
     function: str,
@@ -130,11 +139,13 @@ def function_request(
     if place.endswith(".py"):
         function = f"{(folder or Path()).joinpath(place).resolve()}:{name}"
     backend = "triton" if gpu else "pallas"
+    file = _file_of(function)
+    own = (file,) if file is not None and file.is_file() else ()
     return FunctionRequest(
         function=function,
         target=target,
         compiler=compiler_version(backend),
-        source_hash=source_hash((*_files(function), Path(__file__).with_name("described.py")), backend),
+        source_hash=source_hash((*own, Path(__file__).with_name("described.py")), backend),
         arguments=arguments,
         signature=json.dumps(signature or {}, sort_keys=True),
         constants=json.dumps(constants or {}, sort_keys=True),
@@ -142,45 +153,72 @@ def function_request(
     )
 
 
-def _files(function: str) -> tuple[Path, ...]:
-    """Files that decide the function: all Python beside its own. Those further away are not seen.
-
-    Found without importing: a package's parents may load a compiler.
-    """
+def _file_of(function: str) -> Path | None:
+    """The function's file, found without importing: a package's parents may load a compiler."""
     place = function.rpartition(":")[0]
     if place.endswith(".py"):
-        file = Path(place)
-    else:
-        first, *rest = place.split(".")
-        sys.path.insert(0, "")
-        try:
-            spec = importlib.util.find_spec(first)
-        finally:
-            sys.path.remove("")
-        if spec is None or spec.origin is None:
-            return ()
-        file = Path(spec.origin).parent.joinpath(*rest) if rest else Path(spec.origin)
-        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
-    return tuple(sorted(file.parent.glob("*.py"))) if file.is_file() else ()
+        return Path(place)
+    first, *rest = place.split(".")
+    sys.path.insert(0, "")
+    try:
+        spec = importlib.util.find_spec(first)
+    finally:
+        sys.path.remove("")
+    if spec is None:
+        return None
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    places = [folder.joinpath(*rest) for folder in folders] or ([Path(spec.origin)] if spec.origin else [])
+    candidates = [file for p in places for file in (p.with_suffix(".py"), p / "__init__.py")]
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def imported_sources(function: str) -> dict[str, str]:
+    """Files that this process has imported and that are the function's, with their hashes.
+
+    Not those of Python and of other installed packages, which have versions.
+    """
+    own = _file_of(function)
+    top = function.partition(":")[0].partition(".")[0]
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or not file.endswith(".py"):
+            continue
+        path = Path(file).resolve()
+        installed = any(part in ("site-packages", "dist-packages") for part in path.parts)
+        base = path.is_relative_to(sys.base_prefix) or path.is_relative_to(Path(__file__).parents[1])
+        if (path == own) or name.partition(".")[0] == top or not (installed or base):
+            found[str(path)] = _hash(path)
+    return dict(sorted(found.items()))
+
+
+def _hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError:
+        return "gone"
 
 
 def load_function(function: str) -> Any:
     """Import it. Raises what the import raises."""
     place, _, name = function.rpartition(":")
-    if place.endswith(".py"):
-        path = Path(place)
-        sys.path.insert(0, str(path.parent))
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise ImportError(f"no file {path}")
-        module = importlib.util.module_from_spec(spec)
-        # Triton looks its kernels' globals up in their module.
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-    else:
+    if not place.endswith(".py"):
         sys.path.insert(0, "")
-        module = importlib.import_module(place)
-    return getattr(module, name)
+        return getattr(importlib.import_module(place), name)
+    sys.path.insert(0, str(Path(place).parent))
+    return getattr(load_file(Path(place)), name)
+
+
+def load_file(path: Path) -> Any:
+    """The module of a file, under a name that shadows nothing. Raises what the import raises."""
+    name = f"moe_codesign_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ImportError(f"no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:

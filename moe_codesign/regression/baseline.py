@@ -42,12 +42,18 @@ class Comparison:
     findings: list[Finding]
     new: list[Place]
     gone: list[Place]
+    new_without: list[Place]
     old_versions: dict[str, str]
     new_versions: dict[str, str]
 
     @property
     def regressions(self) -> list[Finding]:
         return [one for one in self.findings if one.change == "regression"]
+
+    @property
+    def failed(self) -> bool:
+        """Something is worse, was not run, or is new and has no binary."""
+        return bool(self.regressions or self.gone or self.new_without)
 
 
 def compilers() -> dict[str, str]:
@@ -107,6 +113,7 @@ def compare_all(suite: Suite, old: Baseline, new: Baseline) -> Comparison:
         findings,
         [place for place in new.facts if place not in old.facts],
         [place for place in old.facts if place not in new.facts],
+        [place for place, facts in new.facts.items() if place not in old.facts and facts.get("status") != "ok"],
         old.made_with,
         new.made_with,
     )

@@ -3,6 +3,8 @@
 Nothing in them depends on the machine: no path, time, or host.
 """
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,8 @@ import numpy as np
 
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, compile_functions, requests_for, unlaunchable
-from moe_codesign.compiler.artifact import GpuFacts, ProgramFacts
-from moe_codesign.compiler.build import Progress
+from moe_codesign.compiler.artifact import GpuFacts, ProgramFacts, Status
+from moe_codesign.compiler.build import Progress, launch_limit
 from moe_codesign.compiler.function import CompiledFunction, FunctionRequest, function_request
 from moe_codesign.compiler.sass import MATRIX_OPCODES
 from moe_codesign.cost.estimate import rank_tiles
@@ -31,6 +33,10 @@ from moe_kernels.tile import TileConfig
 
 Place = tuple[str, str, str]
 """Kernel (with op and data type, of ours), chip, tile."""
+
+
+_BY_CHANCE: tuple[Status, ...] = ("timeout", "crashed")
+"""May be the machine's doing (busy, out of memory): tried again each time."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,14 @@ def observe(
     ours = [one for table in suite.kernels if table.kernel is not None for one in _our_requests(table)]
     others = [one for table in suite.kernels if table.function is not None for one in _functions(suite, table)]
     artifacts = compile_all(
-        [request for one in ours for request in one.requests.values()], cache, jobs=jobs, progress=progress
+        [request for one in ours for request in one.requests.values()],
+        cache,
+        jobs=jobs,
+        progress=progress,
+        again=_BY_CHANCE,
     )
-    compiled = compile_functions([request for _, _, request in others], cache, jobs=jobs, progress=progress)
+    functions = [request for _, _, request in others]
+    compiled = compile_functions(functions, cache, jobs=jobs, progress=progress, again=_BY_CHANCE)
     found = [seen for one in ours for seen in one.observe(artifacts)]
     found += [_function_facts(place, chip, request, compiled[request]) for place, chip, request in others]
     return sorted(found, key=lambda seen: seen.place)
@@ -68,7 +79,7 @@ def places(suite: Suite) -> list[Place]:
     found = []
     for table in suite.kernels:
         if table.kernel is not None:
-            found += [one.place(tile) for one in _our_requests(table) for tile in one.requests]
+            found += [one.place(label) for one in _our_requests(table) for label in one.tiles]
         else:
             found += [place for place, _, _ in _functions(suite, table)]
     return found
@@ -76,28 +87,31 @@ def places(suite: Suite) -> list[Place]:
 
 @dataclass(frozen=True)
 class _Ours:
-    """One kernel of ours, op, type and chip, with its tiles."""
+    """One kernel of ours, op, type and chip, with its tiles by label."""
 
     table: KernelTable
     kernel: Kernel
     chip: Chip
     op: Op
     dtype: str
+    tiles: dict[str, TileConfig]
     requests: dict[TileConfig, Any]
 
-    def place(self, tile: TileConfig) -> Place:
-        return (f"{self.table.label} {self.op} {self.dtype}", self.chip.name, tile.label())
+    def place(self, label: str) -> Place:
+        return (f"{self.table.label} {self.op} {self.dtype}", self.chip.name, label)
 
     def observe(self, artifacts: dict[Any, Artifact]) -> Iterator[Observation]:
         rows = {tile: artifacts[request] for tile, request in self.requests.items()}
         times = self._times(rows)
-        for tile, artifact in rows.items():
-            place = self.place(tile)
+        for label, tile in self.tiles.items():
+            place, artifact = self.place(label), rows[tile]
             reason = unlaunchable(artifact, tile, self.chip)
             if artifact.status != "ok":
                 yield _without(place, artifact.status, artifact.reason)
                 continue
             facts: dict[str, float | str] = {"status": "ok" if reason is None else "unlaunchable"}
+            if label != tile.label():
+                facts["tile"] = tile.label()
             if artifact.gpu is not None:
                 facts |= _gpu_facts(artifact.gpu, self.chip, int(tile.as_dict()["num_warps"]))
             if artifact.tpu is not None:
@@ -149,23 +163,27 @@ def _our_requests(table: KernelTable) -> Iterator[_Ours]:
                 "kernel", value=table.kernel, mend=missing.get(str(table.kernel)) or "use one of " + ", ".join(known)
             )
         for dtype in table.dtypes:
+            if dtype not in kernel.dtypes:
+                raise UserError(f"dtypes of {table.label}", value=dtype, mend="use one of " + ", ".join(kernel.dtypes))
             for op in table.ops:
                 for problem in table.problems:
                     _gemm(problem, op, dtype)
                 tiles = _tiles(table, kernel, chip, op, dtype)
-                requests = requests_for(kernel, chip, (op,), dtype, tiles)
-                yield _Ours(table, kernel, chip, op, dtype, {tile: r for (_, tile), r in requests.items()})
+                requests = requests_for(kernel, chip, (op,), dtype, tiles.values())
+                yield _Ours(table, kernel, chip, op, dtype, tiles, {tile: r for (_, tile), r in requests.items()})
 
 
-def _tiles(table: KernelTable, kernel: Kernel, chip: Chip, op: Op, dtype: str) -> list[TileConfig]:
+def _tiles(table: KernelTable, kernel: Kernel, chip: Chip, op: Op, dtype: str) -> dict[str, TileConfig]:
+    """By label. A default tile is called by the rows that it is the default for: it may become another."""
     problem = Problem(op=op, dtype=dtype)
-    tiles = [kernel.default_tile(problem, float(rows), chip.target) for rows in table.rows]
+    rows = table.rows or ([] if table.tiles else [128])
+    found = {f"default for {n} rows": kernel.default_tile(problem, float(n), chip.target) for n in rows}
     base = kernel.default_tile(problem, 128.0, chip.target).as_dict()
     try:
-        tiles += [kernel.tile_type.from_dict({**base, **tile}) for tile in table.tiles]
+        given = [kernel.tile_type.from_dict({**base, **tile}) for tile in table.tiles]
     except ValueError as error:
         raise UserError(f"tiles of {table.label}: {error}") from None
-    return list(dict.fromkeys(tiles)) or [kernel.default_tile(problem, 128.0, chip.target)]
+    return found | {tile.label(): tile for tile in given}
 
 
 def _functions(suite: Suite, table: KernelTable) -> Iterator[tuple[Place, Chip, FunctionRequest]]:
@@ -193,7 +211,7 @@ def _functions(suite: Suite, table: KernelTable) -> Iterator[tuple[Place, Chip, 
                 options=options,
                 folder=suite.path.parent,
             )
-            label = " ".join(f"{key}={value}" for key, value in tile.items())
+            label = " ".join(f"{key}={value}" for key, value in sorted(tile.items()))
             yield (table.label, chip.name, label), chip, request
 
 
@@ -201,15 +219,14 @@ _TRITON_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "waves_per_
 
 
 def _function_facts(place: Place, chip: Chip, request: FunctionRequest, result: CompiledFunction) -> Observation:
-    if result.status == "missing":
-        raise UserError(f"function {place[0]}: {result.reason}", mend="see function, signature and constants")
     if result.status != "ok":
         return _without(place, result.status, result.reason)
     facts: dict[str, float | str] = {"status": "ok"}
     if result.gpu is not None:
-        import json
-
-        facts |= _gpu_facts(result.gpu, chip, json.loads(request.options).get("num_warps", 4))
+        num_warps = json.loads(request.options).get("num_warps", 4)
+        if limit := launch_limit(result.gpu, num_warps, chip):
+            return Observation(place, {"status": "unlaunchable", **_gpu_facts(result.gpu, chip, num_warps)}, limit)
+        facts |= _gpu_facts(result.gpu, chip, num_warps)
     else:
         if all(kernel.cycles is not None for kernel in result.kernels):
             facts["cycles"] = sum(kernel.cycles or 0 for kernel in result.kernels)
@@ -218,7 +235,9 @@ def _function_facts(place: Place, chip: Chip, request: FunctionRequest, result: 
 
 
 def _without(place: Place, status: str, reason: str) -> Observation:
-    return Observation(place, {"status": status, "reason": reason}, reason)
+    # Paths and addresses are this machine's; the facts are everyone's.
+    plain = re.sub(r"0x[0-9a-f]+", "0x..", re.sub(r"(?:/[^\s/'\"]+){2,}", "/..", reason))
+    return Observation(place, {"status": status, "reason": plain}, reason)
 
 
 def _gpu_facts(gpu: GpuFacts, chip: Chip, num_warps: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moe_codesign.compiler.build import Progress
+from moe_codesign.errors import UserError
 from moe_codesign.regression.baseline import (
     Baseline,
     Comparison,
@@ -34,7 +35,7 @@ class RegressionResult:
 
     @property
     def failed(self) -> bool:
-        return self.comparison is not None and not self.updated and bool(self.comparison.regressions)
+        return self.comparison is not None and not self.updated and self.comparison.failed
 
 
 def regress_suite(
@@ -45,8 +46,14 @@ def regress_suite(
     Raises:
         UserError: no baseline, or a name in the suite that does not exist.
     """
-    old = None if update and not suite.baseline.exists() else read_baseline(suite.baseline)
+    old = _old_baseline(suite, update)
     observations = observe(suite, jobs=jobs, progress=progress)
+    if update and (unsure := [one for one in observations if one.facts["status"] in ("timeout", "crashed", "missing")]):
+        place = " | ".join(part for part in unsure[0].place if part)
+        raise UserError(
+            f"baseline not written, {len(unsure)} without a result: {place}: {unsure[0].reason}",
+            mend="mend the suite, or run it again where that was by chance",
+        )
     new = baseline_of(observations)
     comparison = compare_all(suite, old, new) if old is not None else None
     if update:
@@ -55,6 +62,16 @@ def regress_suite(
     store.put_regression(_row(suite, observations, worse))
     reasons = {one.place: one.reason for one in observations if one.reason}
     return RegressionResult(suite, comparison, reasons, len(observations), update)
+
+
+def _old_baseline(suite: Suite, update: bool) -> Baseline | None:
+    """None where an update makes the first, or mends a broken one."""
+    try:
+        return read_baseline(suite.baseline)
+    except UserError:
+        if update:
+            return None
+        raise
 
 
 def _row(suite: Suite, observations: Sequence[Observation], worse: int) -> RegressionRun:

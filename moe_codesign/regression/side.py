@@ -13,13 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moe_codesign.compiler.function import load_function
+from moe_codesign.compiler.function import load_file
 
 _run: Callable[[], Any] | None = None
+_not_from: list[Path] = []
 
 
-def enter(folders: list[str], device: str) -> None:
-    """Put the folders first, and forget what was imported from elsewhere under their names."""
+def enter(folders: list[str], not_from: list[str], device: str) -> None:
+    """Put the folders first, and forget what was imported from elsewhere under their names.
+
+    ``not_from``: the other side's folders; a module from there would compare a revision with itself.
+    """
+    _not_from[:] = [Path(folder) for folder in not_from]
     if device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
     sys.path[:0] = folders
@@ -31,8 +36,16 @@ def enter(folders: list[str], device: str) -> None:
 def prepare(function: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
     """Build the case and run it once: (result, expected, tolerance)."""
     global _run
-    _run, expected, tolerance = load_function(function)()
-    return result(), np.asarray(expected, dtype=np.float64), float(tolerance)
+    place, _, name = function.rpartition(":")
+    # Last: the case's own folder may be the other side's.
+    sys.path.append(str(Path(place).parent))
+    _run, expected, tolerance = getattr(load_file(Path(place)), name)()
+    found = result()
+    for module in list(sys.modules.values()):
+        file = Path(getattr(module, "__file__", None) or "")
+        if file != Path(place) and any(file.is_relative_to(folder) for folder in _not_from):
+            raise ImportError(f"{module.__name__} comes from {file}, which is the other side's")
+    return found, np.asarray(expected, dtype=np.float64), float(tolerance)
 
 
 def result() -> npt.NDArray[np.float64]:
@@ -42,7 +55,9 @@ def result() -> npt.NDArray[np.float64]:
 
 
 def sample(times: int) -> float:
-    """us a run, over so many."""
+    """us a run, over so many; none of none."""
+    if not times:
+        return 0.0
     assert _run is not None
     start = time.perf_counter()
     for _ in range(times):

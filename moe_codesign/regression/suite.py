@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from moe_codesign.errors import UserError
-from moe_codesign.regression.rules import DEFAULT_RULES, Rule
+from moe_codesign.regression.rules import DEFAULT_RULES, FACTS, Rule
 
 Value = bool | int | float | str | list[int]
 
@@ -31,7 +31,22 @@ class ProblemTable(_Table):
         return f"{self.model} {self.num_tokens} tokens{split}"
 
 
-Rules = dict[str, Rule | Literal[False]]
+class RuleChange(_Table):
+    """What of a fact's rule is another here; see :class:`moe_codesign.regression.rules.Rule`."""
+
+    worse: Literal["more", "less", "change"] | None = None
+    percent: Annotated[float, Field(ge=0)] | None = None
+    by: Annotated[float, Field(ge=0)] | None = None
+
+
+Rules = dict[str, RuleChange | Literal[False]]
+
+
+def _check_rules(rules: Rules) -> None:
+    for fact in rules:
+        if fact not in FACTS:
+            near = difflib.get_close_matches(fact, FACTS, n=1, cutoff=0.5)
+            raise ValueError(f"rules has {fact!r}, which is no fact" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 class KernelTable(_Table):
@@ -71,6 +86,7 @@ class KernelTable(_Table):
     def _check(self) -> Self:
         if (self.kernel is None) == (self.function is None):
             raise ValueError("give either kernel (one of ours) or function (any)")
+        _check_rules(self.rules)
         if self.kernel is not None and (self.signature or self.constants or self.arguments):
             raise ValueError("signature, constants and arguments describe a function; a kernel of ours has its own")
         if self.function is not None and self.problems:
@@ -100,6 +116,13 @@ class TimedTable(_Table):
     import_from: Annotated[list[str], Field(min_length=1)]
     device: Literal["cpu", "cuda", "tpu"] = "cpu"
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        file, _, name = self.function.rpartition(":")
+        if not file.endswith(".py") or not name.isidentifier():
+            raise ValueError(f"function = {self.function!r} of {self.name} is no file.py:name")
+        return self
+
 
 class Suite(_Table):
     """A validated suite file."""
@@ -111,6 +134,7 @@ class Suite(_Table):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        _check_rules(self.rules)
         names = [kernel.label for kernel in self.kernels]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two kernels are called {twice[0]!r}; give each a name")
@@ -126,9 +150,16 @@ class Suite(_Table):
         return self.path.with_suffix(".facts.json")
 
     def rules_for(self, kernel: KernelTable) -> dict[str, Rule | None]:
-        """Defaults, the suite's, the kernel's: the last word counts."""
-        every = {**DEFAULT_RULES, **self.rules, **kernel.rules}
-        return {fact: rule if isinstance(rule, Rule) else None for fact, rule in every.items()}
+        """Defaults, then what the suite, then what the kernel changes of them."""
+        found: dict[str, Rule | None] = dict(DEFAULT_RULES)
+        for changes in (self.rules, kernel.rules):
+            for fact, change in changes.items():
+                if isinstance(change, RuleChange):
+                    before = found.get(fact) or DEFAULT_RULES.get(fact) or Rule()
+                    found[fact] = before.model_copy(update=change.model_dump(exclude_none=True))
+                else:
+                    found[fact] = None
+        return found
 
 
 def load_suite(path: str | Path) -> Suite:
@@ -158,7 +189,7 @@ def parse_suite(data: dict[str, Any], path: Path) -> Suite:
 def _explain(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        known = {**Suite.model_fields, **KernelTable.model_fields, **TimedTable.model_fields, **Rule.model_fields}
+        known = {**Suite.model_fields, **KernelTable.model_fields, **TimedTable.model_fields, **RuleChange.model_fields}
         near = difflib.get_close_matches(key.rpartition(".")[2], list(known), n=1, cutoff=0.5)
         return f"{key} is unknown" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":

@@ -24,7 +24,7 @@ from moe_kernels.reference import row_error
 TIME_LIMIT_S = 120.0
 _SAMPLE_US = 3000.0
 """A sample is as many runs as take this: timers and scheduling are then below a percent."""
-_BLOCKS = (3, 3, 6)
+_BLOCKS = (8, 8)
 """Fresh pairs of processes; more where the verdict is unclear."""
 _T = TypeVar("_T")
 
@@ -39,10 +39,12 @@ class TimedResult:
     tolerance: float | None
     verdict: Verdict | None
     reason: str = ""
+    comparable: bool = True
 
     @property
     def failed(self) -> bool:
-        return self.verdict is None or self.verdict.word == "slower"
+        """The candidate is slower, or has no result; not where the other revision has none."""
+        return self.comparable and (self.verdict is None or self.verdict.word == "slower")
 
     def line(self, against: str) -> str:
         text = self.verdict.describe() if self.verdict is not None else self.reason
@@ -93,13 +95,21 @@ def time_case(
     try:
         for count in _BLOCKS:
             for _ in range(count):
-                with _side(folders, case.device) as ours, _side(others, case.device) as theirs:
-                    was, _ = _check(theirs, function)
+                sides = (_side(folders, [], case.device), _side(others, folders, case.device))
+                with sides[0] as ours, sides[1] as theirs:
                     error, tolerance = _check(ours, function)
-                    if not (error <= tolerance and was <= tolerance):
-                        whose = "wrong result" if not error <= tolerance else "the other revision's result is wrong"
-                        reason = f"{whose}: row_error {was:.3g} -> {error:.3g} (never more than {tolerance:.3g})"
+                    try:
+                        was, _ = _check(theirs, function)
+                    except _SideError as problem:
+                        was, other_reason = np.inf, f"the other revision: {problem}"
+                    else:
+                        other_reason = f"the other revision's result is wrong: row_error {was:.3g}"
+                    if not error <= tolerance:
+                        reason = f"wrong result: row_error {was:.3g} -> {error:.3g} (never more than {tolerance:.3g})"
                         return TimedResult(case.name, case.device, error, tolerance, None, reason)
+                    if not was <= tolerance:
+                        reason = f"not comparable, {other_reason}"
+                        return TimedResult(case.name, case.device, error, tolerance, None, reason, comparable=False)
                     blocks.append(_pairs(ours, theirs, seconds))
             verdict = judge(blocks, margin=margin)
             if verdict.word != "unclear":
@@ -117,11 +127,11 @@ _Call = Callable[..., Any]
 
 
 @contextmanager
-def _side(folders: list[Path], device: str) -> Iterator[_Call]:
+def _side(folders: list[Path], not_from: list[Path], device: str) -> Iterator[_Call]:
     """Calls into a fresh process, each with a time limit."""
-    names = [str(folder) for folder in folders]
+    arguments = [[str(folder) for folder in folders], [str(folder) for folder in not_from], device]
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max_workers=1, context=context, initializer=side.enter, initargs=[names, device])
+    pool = ProcessPool(max_workers=1, context=context, initializer=side.enter, initargs=arguments)
 
     def call(function: Callable[..., _T], *arguments: Any) -> _T:
         try:
@@ -134,6 +144,8 @@ def _side(folders: list[Path], device: str) -> Iterator[_Call]:
             raise _SideError(f"{type(error).__name__}: {error}"[:300]) from None
         return result
 
+    # Not waited for: both sides start at once.
+    pool.schedule(side.sample, args=[0])
     try:
         yield call
     finally:
@@ -175,15 +187,22 @@ def _at_revision(folder: Path, revision: str, scratch: Path) -> Path:
     if root is None:
         raise UserError(f"{folder} is not in a git repository", mend="--against compares with another revision of it")
     inside = folder.relative_to(root).as_posix()
-    done = subprocess.run(
-        ["git", "-C", root, "archive", f"{revision}:{inside}" if inside != "." else revision], capture_output=True
-    )
+    commit = git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if commit is None:
+        raise UserError("against", value=revision, mend="give a commit, branch or tag of this repository")
+    tree = f"{commit}:{inside}" if inside != "." else commit
+    done = subprocess.run(["git", "-C", root, "archive", "--format=tar", tree], capture_output=True)
     if done.returncode:
         said = (done.stderr.decode().strip().splitlines() or ["git archive failed"])[0]
         raise UserError(f"revision {revision!r} of {inside} ({said})", mend="give a commit, branch or tag that has it")
     scratch.mkdir(parents=True)
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(scratch, filter="data")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(scratch, filter="data")
+    except tarfile.TarError as error:
+        raise UserError(
+            f"revision {revision!r} of {inside} ({error})", mend="name a folder without such links"
+        ) from None
     return scratch
 
 

@@ -65,7 +65,11 @@ def make_environment(requirements: tuple[str, ...]) -> Path:
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["pip failed"])[-1][:300]
             raise UserError(f"environment {environment_name(requirements)}: {said}", mend="give versions that exist")
-        os.replace(target, folder)
+        try:
+            os.replace(target, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was quicker
+                raise
     return folder
 
 

@@ -38,7 +38,11 @@ def regression_lines(result: RegressionResult) -> Iterator[str]:
         if len(of_kind) > len(shown):
             yield f"{word}: {len(of_kind) - len(shown)} more; --json has all"
     for word, places in (("new", found.new), ("not run", found.gone)):
-        yield from (f"{word}: {' | '.join(part for part in place if part)}" for place in places[:_MOST])
+        without = " without a binary" if word == "new" else ""
+        yield from (
+            f"{word}: {' | '.join(part for part in place if part)}{without if place in found.new_without else ''}"
+            for place in places[:_MOST]
+        )
         if len(places) > _MOST:
             yield f"{word}: {len(places) - _MOST} more"
     counts = Counter(one.change for one in found.findings)
