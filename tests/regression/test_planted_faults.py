@@ -35,28 +35,28 @@ FAULTS = {
         "kernels.py",
         ACC,
         ACC + "        acc = acc + tl.dot(a, (b * 2).to(b.dtype), acc * 0.5, input_precision=PRECISION)\n",
-        "half | h100_sxm | BLOCK_M=128",
+        "half | h100_sxm | BLOCK_K=64 BLOCK_M=128",
         "spill_bytes 0 -> ",
     ),
     "a lost alignment hint": (
         "suite.toml",
         'a_ptr = "*bf16:16", b_ptr = "*bf16:16"',
         'a_ptr = "*bf16", b_ptr = "*bf16"',
-        "half | h100_sxm | BLOCK_M=128",
+        "half | h100_sxm | BLOCK_K=64 BLOCK_M=128",
         "async_copies ",
     ),
     "a float32 dot without tf32": (
         "kernels.py",
         '"tf32"',
         '"ieee"',
-        "single | a100_sxm | BLOCK_M=64",
+        "single | a100_sxm | BLOCK_K=32 BLOCK_M=64",
         "matrix_instructions ",
     ),
     "an unaligned mask": (
         "kernels.py",
         "limit = K\n",
         "limit = K - 1\n",
-        "half | h100_sxm | BLOCK_M=128",
+        "half | h100_sxm | BLOCK_K=64 BLOCK_M=128",
         "narrow_loads ",
     ),
     "a longer step": (
@@ -154,6 +154,21 @@ def test_update_says_what_moved_and_keeps_the_order(project: Path) -> None:
     assert run(project).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [("kernels.py:step", "kernels.py:stop", "'stop'"), ('M = "i32:16", N', 'Q = "i32:16", N', "no argument")],
+)
+def test_a_function_that_is_not_there_stops_no_other(project: Path, old: str, new: str, says: str) -> None:
+    edit(project, "suite.toml", old, new)
+    done = run(project)
+    assert done.returncode == 1
+    assert "status ok -> missing" in done.stdout
+    assert says in done.stdout
+    again = run(project, "--update")
+    assert again.returncode == 2
+    assert "baseline not written" in again.stderr
+
+
 def test_a_kernel_that_no_longer_compiles(project: Path) -> None:
     edit(project, "kernels.py", "acc = tl.dot(a, b, acc", "acc = tl.dot(a, a, acc")
     done = run(project)
@@ -180,10 +195,8 @@ def test_history(project: Path) -> None:
     [
         ('chips = ["tpu_v6e"]', 'chips = ["tpu_v6"]', "tpu_v6e"),
         ('chips = ["tpu_v6e"]', 'chips = ["h100_sxm"]', "JAX function"),
-        ("kernels.py:step", "kernels.py:stop", "stop"),
         ("arguments =", "argumente =", "did you mean arguments"),
         ('name = "step"', 'name = "half"', "two kernels"),
-        ('M = "i32:16", N', "Q = \"i32:16\", N", "no argument"),
         ('function = "kernels.py:step"', 'kernel = "triton.none"', "signature, constants and arguments"),
     ],
 )  # fmt: skip
@@ -196,8 +209,24 @@ def test_wrong_suites_are_told_in_one_line(project: Path, old: str, new: str, sa
     assert says in told[0]
 
 
-def test_a_corrupt_baseline_is_told(project: Path) -> None:
+def test_a_corrupt_baseline_is_told_and_mended(project: Path) -> None:
     (project / "suite.facts.json").write_text("{")
     done = run(project)
     assert done.returncode == 2
     assert "make it again with --update" in done.stderr
+    assert run(project, "--update").returncode == 0
+    assert run(project).returncode == 0
+
+
+def test_a_fault_in_an_imported_module_is_seen(project: Path) -> None:
+    """What decides the binary need not stand in the kernel's own file."""
+    (project / "lib").mkdir()
+    (project / "lib" / "helper.py").write_text("LIMIT = 0\n")
+    edit(project, "kernels.py", "import jax\n", "import jax\nfrom lib.helper import LIMIT\n")
+    edit(project, "kernels.py", "PRECISION: tl.constexpr = ", "EXTRA: tl.constexpr = LIMIT, PRECISION: tl.constexpr = ")
+    edit(project, "kernels.py", "limit = K\n", "limit = K - EXTRA\n")
+    assert run(project).returncode == 0
+    (project / "lib" / "helper.py").write_text("LIMIT = 1\n")
+    done = run(project)
+    assert done.returncode == 1, done.stdout
+    assert "narrow_loads" in done.stdout

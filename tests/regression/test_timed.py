@@ -69,6 +69,31 @@ def test_a_wrong_result_is_told_before_any_time(repository: Path) -> None:
     assert "wrong result: row_error" in run(repository, "--against", "HEAD").stdout
 
 
+def test_a_module_beside_the_case_is_the_other_revisions(repository: Path) -> None:
+    """The case's own folder must not hide what was committed."""
+    (repository / "case.py").rename(repository / "src" / "case.py")
+    (repository / "suite.toml").write_text(SUITE.replace("case.py", "src/case.py"))
+    (repository / "src" / "work.py").write_text(WORK.replace("REPEATS = 20", "REPEATS = 60"))
+    assert "slower" in run(repository, "--against", "HEAD").stdout
+
+
+def test_a_module_that_the_other_revision_lacks_is_not_ours(repository: Path) -> None:
+    (repository / "src" / "new.py").write_text(WORK)
+    (repository / "case.py").write_text(CASE.replace("from work", "from new"))
+    done = run(repository, "--against", "HEAD")
+    assert done.returncode == 0, "ours is not to blame"
+    assert "not comparable, the other revision: " in done.stdout
+
+
+def test_a_candidate_that_mends_a_wrong_revision_passes(repository: Path) -> None:
+    (repository / "src" / "work.py").write_text(WORK.replace("return result", "return result + 1"))
+    git(repository, "commit", "-qam", "wrong")
+    (repository / "src" / "work.py").write_text(WORK)
+    done = run(repository, "--against", "HEAD")
+    assert done.returncode == 0
+    assert "the other revision's result is wrong" in done.stdout
+
+
 def test_a_crash_is_a_result(repository: Path) -> None:
     (repository / "src" / "work.py").write_text("import os\ndef multiply(a):\n    os.abort()\n")
     done = run(repository, "--against", "HEAD")
@@ -87,6 +112,7 @@ def test_an_exception_is_a_result(repository: Path) -> None:
     ("options", "says"),
     [
         (("--against", "nothing"), "give a commit, branch or tag"),
+        (("--against=--output=stolen"), "give a commit, branch or tag"),
         (("--against", "HEAD", "--update"), "exclude each other"),
         (("--out", "x.md"), "--with or --history"),
         (("--history",), "no stored runs"),
@@ -95,7 +121,8 @@ def test_an_exception_is_a_result(repository: Path) -> None:
     ],
 )
 def test_wrong_use_is_one_line(repository: Path, options: tuple[str, ...], says: str) -> None:
-    done = run(repository, *options)
+    done = run(repository, *([options] if isinstance(options, str) else options))
     assert done.returncode == 2
+    assert not (repository / "stolen").exists()
     assert len(done.stderr.strip().splitlines()) == 1
     assert says in done.stderr
