@@ -25,7 +25,7 @@ _FOUND = pytest.StashKey[list["KernelFacts"]]()
 _FROM_WORKERS = pytest.StashKey[list[dict[str, Any]]]()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KernelFacts(Mapping[str, "float | str"]):
     """Facts of one compiled kernel by name: ``kernel_facts["spill_bytes"]``.
 
@@ -40,7 +40,13 @@ class KernelFacts(Mapping[str, "float | str"]):
     suite: "Suite"
 
     def __getitem__(self, fact: str) -> "float | str":
+        if fact not in self.facts:
+            why = f"; {self.facts['status']}: {self.reason}" if self.facts["status"] != "ok" else ""
+            raise KeyError(f"no fact {fact!r} among {', '.join(self.facts)}{why}")
         return self.facts[fact]
+
+    def __repr__(self) -> str:
+        return f"KernelFacts({self.kernel} | {self.chip} | {self.tile}: {dict(self.facts)})"
 
     def __iter__(self) -> Any:
         return iter(self.facts)
@@ -61,7 +67,9 @@ class KernelFacts(Mapping[str, "float | str"]):
         old = read_baseline(self.suite.path.parent / baseline)
         place = (self.kernel, self.chip, self.tile)
         if place not in old.facts:
-            return [f"{' | '.join(part for part in place if part)}: not in {baseline}; make it again with --update"]
+            return [
+                f"{' | '.join(part for part in place if part)}: not in {baseline}; its suite needs this chip and tile"
+            ]
         new = Baseline({}, {place: self.facts})
         return [one.line() for one in compare_all(self.suite, old, new).regressions]
 

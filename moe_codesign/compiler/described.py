@@ -39,8 +39,10 @@ def compile_triton_function(request: FunctionRequest) -> CompiledFunction:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip() or repr(error)
-    return f"{type(error).__name__}: {text.splitlines()[0][:300]}"
+    """In one line: Triton begins with the place, quotes the source, and ends with what is wrong there."""
+    lines = [line.strip() for line in (str(error).strip() or repr(error)).splitlines() if line.strip(" ^\t")]
+    text = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+    return f"{type(error).__name__}: {text[:300]}"
 
 
 def _described(kernel: Any, request: FunctionRequest) -> Any:

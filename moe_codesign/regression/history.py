@@ -14,8 +14,7 @@ _METRICS = ("latency_us", "step_cycles", "cycles", "bundles", "instructions_per_
 
 @dataclass(frozen=True)
 class Line:
-    """``ratios``: cost of each run over the first's that had it, the geometric mean over the tiles both had; None: not
-    run."""
+    """``ratios``: each run's cost over that of the run which had its tiles first (geometric mean); None: not run."""
 
     kernel: str
     chip: str
@@ -52,17 +51,15 @@ def _costs(facts: Mapping[Place, Facts], metric: str) -> dict[tuple[str, str], f
 
 
 def _ratios(costs: Sequence[dict[tuple[str, str], float]]) -> tuple[float | None, ...]:
-    """Steps from run to run are multiplied up, so that tiles may come and go."""
+    """Each run over what its tiles cost when they were first seen. A tile that comes later starts at the level then."""
     found: list[float | None] = []
-    last: dict[tuple[str, str], float] | None = None
+    first: dict[tuple[str, str], float] = {}
     level = 1.0
     for cost in costs:
-        if not cost:
-            found.append(None)
-            continue
-        both = [key for key in cost if key in last] if last is not None else []
-        if last is not None and both:
-            level *= math.exp(sum(math.log(cost[key] / last[key]) for key in both) / len(both))
-        found.append(level)
-        last = cost
+        known = [key for key in cost if key in first]
+        if known:
+            level = math.exp(sum(math.log(cost[key] / first[key]) for key in known) / len(known))
+        for key in cost.keys() - first.keys():
+            first[key] = cost[key] / level
+        found.append(level if cost else None)
     return tuple(found)

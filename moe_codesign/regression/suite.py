@@ -187,12 +187,15 @@ def parse_suite(data: dict[str, Any], path: Path) -> Suite:
 
 
 def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(str(part) for part in error["loc"] if part not in ("RuleChange", "literal[False]"))
     if error["type"] == "extra_forbidden":
-        known = {**Suite.model_fields, **KernelTable.model_fields, **TimedTable.model_fields, **RuleChange.model_fields}
+        inside = {**KernelTable.model_fields, **TimedTable.model_fields, **RuleChange.model_fields}
+        known = inside if len(error["loc"]) > 1 else Suite.model_fields
         near = difflib.get_close_matches(key.rpartition(".")[2], list(known), n=1, cutoff=0.5)
         return f"{key} is unknown" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
         return f"{key} is missing; add it"
+    if error["type"] == "list_type" and key in ("kernels", "timed"):
+        return f"{key} is one table; write [[{key}]]"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message}" if key else message

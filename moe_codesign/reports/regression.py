@@ -26,7 +26,7 @@ def regression_lines(result: RegressionResult) -> Iterator[str]:
         yield f"note: {' | '.join(part for part in place if part)}: {reason}"
     found = result.comparison
     if found is None:
-        yield f"{name}: baseline {result.suite.baseline} made, {result.observed} compiled kernels"
+        yield f"{name}: baseline {result.suite.baseline} made, {result.observed} kernels"
         return
     for backend, old in found.old_versions.items():
         if (new := found.new_versions.get(backend)) != old:
@@ -47,10 +47,14 @@ def regression_lines(result: RegressionResult) -> Iterator[str]:
             yield f"{word}: {len(places) - _MOST} more"
     counts = Counter(one.change for one in found.findings)
     summary = (
-        f"{name}: {result.observed} compiled kernels, {counts['regression']} regressions, {counts['better']} better, "
+        f"{name}: {result.observed} kernels, {counts['regression']} worse, {counts['better']} better, "
         f"{counts['moved']} moved within their rules, {len(found.new)} new, {len(found.gone)} not run"
     )
-    yield summary + ("; baseline rewritten" if result.updated else "")
+    if result.updated:
+        yield summary + "; baseline rewritten"
+    else:
+        lost = found.gone or found.new_without
+        yield summary + ("; what is not run, or new without a binary, fails until --update accepts it" if lost else "")
 
 
 def matrix_markdown(suite: str, columns: Sequence[VersionColumn]) -> str:
@@ -72,7 +76,7 @@ def matrix_markdown(suite: str, columns: Sequence[VersionColumn]) -> str:
             places = [place for place in column.baseline.facts if place[1] == chip]
             bad = sum(column.baseline.facts[place].get("status") != "ok" for place in places)
             counts = Counter(one.change for one in column.comparison.findings if one.chip == chip)
-            text = f"{len(places)} compiled" + (f", {bad} without a binary" if bad else "")
+            text = f"{len(places) - bad} compiled" + (f", {bad} without a binary" if bad else "")
             if column is not first:
                 text += f"; {counts['regression']} worse, {counts['better']} better, {counts['moved']} moved"
             cells.append(text)
@@ -106,7 +110,7 @@ def matrix_markdown(suite: str, columns: Sequence[VersionColumn]) -> str:
 
 
 def _compilers(column: VersionColumn) -> str:
-    return "; ".join(column.baseline.made_with.values())
+    return f"{column.name} ({'; '.join(column.baseline.made_with.values())})"
 
 
 def _loss(loss: float) -> str:
@@ -132,7 +136,7 @@ def print_matrix(console: Console, columns: Sequence[VersionColumn]) -> None:
     for column in columns:
         counts = Counter(one.change for one in column.comparison.findings)
         bad = sum(facts.get("status") != "ok" for facts in column.baseline.facts.values())
-        numbers = (len(column.baseline.facts), bad, *(counts[c] for c in ("regression", "better", "moved")))
+        numbers = (len(column.baseline.facts) - bad, bad, *(counts[c] for c in ("regression", "better", "moved")))
         table.add_row(column.name, *map(str, numbers), str(len(column.stale)))
     console.print(table)
     for column in columns[1:]:
