@@ -175,19 +175,19 @@ def _file_of(function: str) -> Path | None:
 def imported_sources(function: str) -> dict[str, str]:
     """Files that this process has imported and that are the function's, with their hashes.
 
-    Not those of Python and of other installed packages, which have versions.
+    Those beside its own file, and all that are of no installed package: these have versions.
     """
     own = _file_of(function)
-    top = function.partition(":")[0].partition(".")[0]
     found = {}
-    for name, module in list(sys.modules.items()):
+    for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if not file or not file.endswith(".py"):
             continue
         path = Path(file).resolve()
         installed = any(part in ("site-packages", "dist-packages") for part in path.parts)
         base = path.is_relative_to(sys.base_prefix) or path.is_relative_to(Path(__file__).parents[1])
-        if (path == own) or name.partition(".")[0] == top or not (installed or base):
+        beside = own is not None and path.parent == own.resolve().parent
+        if beside or not (installed or base):
             found[str(path)] = _hash(path)
     return dict(sorted(found.items()))
 

@@ -33,8 +33,6 @@ from moe_kernels.tile import TileConfig
 
 Place = tuple[str, str, str]
 """Kernel (with op and data type, of ours), chip, tile."""
-
-
 _BY_CHANCE: tuple[Status, ...] = ("timeout", "crashed")
 """May be the machine's doing (busy, out of memory): tried again each time."""
 
