@@ -63,13 +63,12 @@ class KernelFacts(Mapping[str, "float | str"]):
             UserError: there is no such baseline.
         """
         from moe_codesign.regression.baseline import Baseline, compare_all, read_baseline
+        from moe_codesign.regression.rules import place_text
 
         old = read_baseline(self.suite.path.parent / baseline)
         place = (self.kernel, self.chip, self.tile)
         if place not in old.facts:
-            return [
-                f"{' | '.join(part for part in place if part)}: not in {baseline}; its suite needs this chip and tile"
-            ]
+            return [f"{place_text(place)}: not in {baseline}; its suite needs this chip and tile"]
         new = Baseline({}, {place: self.facts})
         return [one.line() for one in compare_all(self.suite, old, new).regressions]
 

@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from moe_codesign.cli.options import JOBS, JSON, STORAGE, console, emit, progress
 from moe_codesign.errors import UserError
+
+if TYPE_CHECKING:
+    from moe_codesign.regression.suite import Suite
 
 
 @click.command()
@@ -55,9 +59,9 @@ def regress(
     if history:
         failed = _history(suite.name, storage, out, as_json)
     elif with_ is not None:
-        failed = _versions(baseline, with_, out, jobs, as_json)
+        failed = _versions(suite, with_, out, jobs, as_json)
     elif against is not None:
-        failed = _timed(baseline, against, seconds, strict, as_json)
+        failed = _timed(suite, against, seconds, strict, as_json)
     else:
         failed = _compiled(baseline, storage, update, jobs, as_json)
     if failed:
@@ -80,24 +84,21 @@ def _compiled(path: Path, storage: str, update: bool, jobs: int, as_json: bool) 
     return result.failed
 
 
-def _timed(path: Path, against: str, seconds: float, strict: bool, as_json: bool) -> bool:
-    from moe_codesign.regression.suite import load_suite
+def _timed(suite: "Suite", against: str, seconds: float, strict: bool, as_json: bool) -> bool:
     from moe_codesign.regression.timed import time_suite
 
-    found = time_suite(load_suite(path), against, seconds=seconds, report=None if as_json else click.echo)
+    found = time_suite(suite, against, seconds=seconds, report=None if as_json else click.echo)
     if as_json:
         emit(found)
     unclear = any(one.verdict is not None and one.verdict.word == "unclear" for one in found)
     return any(one.failed for one in found) or (strict and unclear)
 
 
-def _versions(path: Path, text: str, out: Path | None, jobs: int, as_json: bool) -> bool:
+def _versions(suite: "Suite", text: str, out: Path | None, jobs: int, as_json: bool) -> bool:
     from moe_codesign.regression.run import version_matrix
-    from moe_codesign.regression.suite import load_suite
     from moe_codesign.regression.versions import parse_environments
     from moe_codesign.reports.regression import matrix_markdown, print_matrix
 
-    suite = load_suite(path)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
     with progress() as bar:

@@ -79,9 +79,14 @@ class Finding:
 
     def line(self) -> str:
         """``kernel | chip | tile: fact old -> new (rule)``."""
-        place = " | ".join(part for part in (self.kernel, self.chip, self.tile) if part)
+        place = place_text((self.kernel, self.chip, self.tile))
         why = f" ({self.rule})" if self.rule else ""
         return f"{place}: {self.fact} {number_text(self.old)} -> {number_text(self.new)}{why}"
+
+
+def place_text(place: tuple[str, str, str]) -> str:
+    """``kernel | chip | tile``, without a tile where there is none."""
+    return " | ".join(part for part in place if part)
 
 
 def number_text(value: float | str | None) -> str:

@@ -17,6 +17,7 @@ from moe_codesign.regression.baseline import (
     write_baseline,
 )
 from moe_codesign.regression.facts import Observation, Place, observe
+from moe_codesign.regression.rules import place_text
 from moe_codesign.regression.suite import Suite
 from moe_codesign.regression.timed import git
 from moe_codesign.regression.versions import StaleTile, environment_name, observe_with, stale_tiles
@@ -49,7 +50,7 @@ def regress_suite(
     old = _old_baseline(suite, update)
     observations = observe(suite, jobs=jobs, progress=progress)
     if update and (unsure := [one for one in observations if one.facts["status"] in _NO_BASELINE]):
-        place = " | ".join(part for part in unsure[0].place if part)
+        place = place_text(unsure[0].place)
         raise UserError(
             f"baseline not written, {len(unsure)} without a result: {place}: {unsure[0].reason}",
             mend="mend the suite, or run it again where that was by chance",

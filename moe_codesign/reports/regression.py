@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_codesign.regression.history import Line, lines
-from moe_codesign.regression.rules import Finding, number_text
+from moe_codesign.regression.rules import Finding, number_text, place_text
 from moe_codesign.regression.run import RegressionResult, VersionColumn
 from moe_codesign.store import RegressionRun
 
@@ -23,7 +23,7 @@ def regression_lines(result: RegressionResult) -> Iterator[str]:
     """What moved, the worst first, and a last line that sums up."""
     name = result.suite.name
     for place, reason in result.reasons.items():
-        yield f"note: {' | '.join(part for part in place if part)}: {reason}"
+        yield f"note: {place_text(place)}: {reason}"
     found = result.comparison
     if found is None:
         yield f"{name}: baseline {result.suite.baseline} made, {result.observed} kernels"
@@ -40,8 +40,7 @@ def regression_lines(result: RegressionResult) -> Iterator[str]:
     for word, places in (("new", found.new), ("not run", found.gone)):
         without = " without a binary" if word == "new" else ""
         yield from (
-            f"{word}: {' | '.join(part for part in place if part)}{without if place in found.new_without else ''}"
-            for place in places[:_MOST]
+            f"{word}: {place_text(place)}{without if place in found.new_without else ''}" for place in places[:_MOST]
         )
         if len(places) > _MOST:
             yield f"{word}: {len(places) - _MOST} more"
