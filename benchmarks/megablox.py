@@ -1,13 +1,15 @@
-"""Our grouped matmul beside jax's megablox ``gmm`` on TPUs, by compiled cycles: writes results/tpu_megablox.md.
+"""Our grouped matmul on TPUs beside jax's megablox ``gmm`` and tokamax's gmm_v2: writes results/tpu_megablox.md.
 
-Both are compiled for the chip by libtpu; nothing runs on a TPU. A visit (rows of one group, one column tile) takes
+All are compiled for the chip by libtpu; nothing runs on a TPU. A visit (rows of one group, one column tile) takes
 the longer of its cycles by the compiler's static profile and of what its bytes take from HBM; group sizes say how many
 visits there are. The two profiles differ: ours is of the kernel without its copies, to which the bundles that start
 and await them are added; megablox' is of its own kernel, copies as the compiler sees them, with the number of its
 visits and the places of their blocks fixed: every visit of one group, so that weights are fetched again only where
 megablox fetches them again (more than one tile of K). megablox has the compiler's default share of VMEM, since its
-function takes no other; ours asks for all of it. Rows past the groups are not cleared. Each is at its best tile of the
-search below; megablox also at its default tile. One core of each chip.
+function takes no other; ours asks for all of it. gmm_v2 was counted by benchmarks/gmm_v2.py: its inner kernel, and the
+bundles of its loop around it, as ours; weights stay while their group's rows pass. How slow its largest programs are
+(over 37,000 bundles) no count says. Rows past the groups are not cleared. Each is at its best tile of the search below;
+megablox and gmm_v2 also at their default tiles. One core of each chip.
 
     python benchmarks/megablox.py [--chips tpu_v6e,tpu7x]     about 40 minutes a chip on two cores
 """
@@ -19,7 +21,7 @@ import itertools
 import json
 import math
 import multiprocessing
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ from moe_codesign.models import find_model
 MODELS = ("DeepSeek-V3", "Qwen3-30B-A3B", "Qwen3-235B-A22B", "gpt-oss-120b", "Mixtral-8x7B")
 ROWS = (512, 8192, 131072)
 OUT = Path(__file__).parents[1] / "results" / "tpu_megablox.md"
+GMM_V2 = Path(__file__).parents[1] / "results" / "tpu_gmm_v2.json"
 DEFAULT = (128, 128, 128)
 TIME_LIMIT_S = 180.0
 LARGEST = 2**32
@@ -229,6 +232,87 @@ def megablox_us(
     return first_us + columns * float(np.maximum(cycles / clock, memory_us).sum())
 
 
+class GmmV2:
+    """Its times on one chip, from what benchmarks/gmm_v2.py counted."""
+
+    BASE = 128
+    BLOCK = 16
+    """Rows of a bucket, and rows that its blocks are cut by."""
+
+    def __init__(self, chip: Chip) -> None:
+        found = json.loads(GMM_V2.read_text())[chip.name]
+        self.chip = chip
+        self.issue = float(found["issue_bundles"])
+        self.defaults: dict[str, dict[str, int]] = found["default_tiles"]
+        self.counts: dict[tuple[int, ...], float] = {
+            tuple(map(int, point.split("x"))): value
+            for point, value in found["cycles by tile_n x K x buckets"].items()
+            if not isinstance(value, str)
+        }
+
+    def cycles(self, tile_n: int, k: int, buckets: np.ndarray) -> np.ndarray:
+        """Of one visit, by its buckets; not a number where a count is missing."""
+        depths = sorted(
+            {depth for width, depth, _ in self.counts if width == tile_n and (depth == k or not depth % 128)}
+        )
+        depths = [k] if k in depths and k % 128 else depths[:2]
+        few, many = ([self.counts.get((tile_n, depth, b), math.nan) for depth in depths] for b in (1, 4))
+        if not depths:
+            return np.full(len(buckets), math.nan)
+        if len(depths) == 2:
+            along = (k - depths[0]) / (depths[1] - depths[0])
+            few, many = ([a[0] + (a[1] - a[0]) * along] for a in (few, many))
+        return few[0] + (many[0] - few[0]) / 3 * (buckets - 1) + self.issue
+
+    def us(self, problem: Problem, tile_m: int, tile_n: int) -> float:
+        some = np.flatnonzero(problem.sizes)
+        starts = (np.cumsum(problem.sizes) - problem.sizes)[some]
+        ends = starts % self.BLOCK + problem.sizes[some]
+        counts = -(-ends // tile_m)
+        group = np.repeat(np.arange(len(some)), counts)
+        place = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = np.minimum(ends[group] - place * tile_m, tile_m)
+        buckets = np.minimum(rows // self.BASE + 1, tile_m // self.BASE)
+        columns = math.ceil(problem.n / tile_n)
+        clock = (self.chip.core.profile_cycles_per_ns or 1.0) * 1e3
+        compute = self.cycles(tile_n, problem.k, buckets) / clock
+        blocks = np.ceil(rows / self.BLOCK) * self.BLOCK
+        first = np.flatnonzero(place == 0)
+        moved = 2.0 * (np.add.reduceat(blocks, first) * (problem.k + tile_n) + problem.k * tile_n)
+        per_us = 1e-6 * self.chip.memory.hbm_bytes_per_s
+        start = 2.0 * problem.k * (tile_n + blocks[0]) / per_us
+        return start + columns * float(np.maximum(np.add.reduceat(compute, first), moved / per_us).sum())
+
+    def default(self, problem: Problem) -> float:
+        tile = self.defaults[f"{problem.k}x{problem.n}"]
+        return self.us(problem, tile["tile_m"], tile["tile_n"])
+
+    def best(self, problem: Problem) -> tuple[float, str]:
+        """Of visits of 128 to 512 rows and the widths that its blocks have VMEM for, and its default tile."""
+        tile = self.defaults[f"{problem.k}x{problem.n}"]
+        pairs = {(tile["tile_m"], tile["tile_n"])}
+        room = 0.9 * (self.chip.core.vmem_bytes or 0)
+        for tile_m, tile_n in itertools.product((128, 256, 384, 512), (256, 512, 1024, 2048)):
+            k = -(-problem.k // 128) * 128
+            needs = 2 * (2 * tile_m * k + 3 * k * tile_n + 2 * tile_m * tile_n) + 4 * tile_m * tile_n
+            if tile_n <= problem.n and needs <= room:
+                pairs.add((tile_m, tile_n))
+        times = {pair: self.us(problem, *pair) for pair in pairs}
+        known = {pair: us for pair, us in times.items() if math.isfinite(us)}
+        tile_m, tile_n = min(known, key=lambda pair: known[pair])
+        return known[tile_m, tile_n], f"{tile_m}x{tile_n}"
+
+
+def bound_us(chip: Chip, problem: Problem) -> float:
+    """Below which no count can be: the matrix units full all the time, or every byte moved once."""
+    side = float(chip.core.mxu_dim or 128)
+    per_cycle = (chip.core.mxu_count or 1) * side**2 * (2 if side == 256 else 1)
+    cycles = float(problem.m) * problem.k * problem.n / per_cycle
+    moved = 2.0 * (problem.m * (problem.k + problem.n) + int((problem.sizes > 0).sum()) * problem.k * problem.n)
+    clock = (chip.core.profile_cycles_per_ns or 1.0) * 1e3
+    return max(cycles / clock, 1e6 * moved / chip.memory.hbm_bytes_per_s)
+
+
 def one_core(chip: Chip) -> Chip:
     cores = chip.core.count
     return chip.model_copy(
@@ -264,7 +348,9 @@ def compare(name: str) -> list[str]:
     found = compile_forms(whole, ordered)
     refused = dict(Counter(value for value in found.values() if isinstance(value, str)))
     tables = Tables(jobs=2)
-    lines, ratios, defaults = [], [], []
+    gmm_v2 = GmmV2(chip)
+    lines = []
+    ratios: dict[str, list[float]] = defaultdict(list)
     for p in every:
         best: tuple[float, tuple[int, int, int]] = (math.inf, DEFAULT)
         default = math.nan
@@ -279,28 +365,44 @@ def compare(name: str) -> list[str]:
             best = min(best, (us, tile))
             default = us if tile == DEFAULT else default
         ours, label = our_us(tables, whole, chip, p)
-        ratios.append(best[0] / ours)
-        defaults.append(default / ours)
-        flops = 2.0 * p.m * p.k * p.n
-        moved = 2.0 * (p.m * (p.k + p.n) + int((p.sizes > 0).sum()) * p.k * p.n)
-        bound = 1e6 * max(flops / (chip.peak("bfloat16") or 1.0), moved / chip.memory.hbm_bytes_per_s)
+        theirs, their_tile = gmm_v2.best(p)
+        bound = bound_us(chip, p)
+        for name, us in (
+            ("megablox", best[0]),
+            ("megablox by default", default),
+            ("gmm_v2", theirs),
+            ("gmm_v2 by default", gmm_v2.default(p)),
+            ("the bound", bound),
+        ):
+            ratios[name].append(us / ours)
         lines.append(
             f"| {p.model} | {p.projection} | {p.m} | {label} | {ours:.1f} | {'x'.join(map(str, best[1]))} "
-            f"| {best[0]:.1f} | {ratios[-1]:.2f} | {defaults[-1]:.2f} | {bound / ours:.0%} |"
+            f"| {best[0]:.1f} | {best[0] / ours:.2f} | {default / ours:.2f} | {their_tile} | {theirs:.1f} "
+            f"| {theirs / ours:.2f} | {ratios['gmm_v2 by default'][-1]:.2f} | {bound / ours:.0%} |"
         )
-    by_rows = ", ".join(
-        f"{m} rows {geometric_mean([r for r, p in zip(ratios, every, strict=True) if p.m == m]):.2f}" for m in ROWS
-    )
+
+    def summary(name: str) -> str:
+        values = ratios[name]
+        by_rows = (geometric_mean([r for r, p in zip(values, every, strict=True) if p.m == m]) for m in ROWS)
+        return (
+            f"| {name} | {geometric_mean(values):.2f} | "
+            + " | ".join(f"{mean:.2f}" for mean in by_rows)
+            + (f" | {min(values):.2f} |")
+        )
+
     return [
         f"## {name}, one core",
         "",
-        f"Geometric mean over {len(every)} problems: megablox at its best tile takes **{geometric_mean(ratios):.2f}** "
-        f"times ours ({by_rows}; least {min(ratios):.2f}), at its default tile {geometric_mean(defaults):.2f} times. "
-        f"Forms of megablox compiled: {len(found)}, without a count: {refused or 'none'}.",
+        f"Their time over ours, geometric means over {len(every)} problems. Forms of megablox compiled: {len(found)}, "
+        f"without a count: {refused or 'none'}.",
         "",
-        "| model | projection | rows | our tile | ours us | megablox' tile | megablox us | ratio | its default "
-        "| of roofline |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | all | " + " | ".join(f"{m} rows" for m in ROWS) + " | least |",
+        "|---|---|---|---|---|---|",
+        *(summary(name) for name in ratios),
+        "",
+        "| model | projection | rows | our tile | ours us | megablox' tile | megablox us | over ours | its default "
+        "| gmm_v2's tile | gmm_v2 us | over ours | its default | the bound over ours |",
+        "|" + "---|" * 14,
         *lines,
         "",
     ]
@@ -311,11 +413,13 @@ def main() -> None:
     parser.add_argument("--chips", default="tpu_v6e,tpu7x")
     chips = parser.parse_args().chips.split(",")
     lines = ["\n".join(compare(name)) for name in chips]
+    made_with = ", ".join(f"{name} {number}" for name, number in json.loads(GMM_V2.read_text())["made_with"].items())
     OUT.write_text(
-        "# Grouped matmuls on TPUs: ours beside megablox\n\n"
+        "# Grouped matmuls on TPUs: ours beside megablox and gmm_v2\n\n"
         f"Made by `python benchmarks/megablox.py` with {compiler_version('pallas')}; compiled cycles, nothing was run "
         "on a TPU. bfloat16 forward, one matrix, rows given to groups at random. How each number is made stands at the "
-        "head of the script.\n\n" + "\n".join(lines)
+        f"head of the script; gmm_v2 with {made_with}. The bound: matrix units full at the compiler's cycles per "
+        "nanosecond, or every byte moved once; no kernel can be faster in these counts.\n\n" + "\n".join(lines)
     )
     print(OUT.read_text())
 

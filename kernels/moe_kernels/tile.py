@@ -107,6 +107,9 @@ class BlockedTile(TileConfig):
         return f"{self.tile_m}x{self.tile_k}x{self.tile_n}"
 
 
+LANES = 128
+"""Columns of a TPU's memory tile."""
+
 WHOLE_DEPTH = 32768
 """A tile_k that no catalogue model's K exceeds: the whole depth in one step."""
 
@@ -132,6 +135,17 @@ class PallasTile(TileConfig):
     row_buffers: int = 2
     rows_outer: bool = False
     cores: int = 1
+
+    @property
+    def buckets(self) -> int:
+        """Of a full visit."""
+        return -(-self.tile_m // self.bucket_m)
+
+    @property
+    def stretches(self) -> tuple[int, ...]:
+        """Buckets of each stretch of unconditional code that visits which are not full choose from: powers of two whose
+        sums are all numbers of buckets below a full visit's, the largest first."""
+        return tuple(1 << bit for bit in reversed(range((self.buckets - 1).bit_length())))
 
     def label(self) -> str:
         words = [f"{self.tile_m}x{self.tile_k}x{self.tile_n}", f"b{self.bucket_m}"]

@@ -124,13 +124,13 @@ def compile_for(target: str, function: Callable[..., Any], arguments: Sequence[A
     """Compile a function of arrays for a TPU topology. Raises what the compiler raises."""
     import jax
     from jax.experimental import topologies
-    from jax.sharding import AbstractDevice, AbstractMesh, SingleDeviceSharding, use_abstract_mesh
+    from jax.sharding import AbstractDevice, AbstractMesh, AxisType, SingleDeviceSharding, use_abstract_mesh
 
     device = topologies.get_topology_desc(platform="tpu", topology_name=target).devices[0]
     sharding = SingleDeviceSharding(device)
     # Lowering rules that ask for the chip would otherwise see the host.
     abstract = AbstractDevice(device_kind=device.device_kind, num_cores=1, platform="tpu")
-    with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=abstract)):
+    with use_abstract_mesh(AbstractMesh((1,), ("x",), axis_types=(AxisType.Auto,), abstract_device=abstract)):
         jax.jit(function).lower(
             *(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in arguments)
         ).compile()

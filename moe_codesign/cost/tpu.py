@@ -64,8 +64,9 @@ def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict
         + facts.issue_cycles
         + facts.bucket_cycles * buckets
         + (facts.depth_fixed_cycles + facts.depth_bucket_cycles * buckets) * deep
-        # The buckets of a visit that is not full stand on conditions: each fills and drains the matrix units anew.
-        + np.where(buckets < np.ceil(tile_m / bucket), np.maximum(buckets - 1, 0) * facts.fixed_cycles, 0.0)
+        # A visit that is not full runs its buckets in stretches of powers of two (PallasTile.stretches): each fills and
+        # drains the matrix units anew.
+        + np.where(buckets < np.ceil(tile_m / bucket), _bits(buckets) - 1.0, 0.0) * facts.fixed_cycles
     )
     if "padding" in ideal:
         whole = columns * tile_n * cores * devices
@@ -96,6 +97,11 @@ def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict
         "memory": float(longer[bound_by_memory].sum()),
         "launch": float(start_us),
     }
+
+
+def _bits(numbers: F64) -> F64:
+    """Ones in the binary form of whole numbers."""
+    return np.bitwise_count(numbers.astype(np.int64)).astype(float)
 
 
 def _visits(sizes: np.ndarray, tile_m: int) -> tuple[npt.NDArray[np.int64], F64]:

@@ -14,7 +14,7 @@ from moe_codesign.chips import load_chip
 from moe_codesign.compiler.build import compile_all, requests_for
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.cost.table import Tables, TileSpace, kernel_for
 from moe_codesign.cost.tpu import _visits, step_of, tile_times
 from moe_kernels.pallas.visits import plan_visits
 from moe_kernels.tile import PallasTile
@@ -72,9 +72,9 @@ def tables() -> Tables:
 SPACE = {"tile_m": (16, 256), "tile_n": (256,), "tile_k": (32768,), "rows_outer": (False, True), "cores": (1,)}
 
 
-def times(tables: Tables, sizes: list[int], k: int = 2048, n: int = 1024) -> dict[str, float]:
+def times(tables: Tables, sizes: list[int], k: int = 2048, n: int = 1024, space: TileSpace = SPACE) -> dict[str, float]:
     chip = load_chip("tpu_v6e")
-    table = tables.get(chip, kernel_for(chip), "down", space=SPACE)
+    table = tables.get(chip, kernel_for(chip), "down", space=space)
     gemm = GroupedGemm("down", np.array(sizes), k, n, sum(sizes), "bfloat16", accumulates=False)
     return {t.label(): float(us) for t, us in zip(table.tiles, tile_times(table, gemm).total_us, strict=True)}
 
@@ -85,6 +85,15 @@ def test_empty_groups_cost_nothing(tables: Tables) -> None:
 
 def test_no_rows_take_no_time(tables: Tables) -> None:
     assert max(times(tables, [0, 0]).values()) < 1.0
+
+
+def test_a_visit_pays_for_the_stretches_of_its_buckets(tables: Tables) -> None:
+    def us(rows: int) -> float:
+        (found,) = times(tables, [rows] * 64, space={**SPACE, "tile_m": (512,), "rows_outer": (False,)}).values()
+        return found
+
+    # Two stretches of three buckets, one of two or of all four.
+    assert us(384) - us(256) > us(512) - us(384)
 
 
 def test_a_visit_that_is_not_full_pays_for_each_bucket(tables: Tables) -> None:

@@ -99,6 +99,13 @@ def test_every_tile_field_and_transposed_weights(fields: dict[str, int], transpo
     check([3, 0, 61, 1, 50, 0, 9], 520, 256, tile, transposed=transposed)
 
 
+@pytest.mark.parametrize("tile_k", [128, 16384])
+def test_every_number_of_buckets_that_a_visit_can_have(tile_k: int) -> None:
+    tile = PallasTile(tile_m=112, tile_k=tile_k, tile_n=128, bucket_m=16)
+    assert (tile.buckets, tile.stretches) == (7, (4, 2, 1))
+    check([16 * count - 5 for count in range(1, 9)], 200, 136, tile)
+
+
 @pytest.mark.parametrize(("k", "n"), [(2880, 704), (704, 2880), (1408, 768)])
 @pytest.mark.parametrize("tile_k", [1024, 16384])
 def test_sizes_that_no_tile_divides(k: int, n: int, tile_k: int) -> None:

@@ -114,6 +114,7 @@ def pallas_refusal(dtype: str = "bfloat16", target: str | None = "v6e:2x2", **fi
         ({"k": 2884}, "multiple of 8"),
         ({"n": 100}, "multiple of 8"),
         ({"tile_m": 1024, "tile_n": 512, "k": 14336, "target": "v5p:2x2x1"}, "VMEM"),
+        ({"tile_m": 640, "tile_n": 1024, "k": 7168}, "program: about"),
     ],
 )
 def test_the_tpu_kernel_has_reasons_too(case: dict[str, object], words: str) -> None:
@@ -132,3 +133,11 @@ def test_default_tiles_fit_every_catalogue_shape(target: str | None, rows: float
     for k, n in ((2048, 768), (7168, 2048), (4096, 14336), (14336, 4096), (2880, 2880), (6144, 32768), (32768, 6144)):
         problem = Problem(op="gate_up", dtype="bfloat16", k=k, n=n)
         assert kernel.refuses(problem, kernel.default_tile(problem, rows, target), target) is None
+
+
+@pytest.mark.parametrize("tile_m", [16, 128, 130, 640, 1152])
+def test_stretches_add_up_to_every_visit_that_is_not_full(tile_m: int) -> None:
+    tile = PallasTile(tile_m=tile_m, tile_k=128, tile_n=128)
+    sums = {sum(c for c in tile.stretches if number & c) for number in range(tile.buckets)}
+    assert sums == set(range(tile.buckets))
+    assert sum(tile.stretches) < 2 * tile.buckets

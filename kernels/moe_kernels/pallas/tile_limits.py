@@ -1,0 +1,109 @@
+"""Which tiles the grouped matmul takes on which TPU, and the one that an untuned user gets."""
+
+import itertools
+
+from moe_kernels.kernel import Problem
+from moe_kernels.pallas.visits import SUBLANES
+from moe_kernels.tile import LANES, WHOLE_DEPTH, PallasTile
+
+_VMEM_MIB = {"v4": 16, "v5e": 128, "v5p": 64, "v6e": 128, "tpu7x": 64}
+"""Of a core (JAX source, jax/_src/pallas/mosaic/tpu_info.py, vmem_capacity_bytes)."""
+
+_COMPILERS_MIB = 2
+"""Of these, left for what the compiler itself keeps there: a bucket's product in float32, and spills."""
+
+_PRODUCTS_PER_BUNDLE = {"v4": 70_000, "v5e": 70_000, "v5p": 70_000, "v6e": 230_000, "tpu7x": 325_000}
+"""Of final programs with 6,000 bundles and more, within 8 % (libtpu 0.0.52; v4's taken to be v5p's)."""
+
+_PROGRAM_BUNDLES = {"v4": 61_000, "v5e": 61_000, "v5p": 61_000, "v6e": 37_000, "tpu7x": 37_000}
+"""Largest programs among 54 published tokamax gmm_v2 timings that still ran at the speed of small ones: on v5p 61,000
+(at 102,000 half of it), on v6e 37,000 (at 51,000 half of it). For tpu7x none over 18,000 was published, for v5e and v4
+none at all: theirs are those of the generation with the same matrix unit."""
+
+
+def refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | None:
+    """Why the kernel does not take a tile; see :class:`moe_kernels.kernel.Kernel`."""
+    if problem.dtype != "bfloat16":
+        return f"dtype {problem.dtype} is not supported by pallas.grouped_matmul; use bfloat16"
+    for field in ("tile_m", "bucket_m"):
+        if getattr(tile, field) % 16:
+            return f"{field} = {getattr(tile, field)} is no multiple of 16, the bfloat16 sublane tile"
+    for field in ("tile_k", "tile_n"):
+        if getattr(tile, field) % LANES:
+            return f"{field} = {getattr(tile, field)} is no multiple of {LANES}, the lane count"
+    for field in ("weight_buffers", "row_buffers"):
+        if getattr(tile, field) < 2:
+            return f"{field} = 1 leaves nothing to copy into while one is in use; use 2 or more"
+    if tile.cores > 1 and target is not None and not target.startswith(("v4", "v5p")):
+        return f"cores = {tile.cores}: a device of {target} has one core; use 1"
+    for name, size in (("K", problem.k), ("N", problem.n)):
+        if size is not None and size % SUBLANES:
+            return f"{name} = {size} is no multiple of {SUBLANES}; pad it"
+    if target is not None and problem.k is not None and problem.k <= tile.tile_k < WHOLE_DEPTH:
+        return (
+            f"tile_k = {tile.tile_k} holds the whole of K = {problem.k}: write {WHOLE_DEPTH}, which is analysed as that"
+        )
+    if target is not None:
+        needs, has = vmem_bytes(problem, tile), (_VMEM_MIB[_generation(target)] - _COMPILERS_MIB) << 20
+        if needs > has:
+            return f"VMEM: its buffers need {needs} bytes of the {has} that a core of {target} has; use smaller tiles"
+        bundles, most = program_bundles(problem, tile, target), _PROGRAM_BUNDLES[_generation(target)]
+        if bundles > most:
+            return (
+                f"program: about {bundles} bundles, over {most}, the largest that is known to run at full speed on "
+                f"{target}; use a smaller tile_n or tile_m"
+            )
+    return None
+
+
+def _generation(target: str) -> str:
+    return target.split(":")[0]
+
+
+def program_bundles(problem: Problem, tile: PallasTile, target: str) -> int:
+    """About how many bundles the loops, all unrolled, come to; 0 where K is not known and the whole depth is one step.
+
+    Code is the rows of a full visit and of each stretch, times depth and columns, at so many products a bundle.
+    """
+    k = min(tile.tile_k, problem.k) if problem.k is not None else tile.tile_k if tile.tile_k < WHOLE_DEPTH else 0
+    rows = tile.bucket_m * (tile.buckets + sum(tile.stretches))
+    columns = min(tile.tile_n, problem.n or tile.tile_n) * (2 if problem.op == "gate_up" else 1)
+    return round(rows * k * columns / _PRODUCTS_PER_BUNDLE[_generation(target)])
+
+
+def vmem_bytes(problem: Problem, tile: PallasTile) -> int:
+    """Of the buffers of one core, where K is not known at their least."""
+    k = tile.tile_k if problem.k is None and tile.tile_k < WHOLE_DEPTH else problem.k or LANES
+    tile_k, tile_n = min(tile.tile_k, k), min(tile.tile_n, problem.n or tile.tile_n)
+    depth, matrices = -(-k // tile_k), 2 if problem.op == "gate_up" else 1
+    lanes_k, lanes_n = (-(-size // LANES) * LANES for size in (tile_k, tile_n))
+    carried = -(-problem.n // tile_n) if tile.rows_outer and problem.n else 1
+    wide = 2 * (
+        tile.row_buffers * depth * tile.tile_m * lanes_k
+        + tile.weight_buffers * matrices * tile_k * lanes_n
+        + 2 * tile.tile_m * lanes_n
+    )
+    return wide + 4 * SUBLANES * carried * lanes_n + (4 * matrices * tile.tile_m * lanes_n if depth > 1 else 0)
+
+
+def default_tile(problem: Problem, rows_per_group: float, target: str | None) -> PallasTile:
+    """An untuned user's tile: a visit holds a whole group up to 640 rows, with as many columns as VMEM has room for."""
+    most = int(1.25 * rows_per_group) + SUBLANES
+    step = 16 if most <= 128 else 128  # a bucket with few rows costs what a whole one does
+    rows = min(-(-most // step) * step, 640)
+    cores = 2 if target is not None and target.startswith("v5p") else 1
+    heights = [rows, *(height for height in (512, 256, 128, 64, 32, 16) if height < rows)]
+    # Column tiles that the cores can share come first.
+    widths = sorted((512, 256, LANES), key=lambda width: -(-(problem.n or width * cores) // width) % cores)
+    for height, width in itertools.product(heights, widths):
+        tile = PallasTile(
+            tile_m=height,
+            tile_k=WHOLE_DEPTH,
+            tile_n=width,
+            bucket_m=min(height, 128),
+            rows_outer=rows < 640,
+            cores=cores,
+        )
+        if refuses(problem, tile, target) is None:
+            return tile
+    return tile
