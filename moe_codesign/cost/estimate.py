@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moe_codesign.chips import Chip
-from moe_codesign.cost import gpu, ragged_dot, tpu
+from moe_codesign.cost import gpu, ragged_dot, ragged_dot_tpu, tpu
 from moe_codesign.cost.gpu import TileTimes
 from moe_codesign.cost.problem import Bound, GroupedGemm, gemm_bound, layer_bound, layer_gemms
 from moe_codesign.cost.table import F64, Tables, TileSpace, TileTable, kernel_for
@@ -107,7 +107,8 @@ def estimate_gemm(
 ) -> Estimate:
     """One grouped GEMM alone; arguments and errors as :func:`estimate_layer`.
 
-    With a tile and no kernel, a GPU's is a public ragged_dot kernel's; see :mod:`moe_codesign.cost.ragged_dot`.
+    With a tile and no kernel, it is a public ragged_dot kernel's; see :mod:`moe_codesign.cost.ragged_dot` (GPUs) and
+    :mod:`moe_codesign.cost.ragged_dot_tpu`.
     """
     bound = gemm_bound(chip, gemm)
     if not chip.compiles:
@@ -115,17 +116,29 @@ def estimate_gemm(
     kernel = kernel_for(chip, kernel_name)
     if gemm.dtype not in kernel.dtypes:
         return _datasheet(bound, f"{kernel.name} has no {gemm.dtype}")
-    if chip.backend == "triton" and tile is not None and kernel_name is None:
-        table = tables.get(chip, kernel_for(chip, ragged_dot.KERNEL), gemm.op, gemm.dtype, only=tile)
-        one = _row(table, _choose(table, gemm, tile))
-        coefficients, interval, warning = ragged_dot.coefficients_of(chip)
-        times = ragged_dot.tile_times(one, gemm, coefficients)
-        parts = {name: float(values[0]) for name, values in times.parts_us.items()}
-        timing, notes = _timing(chip, bound, [gemm], float(times.total_us[0]), parts, interval)
-        return Estimate(timing, "ragged_dot", (tile,), (*notes, *([warning] if warning else [])))
+    if tile is not None and kernel_name is None and not chip.is_host:
+        return _public(tables, chip, bound, gemm, tile)
     table = tables.get(chip, kernel, gemm.op, gemm.dtype, only=tile)
     launch = gpu.LAUNCH_US if chip.backend == "triton" else tpu.LAUNCH_US
     return _compose(chip, bound, [(gemm, table, _choose(table, gemm, tile))], {"launch": launch}, False)
+
+
+def _public(tables: Tables, chip: Chip, bound: Bound, gemm: GroupedGemm, tile: TileConfig) -> Estimate:
+    if chip.backend == "triton":
+        table = tables.get(chip, kernel_for(chip, ragged_dot.KERNEL), gemm.op, gemm.dtype, only=tile)
+        coefficients, interval, warning = ragged_dot.coefficients_of(chip)
+        times = ragged_dot.tile_times(_row(table, _choose(table, gemm, tile)), gemm, coefficients)
+        total, parts = float(times.total_us[0]), {name: float(us[0]) for name, us in times.parts_us.items()}
+    else:
+        of_tpu, interval, warning = ragged_dot_tpu.coefficients_of(chip)
+        fields = tile.as_dict()
+        sizes = (int(fields["tile_m"]), int(fields["tile_k"]), int(fields["tile_n"]))
+        parts = ragged_dot_tpu.time_parts(chip, gemm, sizes, of_tpu)
+        total = sum(parts.values())
+        if chip.core.count > 1 and not warning:
+            warning = f"on one of {chip.core.count} cores, as those kernels run"
+    timing, notes = _timing(chip, bound, [gemm], total, parts, interval)
+    return Estimate(timing, "ragged_dot", (tile,), (*notes, *([warning] if warning else [])))
 
 
 def default_tiles(kernel: Kernel, work: RankWork, target: str | None) -> tuple[TileConfig, TileConfig]:

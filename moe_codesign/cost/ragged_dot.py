@@ -60,14 +60,20 @@ def _fitted() -> dict[str, dict[str, float]]:
     return {name: found for name, found in tomllib.loads(FITTED.read_text()).items() if isinstance(found, dict)}
 
 
-def coefficients_of(chip: Chip) -> tuple[Coefficients, tuple[float, float], str]:
-    """Coefficients, interval (low and high over the estimate), and a warning where they are another chip's."""
+def fitted_of(chip: Chip, names: Sequence[str], like: str) -> tuple[list[float], tuple[float, float], str]:
+    """Coefficients of those names, interval (low and high over the estimate), a warning where they are ``like``'s."""
     found = _fitted().get(chip.name)
-    own = found or _fitted()[_LIKE]
-    coefficients = Coefficients(**{name: own[name] for name in Coefficients.names()})
+    own = found or _fitted()[like]
+    values = [own[name] for name in names]
     if found is None:
-        return coefficients, _UNKNOWN_INTERVAL, f"coefficients of {_LIKE}: no grouped matmul of {chip.name} is measured"
-    return coefficients, (own["low"], own["high"]), ""
+        return values, _UNKNOWN_INTERVAL, f"coefficients of {like}: no grouped matmul of {chip.name} is measured"
+    return values, (own["low"], own["high"]), ""
+
+
+def coefficients_of(chip: Chip) -> tuple[Coefficients, tuple[float, float], str]:
+    """Coefficients, interval and warning; see :func:`fitted_of`."""
+    values, interval, warning = fitted_of(chip, Coefficients.names(), _LIKE)
+    return Coefficients.from_array(values), interval, warning
 
 
 def tile_times(table: TileTable, gemm: GroupedGemm, coefficients: Coefficients) -> TileTimes:
