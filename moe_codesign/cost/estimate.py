@@ -135,9 +135,9 @@ def _public(tables: Tables, chip: Chip, bound: Bound, gemm: GroupedGemm, tile: T
         sizes = (int(fields["tile_m"]), int(fields["tile_k"]), int(fields["tile_n"]))
         parts = ragged_dot_tpu.time_parts(chip, gemm, sizes, of_tpu)
         total = sum(parts.values())
-        if chip.core.count > 1 and not warning:
-            warning = f"on one of {chip.core.count} cores, as those kernels run"
-    timing, notes = _timing(chip, bound, [gemm], total, parts, interval)
+        cores = f"; on one of {chip.core.count} cores, as they run" if chip.core.count > 1 else ""
+        warning = warning or f"from published times of such kernels, not from a binary{cores}"
+    timing, notes = _timing(chip, bound, [gemm], total, parts, interval, "modelled")
     return Estimate(timing, "ragged_dot", (tile,), (*notes, *([warning] if warning else [])))
 
 
@@ -189,7 +189,9 @@ def _compose(
         for name, values in times.parts_us.items():
             parts[name] = parts.get(name, 0.0) + float(values[0])
     gemms = [gemm for gemm, _, _ in chosen]
-    timing, notes = _timing(chip, bound, gemms, total, parts, (gpu if chip.backend == "triton" else tpu).INTERVAL)
+    is_gpu = chip.backend == "triton"
+    interval = gpu.INTERVAL if is_gpu else tpu.INTERVAL
+    timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if is_gpu else "simulated")
     losses = _losses(bound, chosen, overhead, timing.latency_us) if with_losses else {}
     tiles = tuple(table.tiles[row] for _, table, row in chosen)
     return Estimate(timing, chosen[0][1].kernel.name, tiles, tuple(notes), losses)
@@ -202,8 +204,9 @@ def _timing(
     total: float,
     parts: dict[str, float],
     interval: tuple[float, float],
+    grade: Grade,
 ) -> tuple[Timing, list[str]]:
-    """The time with its grade and interval, and what widens it."""
+    """The time with its interval, and what widens it."""
     latency = max(total, bound.us)
     low, high = interval
     notes = []
@@ -214,7 +217,6 @@ def _timing(
             high *= _UNALIGNED_WIDENING
             notes.append(f"rows of {gemm.k} or {gemm.n} elements are no multiple of 16 bytes: loads are narrow")
             break
-    grade: Grade = "modelled" if chip.backend == "triton" else "simulated"
     timing = Timing(
         grade=grade,
         latency_us=latency,
