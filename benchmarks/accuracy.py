@@ -207,12 +207,12 @@ def ordering(sets: Sequence[Set]) -> list[str]:
         bounds = [fused_moe.terms(c, one.test.chip, one.test.stack, one.test.dtype).bound_us for c, _ in columns]
         guesses = {"ours": np.concatenate([us for _, us in columns]), "roofline": np.concatenate(bounds)}
         # Of a rank, by its share of the experts' width: only rows of one split stand side by side.
-        names = ("num_tokens", "top_k", "hidden", "width", "gated", "experts", "local_experts", "largest", "rows")
+        names = ("num_tokens", "top_k", "hidden", "width", "gated", "experts", "local_experts")
         c = {name: np.concatenate([getattr(part, name) for part, _ in columns]) for name in names}
         flops = c["top_k"] * c["hidden"] * c["width"] * (2 + c["gated"])
-        skewed = np.round(c["largest"] / np.maximum(c["rows"] / c["local_experts"], 1e-9) > 1.5)
+        _, routing = np.unique(np.concatenate([one.fitted.routing, one.test.routing]), return_inverse=True)
         tp = np.array([int(key.split("-")[1]) for key in keys]) // c["width"]
-        cell = np.stack([c["num_tokens"], c["experts"] / c["local_experts"], tp, skewed])
+        cell = np.stack([c["num_tokens"], c["experts"] / c["local_experts"], tp, routing])
         _, place = np.unique(cell, axis=1, return_inverse=True)
         rng = np.random.default_rng(0)
         for number in range(place.max() + 1):

@@ -49,7 +49,8 @@ SETS = (
 class Measured:
     """Times of one chip under one stack and type.
 
-    ``shape_key`` [rows]: hidden-inter-experts-topk, by which splits are grouped. ``left_out``: rows by reason.
+    ``shape_key`` [rows]: hidden-inter-experts-topk, by which splits are grouped. ``routing`` [rows]: in the words of
+    `predict`. ``left_out``: rows by reason.
     """
 
     chip: Chip
@@ -58,6 +59,7 @@ class Measured:
     columns: Columns
     latency_us: F64
     shape_key: npt.NDArray[np.str_]
+    routing: npt.NDArray[np.str_]
     source: str
     version: str
     left_out: dict[str, int]
@@ -77,6 +79,7 @@ class Measured:
                 "columns": self.columns.take(index),
                 "latency_us": self.latency_us[index],
                 "shape_key": self.shape_key[index],
+                "routing": self.routing[index],
             }
         )
 
@@ -166,7 +169,7 @@ def _measured(
     version: str,
 ) -> Measured:
     left_out: Counter[str] = Counter()
-    problems, latency, keys = [], [], []
+    problems, latency, keys, routing = [], [], [], []
     wanted = {"chip": chip.name, "stack": stack, "dtype": dtype, "op": "fused_moe"}
     for row in rows:
         try:
@@ -187,6 +190,7 @@ def _measured(
         else:
             problems.append((shape, work))
             latency.append(time_us)
+            routing.append(text(row, "routing", "balanced"))
             keys.append(
                 f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
             )
@@ -198,7 +202,8 @@ def _measured(
     if impossible.all():
         reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.most_common(3)) or "it is empty"
         raise UserError(f"{source} has no usable row for {chip.name} {stack} {dtype}: {reasons}")
-    every = Measured(chip, stack, dtype, columns, times, np.array(keys), source, version, dict(left_out))
+    labels = np.array(keys), np.array(routing)
+    every = Measured(chip, stack, dtype, columns, times, *labels, source, version, dict(left_out))
     return every.take(np.flatnonzero(~impossible))
 
 

@@ -143,11 +143,19 @@ KERNEL = Kernel(
             "cores": (1, 2),
         },
         # A tile_m that holds all of a group's rows reads its weights once: every 128 up to what VMEM can hold.
-        # Wide ones pay a step's fixed cycles less often.
         "many rows": {
             "tile_m": (256, 384, 512, 640, 768, 1024, 1152, 1280),
             "tile_k": (WHOLE_DEPTH,),
-            "tile_n": (256, 512, 1024, 2048),
+            "tile_n": (256, 512),
+            "bucket_m": (128,),
+            "rows_outer": (False, True),
+            "cores": (1, 2),
+        },
+        # A step's fixed cycles are paid less often; a third block of weights may have no room.
+        "many rows, wide": {
+            "tile_m": (256, 384, 512, 640, 1024, 1152),
+            "tile_k": (WHOLE_DEPTH,),
+            "tile_n": (1024, 2048),
             "bucket_m": (128,),
             "weight_buffers": (3, 2),
             "rows_outer": (False, True),

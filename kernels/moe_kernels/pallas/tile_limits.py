@@ -20,6 +20,9 @@ _PROGRAM_BUNDLES = {"v4": 61_000, "v5e": 61_000, "v5p": 61_000, "v6e": 37_000, "
 (at 102,000 half of it), on v6e 37,000 (at 51,000 half of it). For tpu7x none over 18,000 was published, for v5e and v4
 none at all: theirs are those of the generation with the same matrix unit."""
 
+_LEAST_DEPTH = 1024
+"""Of the catalogue's models all but one or two have a K as large: what is too large with it need not be compiled."""
+
 
 def refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | None:
     """Why the kernel does not take a tile; see :class:`moe_kernels.kernel.Kernel`."""
@@ -61,11 +64,11 @@ def _generation(target: str) -> str:
 
 
 def program_bundles(problem: Problem, tile: PallasTile, target: str) -> int:
-    """About how many bundles the loops, all unrolled, come to; 0 where K is not known and the whole depth is one step.
+    """About how many bundles the loops, all unrolled, come to; where K is not known at its least.
 
     Code is the rows of a full visit and of each stretch, times depth and columns, at so many products a bundle.
     """
-    k = min(tile.tile_k, problem.k) if problem.k is not None else tile.tile_k if tile.tile_k < WHOLE_DEPTH else 0
+    k = min(tile.tile_k, problem.k or _LEAST_DEPTH)
     rows = tile.bucket_m * (tile.buckets + sum(tile.stretches))
     columns = min(tile.tile_n, problem.n or tile.tile_n) * (2 if problem.op == "gate_up" else 1)
     return round(rows * k * columns / _PRODUCTS_PER_BUNDLE[_generation(target)])
