@@ -6,10 +6,15 @@ visits there are. The two profiles differ: ours is of the kernel without its cop
 and await them are added; megablox' is of its own kernel, copies as the compiler sees them, with the number of its
 visits and the places of their blocks fixed: every visit of one group, so that weights are fetched again only where
 megablox fetches them again (more than one tile of K). megablox has the compiler's default share of VMEM, since its
-function takes no other; ours asks for all of it. gmm_v2 was counted by benchmarks/gmm_v2.py: its inner kernel, and the
-bundles of its loop around it, as ours; weights stay while their group's rows pass. How slow its largest programs are
-(over 37,000 bundles) no count says. Rows past the groups are not cleared. Each is at its best tile of the search below;
-megablox and gmm_v2 also at their default tiles. One core of each chip.
+function takes no other; ours asks for all of it. The compiler's profile for tpu7x aborts on those of its tiles that cut
+K and mask what is left of it, or are 768 or 1536 wide ("Cannot schedule FIFO push"): they have no count.
+
+gmm_v2 was counted by benchmarks/gmm_v2.py: its inner kernel, and the bundles of its loop around it, as ours; weights
+stay while their group's rows pass. No count says how slow programs are that are larger than the largest known to run
+at full speed (moe_kernels.pallas.tile_limits): ours are held to that, gmm_v2's best tile is marked * where it is so.
+
+Rows past the groups are not cleared. Each is at its best tile of the search below; megablox and gmm_v2 also at their
+default tiles. One core of each chip.
 
     python benchmarks/megablox.py [--chips tpu_v6e,tpu7x]     about 40 minutes a chip on two cores
 """
@@ -37,9 +42,13 @@ from moe_codesign.compiler.cache import default_folder
 from moe_codesign.compiler.tpu import analyse, prepare_process
 from moe_codesign.compiler.worker import silence
 from moe_codesign.cost.problem import GroupedGemm
+from moe_codesign.cost.ragged_dot_tpu import visit_bytes
 from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.cost.tpu import tile_times
 from moe_codesign.models import find_model
+from moe_kernels import kernel as kernels
+from moe_kernels.pallas.tile_limits import most_bundles, program_bundles
+from moe_kernels.tile import WHOLE_DEPTH, PallasTile
 
 MODELS = ("DeepSeek-V3", "Qwen3-30B-A3B", "Qwen3-235B-A22B", "gpt-oss-120b", "Mixtral-8x7B")
 ROWS = (512, 8192, 131072)
@@ -205,19 +214,9 @@ def megablox_us(
     """Time of the problem: ``cycles`` of a visit, or the bytes that its visit moves."""
     tm, tk, tn = tile
     sizes = problem.sizes if sizes is None else sizes
-    ends = np.cumsum(sizes)
-    starts = ends - sizes
-    some = np.flatnonzero(sizes)
-    counts = (ends[some] - 1) // tm - starts[some] // tm + 1
-    group = np.repeat(some, counts)
-    place = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
-    row_tile = starts[group] // tm + place
     depth, columns = math.ceil(problem.k / tk), math.ceil(problem.n / tn)
-    new_group = np.diff(group, prepend=-1) != 0
-    new_rows = np.diff(row_tile, prepend=-1) != 0
-    weights = 2.0 * problem.k * problem.n / columns * (new_group | (depth > 1))
-    rows = 2.0 * tm * problem.k * (new_rows | (depth > 1))
-    moved = weights + rows + 2.0 * tm * problem.n / columns * new_rows
+    gemm = GroupedGemm("down", sizes, problem.k, problem.n, problem.m, "bfloat16", accumulates=False)
+    moved = visit_bytes(gemm, tile)
     clock = (chip.core.profile_cycles_per_ns or 1.0) * 1e3
     memory_us = 1e6 * moved / chip.memory.hbm_bytes_per_s
     # The count of a few visits of a very large block is off where its first copy hides them. One under what the matrix
@@ -300,7 +299,13 @@ class GmmV2:
         times = {pair: self.us(problem, *pair) for pair in pairs}
         known = {pair: us for pair, us in times.items() if math.isfinite(us)}
         tile_m, tile_n = min(known, key=lambda pair: known[pair])
-        return known[tile_m, tile_n], f"{tile_m}x{tile_n}"
+        # Code for every number of buckets.
+        buckets = tile_m // self.BASE
+        code = PallasTile(tile_m=self.BASE * buckets * (buckets + 1) // 2, tile_k=WHOLE_DEPTH, tile_n=tile_n)
+        as_one = dataclasses.replace(code, bucket_m=code.tile_m)
+        whole = kernels.Problem(op="down", dtype="bfloat16", k=problem.k, n=problem.n)
+        large = program_bundles(whole, as_one, str(self.chip.target)) > most_bundles(str(self.chip.target))
+        return known[tile_m, tile_n], f"{tile_m}x{tile_n}" + "*" * large
 
 
 def bound_us(chip: Chip, problem: Problem) -> float:
@@ -367,28 +372,24 @@ def compare(name: str) -> list[str]:
         ours, label = our_us(tables, whole, chip, p)
         theirs, their_tile = gmm_v2.best(p)
         bound = bound_us(chip, p)
-        for name, us in (
+        for which, us in (
             ("megablox", best[0]),
             ("megablox by default", default),
             ("gmm_v2", theirs),
             ("gmm_v2 by default", gmm_v2.default(p)),
             ("the bound", bound),
         ):
-            ratios[name].append(us / ours)
+            ratios[which].append(us / ours)
         lines.append(
             f"| {p.model} | {p.projection} | {p.m} | {label} | {ours:.1f} | {'x'.join(map(str, best[1]))} "
             f"| {best[0]:.1f} | {best[0] / ours:.2f} | {default / ours:.2f} | {their_tile} | {theirs:.1f} "
             f"| {theirs / ours:.2f} | {ratios['gmm_v2 by default'][-1]:.2f} | {bound / ours:.0%} |"
         )
 
-    def summary(name: str) -> str:
-        values = ratios[name]
-        by_rows = (geometric_mean([r for r, p in zip(values, every, strict=True) if p.m == m]) for m in ROWS)
-        return (
-            f"| {name} | {geometric_mean(values):.2f} | "
-            + " | ".join(f"{mean:.2f}" for mean in by_rows)
-            + (f" | {min(values):.2f} |")
-        )
+    def summary(which: str) -> str:
+        values = ratios[which]
+        means = [geometric_mean([r for r, p in zip(values, every, strict=True) if p.m == m]) for m in ROWS]
+        return "| " + " | ".join([which, *(f"{x:.2f}" for x in (geometric_mean(values), *means, min(values)))]) + " |"
 
     return [
         f"## {name}, one core",
@@ -398,7 +399,7 @@ def compare(name: str) -> list[str]:
         "",
         "| | all | " + " | ".join(f"{m} rows" for m in ROWS) + " | least |",
         "|---|---|---|---|---|---|",
-        *(summary(name) for name in ratios),
+        *map(summary, ratios),
         "",
         "| model | projection | rows | our tile | ours us | megablox' tile | megablox us | over ours | its default "
         "| gmm_v2's tile | gmm_v2 us | over ours | its default | the bound over ours |",

@@ -61,11 +61,12 @@ def visits_of(sizes: npt.NDArray[np.int64], tile_m: int) -> tuple[npt.NDArray[np
 
 
 def visit_bytes(gemm: GroupedGemm, tile: tuple[int, int, int]) -> npt.NDArray[np.float64]:
-    """What each visit of one tile of columns moves: weights of a new group, rows and results of a new row tile."""
+    """What each visit of one tile of columns (their mean) moves: weights of a new group, rows and results of a new row
+    tile."""
     tile_m, tile_k, tile_n = tile
     item, weight_item = 2, DTYPE_BYTES[gemm.dtype]
     group, row_tile = visits_of(gemm.rows.astype(np.int64), tile_m)
-    columns = min(tile_n, gemm.n)
+    columns = gemm.n / -(-gemm.n // tile_n)
     again = gemm.k > tile_k
     new_rows = np.diff(row_tile, prepend=-1) != 0
     weights = weight_item * gemm.k * columns * ((np.diff(group, prepend=-1) != 0) | again)

@@ -12,8 +12,8 @@ _VMEM_MIB = {"v4": 16, "v5e": 128, "v5p": 64, "v6e": 128, "tpu7x": 64}
 _COMPILERS_MIB = 2
 """Of these, left for what the compiler itself keeps there: a bucket's product in float32, and spills."""
 
-_PRODUCTS_PER_BUNDLE = {"v4": 70_000, "v5e": 70_000, "v5p": 70_000, "v6e": 230_000, "tpu7x": 325_000}
-"""Of final programs with 6,000 bundles and more, within 8 % (libtpu 0.0.52; v4's taken to be v5p's)."""
+_PRODUCTS_PER_BUNDLE = {"v4": 83_000, "v5e": 83_000, "v5p": 83_000, "v6e": 230_000, "tpu7x": 550_000}
+"""Of final programs with 10,000 bundles and more, within 10 % (libtpu 0.0.52; v4's and v5e's taken to be v5p's)."""
 
 _PROGRAM_BUNDLES = {"v4": 61_000, "v5e": 61_000, "v5p": 61_000, "v6e": 37_000, "tpu7x": 37_000}
 """Largest programs among 54 published tokamax gmm_v2 timings that still ran at the speed of small ones: on v5p 61,000
@@ -50,7 +50,7 @@ def refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | Non
         needs, has = vmem_bytes(problem, tile), (_VMEM_MIB[_generation(target)] - _COMPILERS_MIB) << 20
         if needs > has:
             return f"VMEM: its buffers need {needs} bytes of the {has} that a core of {target} has; use smaller tiles"
-        bundles, most = program_bundles(problem, tile, target), _PROGRAM_BUNDLES[_generation(target)]
+        bundles, most = program_bundles(problem, tile, target), most_bundles(target)
         if bundles > most:
             return (
                 f"program: about {bundles} bundles, over {most}, the largest that is known to run at full speed on "
@@ -72,6 +72,11 @@ def program_bundles(problem: Problem, tile: PallasTile, target: str) -> int:
     rows = tile.bucket_m * (tile.buckets + sum(tile.stretches))
     columns = min(tile.tile_n, problem.n or tile.tile_n) * (2 if problem.op == "gate_up" else 1)
     return round(rows * k * columns / _PRODUCTS_PER_BUNDLE[_generation(target)])
+
+
+def most_bundles(target: str) -> int:
+    """Of a program that is known to run at full speed."""
+    return _PROGRAM_BUNDLES[_generation(target)]
 
 
 def vmem_bytes(problem: Problem, tile: PallasTile) -> int:

@@ -308,28 +308,26 @@ def _compute(refs: _Refs, form: _Form, at: _Place, rows_slot: Any, slot: Any, nu
     total = tile.buckets
     used = lax.div(rows + (tile.bucket_m - 1), tile.bucket_m) if form.rows is None else -(-rows // tile.bucket_m)
 
-    # A stretch of code without conditions: a bucket's first products overlap the last of the one before, where each on
-    # a condition of its own would fill and drain the matrix units.
-    def stretch(first_bucket: Any, count: int) -> None:
-        for number in range(count):
-            start = (first_bucket + number) * tile.bucket_m
-            size = tile.bucket_m
-            if isinstance(start, int):
-                size = min(size, tile.tile_m - start)
-            else:
-                start = pl.multiple_of(start, tile.bucket_m)
-            _bucket(refs, form, at, start, size, rows_slot, slot, out_slot, is_top=number == 0)
+    # Buckets that are one product fill and drain the matrix units once, and need less code than each by itself.
+    def product(first_bucket: Any, count: int) -> None:
+        start = first_bucket * tile.bucket_m
+        size = count * tile.bucket_m
+        if isinstance(start, int):
+            size = min(size, tile.tile_m - start)
+        else:
+            start = pl.multiple_of(start, tile.bucket_m)
+        _rows(refs, form, at, start, size, rows_slot, slot, out_slot)
 
-    if form.rows is not None:
-        stretch(0, used)
-    elif total == 1:
-        stretch(0, 1)
+    if total == 1:
+        product(0, 1)
+    elif form.rows is not None:
+        product(0, used)
     else:
-        pl.when(used == total)(lambda: stretch(0, total))
-        # Of other visits the buckets' number in binary: at most log2 stretches, and no more code than the full one.
+        pl.when(used == total)(lambda: product(0, total))
+        # Of other visits the buckets' number in binary: at most log2 products, and no more code than the full one.
         for count in tile.stretches:
             before = used & ~(2 * count - 1) if 2 * count < total else 0
-            pl.when((used < total) & (used & count != 0))(functools.partial(stretch, before, count))
+            pl.when((used < total) & (used & count != 0))(functools.partial(product, before, count))
 
     @_when(last_k, True if depth == 1 else None)
     def _store() -> None:
@@ -391,7 +389,7 @@ def _wait_out(refs: _Refs, form: _Form, slot: Any) -> None:
     )
 
 
-def _bucket(
+def _rows(
     refs: _Refs,
     form: _Form,
     at: _Place,
@@ -400,11 +398,8 @@ def _bucket(
     rows_slot: Any,
     slot: Any,
     out_slot: Any,
-    *,
-    is_top: bool,
 ) -> None:
-    """One bucket's product, and at the last depth its result in the output's buffer; ``is_top``: a visit's first may
-    be this one."""
+    """The product of some rows, and at the last depth its result in the output's buffer."""
     depth = form.depth_tiles
     tail = form.k - (depth - 1) * form.tile_k
     part = pl.ds(start, size)
@@ -423,12 +418,11 @@ def _bucket(
         if form.scale_rows == 1:
             products = [p * refs.scale_buf[slot, m, 0] for m, p in enumerate(products)]
         value = activate(products[0], products[1] if len(products) > 1 else None, form.activation)
-        if is_top:
-            # Rows of earlier groups in the visit's first block of eight.
-            row = lax.broadcasted_iota(jnp.int32, (SUBLANES, value.shape[1]), 0) + start
-            before = row < refs.visits.begin[at.visit] - refs.visits.first[at.visit]
-            top = jnp.where(before, refs.carry[_carry_slot(form, at)], value[:SUBLANES])
-            value = jnp.concatenate([top, value[SUBLANES:]])
+        # Rows of earlier groups in the visit's first block of eight.
+        row = lax.broadcasted_iota(jnp.int32, (SUBLANES, value.shape[1]), 0) + start
+        before = row < refs.visits.begin[at.visit] - refs.visits.first[at.visit]
+        top = jnp.where(before, refs.carry[_carry_slot(form, at)], value[:SUBLANES])
+        value = jnp.concatenate([top, value[SUBLANES:]])
         refs.out_buf[out_slot, part] = value.astype(refs.out_buf.dtype)
 
     if depth == 1:
