@@ -88,7 +88,7 @@ def outcome_of(error: Exception) -> tuple[Status, str]:
 
 def _facts(found: list[tuple[Any, int, ProgramFacts]]) -> TpuFacts:
     """A step's cycles as a bilinear function of its buckets and depth, from differences that leave the prologue out."""
-    first, *plain = [(probe, cycles) for probe, cycles, _ in found if not probe.copies]
+    first, *plain = [(probe, cycles) for probe, cycles, _ in found if not probe.apart]
     prologue = 2.0 * first[1] - plain[0][1]  # of 4 visits and of 8
     step = {(probe.rows, probe.k): (cycles - prologue) / probe.visits for probe, cycles in plain}
     few, many = min(rows for rows, _ in step), max(rows for rows, _ in step)
@@ -100,17 +100,16 @@ def _facts(found: list[tuple[Any, int, ProgramFacts]]) -> TpuFacts:
     bucket = (at_zero[many] - at_zero[few]) / more if more else 0.0
     if min(*step.values(), *per_k.values()) <= 0:
         raise ValueError(f"static cycles do not grow with the work: {step}")
-    whole = next((probe, program) for probe, _, program in found if probe.copies)
-    same = next(p for probe, _, p in found if not probe.copies and (probe.rows, probe.k) == (many, long))
+    without, with_copies, whole = [program for probe, _, program in found if probe.apart]
     return TpuFacts(
-        cycles={f"{p.visits}x{p.rows}x{p.k}{'c' * p.copies}": cycles for p, cycles, _ in found},
+        cycles={f"{p.visits}x{p.rows}x{p.k}": cycles for p, cycles, _ in found if not p.apart},
         prologue_cycles=max(prologue, 0.0),
         fixed_cycles=at_zero[few] - bucket,
         bucket_cycles=bucket,
         depth_fixed_cycles=per_k[few] - depth_bucket,
         depth_bucket_cycles=depth_bucket,
-        issue_cycles=float(max(whole[1].bundles - same.bundles, 0)),
-        program=whole[1],
+        issue_cycles=float(max(with_copies.bundles - without.bundles, 0)),
+        program=whole,
     )
 
 

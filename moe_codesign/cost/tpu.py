@@ -59,14 +59,13 @@ def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict
     side = float(chip.core.mxu_dim or 128)
     deep = np.ceil(tile_k / side) * side * np.ceil(gemm.k / tile_k)
     buckets = np.ceil(rows / bucket)
+    # A visit that is not full runs its buckets in products of powers of two (PallasTile.stretches): each fills and
+    # drains the matrix units.
+    products = np.where(buckets < np.ceil(tile_m / bucket), _bits(buckets), 1.0)
     cycles = columns * (
-        facts.fixed_cycles
-        + facts.issue_cycles
-        + facts.bucket_cycles * buckets
-        + (facts.depth_fixed_cycles + facts.depth_bucket_cycles * buckets) * deep
-        # A visit that is not full runs its buckets in stretches of powers of two (PallasTile.stretches): each fills and
-        # drains the matrix units anew.
-        + np.where(buckets < np.ceil(tile_m / bucket), _bits(buckets) - 1.0, 0.0) * facts.fixed_cycles
+        facts.issue_cycles
+        + products * (facts.fixed_cycles + facts.depth_fixed_cycles * deep)
+        + buckets * (facts.bucket_cycles + facts.depth_bucket_cycles * deep)
     )
     if "padding" in ideal:
         whole = columns * tile_n * cores * devices
@@ -155,7 +154,7 @@ def step_of(artifact: Artifact, chip: Chip) -> Step:
     facts, tile = artifact.tpu, artifact.tile
     assert facts is not None
     rows, columns = int(tile["tile_m"]), int(tile["tile_n"])
-    k = max(int(name.rstrip("c").split("x")[2]) for name in facts.cycles)
+    k = max(int(name.split("x")[2]) for name in facts.cycles)
     matrices = 2 if artifact.op == "gate_up" else 1
     side = float(chip.core.mxu_dim or 128)
     clock = (chip.core.profile_cycles_per_ns or 1.0) * 1e9

@@ -87,25 +87,31 @@ def grouped_mm(
 
 
 class Probe(NamedTuple):
-    """A small problem whose compiled form an analysis reads: visits of so many rows and one column tile, K deep."""
+    """A small problem whose compiled form an analysis reads: visits of so many rows and one column tile, K deep.
+
+    ``copies``, ``apart``: see :func:`moe_kernels.pallas.visit_matmul.visit_matmul`.
+    """
 
     visits: int
     rows: int
     k: int
     copies: bool
+    apart: bool
     function: Callable[..., jax.Array]
     arguments: list[jax.ShapeDtypeStruct]
 
 
-def probe(op: Op, tile: PallasTile, num_visits: int, rows: int, k: int, *, copies: bool = False) -> Probe:
-    """The kernel on ``num_visits`` visits of ``rows`` rows and one column tile, K deep, with its copies or not."""
+def probe(
+    op: Op, tile: PallasTile, num_visits: int, rows: int, k: int, *, copies: bool = False, apart: bool = False
+) -> Probe:
+    """The kernel on ``num_visits`` visits of ``rows`` rows and one column tile, K deep."""
     matrices = 2 if op == "gate_up" else 1
     fields = len(Visits._fields)
 
     def run(*args: Any) -> jax.Array:
         return visit_matmul(
             Visits(*args[:fields]), args[fields], *args[fields + 1 :], tile=tile, activation=ACTIVATION_OF[op],
-            num_visits=num_visits, fixed_rows=rows, copies=copies,
+            num_visits=num_visits, fixed_rows=rows, copies=copies, apart=apart,
         )  # fmt: skip
 
     def array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
@@ -114,7 +120,7 @@ def probe(op: Op, tile: PallasTile, num_visits: int, rows: int, k: int, *, copie
     plan = [array(2 if name == "counts" else num_visits, dtype=jnp.int32) for name in Visits._fields]
     weights = [array(num_visits, k, tile.tile_n) for _ in range(matrices)]
     arguments = [*plan, array(tile.tile_m * num_visits, k), *weights]
-    return Probe(num_visits, rows, k, copies, run, arguments)
+    return Probe(num_visits, rows, k, copies, apart, run, arguments)
 
 
 def probe_depths(tile: PallasTile) -> tuple[int, int]:
@@ -126,7 +132,9 @@ def _probes(op: Op, tile: PallasTile) -> list[Probe]:
     few, many = min(tile.bucket_m, tile.tile_m), tile.tile_m
     short, long = probe_depths(tile)
     cases = [(4, few, short), *((8, rows, k) for k in (short, long) for rows in dict.fromkeys((few, many)))]
-    return [*(probe(op, tile, *case) for case in cases), probe(op, tile, 8, many, long, copies=True)]
+    # The copies' code is the same whatever the rows and K: read from the smallest, the whole program from the largest.
+    pair = [probe(op, tile, 8, few, short, copies=copies, apart=True) for copies in (False, True)]
+    return [*(probe(op, tile, *case) for case in cases), *pair, probe(op, tile, 8, many, long, copies=True, apart=True)]
 
 
 KERNEL = Kernel(

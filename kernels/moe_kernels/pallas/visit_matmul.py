@@ -33,7 +33,7 @@ from moe_kernels.tile import LANES, PallasTile
 
 @dataclass(frozen=True)
 class _Form:
-    """What one compiled form depends on. ``rows``, ``copies``: see :func:`visit_matmul`."""
+    """What one compiled form depends on. ``rows``, ``copies``, ``apart``: see :func:`visit_matmul`."""
 
     tile: PallasTile
     k: int
@@ -44,6 +44,7 @@ class _Form:
     scale_rows: int
     rows: int | None
     copies: bool
+    apart: bool
 
     @property
     def tile_k(self) -> int:
@@ -321,7 +322,7 @@ def _compute(refs: _Refs, form: _Form, at: _Place, rows_slot: Any, slot: Any, nu
     if total == 1:
         product(0, 1)
     elif form.rows is not None:
-        product(0, used)
+        _when(end > first, None if form.apart else True)(lambda: product(0, used))
     else:
         pl.when(used == total)(lambda: product(0, total))
         # Of other visits the buckets' number in binary: at most log2 products, and no more code than the full one.
@@ -457,6 +458,7 @@ def visit_matmul(
     num_visits: Any = None,
     fixed_rows: int | None = None,
     copies: bool = True,
+    apart: bool = True,
     interpret: Any = False,
 ) -> jax.Array:
     """The kernel over planned visits; arguments as :func:`grouped_mm`.
@@ -465,6 +467,7 @@ def visit_matmul(
         num_visits: of the grid, default the plan's own count.
         fixed_rows: of every visit, each of a new group: what an analysis may fix, and else only the device knows.
         copies: false leaves them out, for an analysis of what is computed.
+        apart: of fixed rows, the products stand on a condition, as others do; the compiler's profile skips what does.
     """
     num_rows, k = rows.shape
     n = weights[0].shape[1 if transposed else 2]
@@ -472,7 +475,9 @@ def visit_matmul(
     # A tile larger than the problem is cut to it.
     tile_m = min(tile.tile_m, tallest(num_rows))
     cut = {**tile.as_dict(), "tile_m": tile_m, "bucket_m": min(tile.bucket_m, tile_m)}
-    form = _Form(PallasTile.from_dict(cut), k, n, len(weights), activation, transposed, scale_rows, fixed_rows, copies)
+    form = _Form(
+        PallasTile.from_dict(cut), k, n, len(weights), activation, transposed, scale_rows, fixed_rows, copies, apart
+    )
     tile_k, tile_n, depth = form.tile_k, form.tile_n, form.depth_tiles
     if scale_rows > 1 and (k % tile_k or scale_rows % depth):
         raise ValueError(
