@@ -6,12 +6,14 @@ visits there are. The two profiles differ: ours is of the kernel without its cop
 and await them are added; megablox' is of its own kernel, copies as the compiler sees them, with the number of its
 visits and the places of their blocks fixed: every visit of one group, so that weights are fetched again only where
 megablox fetches them again (more than one tile of K). megablox has the compiler's default share of VMEM, since its
-function takes no other; ours asks for all of it. The compiler's profile for tpu7x aborts on those of its tiles that cut
-K and mask what is left of it, or are 768 or 1536 wide ("Cannot schedule FIFO push"): they have no count.
+function takes no other; ours asks for all of it. The compiler's profile for tpu7x aborts on many of its tiles that cut
+K ("Cannot schedule FIFO push"): they have no count.
 
-gmm_v2 was counted by benchmarks/gmm_v2.py: its inner kernel, and the bundles of its loop around it, as ours; weights
-stay while their group's rows pass. No count says how slow programs are that are larger than the largest known to run
-at full speed (moe_kernels.pallas.tile_limits): ours are held to that, gmm_v2's best tile is marked * where it is so.
+gmm_v2 was counted by benchmarks/gmm_v2.py: its inner kernel with whole K, and the bundles of its loop around it;
+weights stay while their group's rows pass. Ours has a grid's loop, and filling and draining its buffers is counted in
+every visit. No count says how slow programs are that are larger than the largest known to run at full
+speed (moe_kernels.pallas.tile_limits): ours are held to that; of gmm_v2 both are given, the best tile is marked * where
+it is larger.
 
 Rows past the groups are not cleared. Each is at its best tile of the search below; megablox and gmm_v2 also at their
 default tiles. One core of each chip.
@@ -277,35 +279,43 @@ class GmmV2:
         compute = self.cycles(tile_n, problem.k, buckets) / clock
         blocks = np.ceil(rows / self.BLOCK) * self.BLOCK
         first = np.flatnonzero(place == 0)
-        moved = 2.0 * (np.add.reduceat(blocks, first) * (problem.k + tile_n) + problem.k * tile_n)
+        width = problem.n / columns
+        moved = 2.0 * (np.add.reduceat(blocks, first) * (problem.k + width) + problem.k * width)
         per_us = 1e-6 * self.chip.memory.hbm_bytes_per_s
-        start = 2.0 * problem.k * (tile_n + blocks[0]) / per_us
+        start = 2.0 * problem.k * (width + blocks[0]) / per_us
         return start + columns * float(np.maximum(np.add.reduceat(compute, first), moved / per_us).sum())
 
     def default(self, problem: Problem) -> float:
         tile = self.defaults[f"{problem.k}x{problem.n}"]
         return self.us(problem, tile["tile_m"], tile["tile_n"])
 
-    def best(self, problem: Problem) -> tuple[float, str]:
-        """Of visits of 128 to 512 rows and the widths that its blocks have VMEM for, and its default tile."""
+    def best(self, problem: Problem, *, held: bool = False) -> tuple[float, str]:
+        """Of visits of 128 to 512 rows and the widths that its blocks have VMEM for, its default's among them.
+
+        ``held``: of those whose program is known to run at full speed.
+        """
         tile = self.defaults[f"{problem.k}x{problem.n}"]
-        pairs = {(tile["tile_m"], tile["tile_n"])}
         room = 0.9 * (self.chip.core.vmem_bytes or 0)
-        for tile_m, tile_n in itertools.product((128, 256, 384, 512), (256, 512, 1024, 2048)):
+        found: list[tuple[float, bool, int, int]] = []
+        for tile_m, tile_n in itertools.product((128, 256, 384, 512), {256, 512, 1024, 2048, tile["tile_n"]}):
             k = -(-problem.k // 128) * 128
             needs = 2 * (2 * tile_m * k + 3 * k * tile_n + 2 * tile_m * tile_n) + 4 * tile_m * tile_n
-            if tile_n <= problem.n and needs <= room:
-                pairs.add((tile_m, tile_n))
-        times = {pair: self.us(problem, *pair) for pair in pairs}
-        known = {pair: us for pair, us in times.items() if math.isfinite(us)}
-        tile_m, tile_n = min(known, key=lambda pair: known[pair])
-        # Code for every number of buckets.
+            fits = needs <= room and (tile_n <= problem.n or tile_n == tile["tile_n"])
+            if fits or (tile_m, tile_n) == (tile["tile_m"], tile["tile_n"]):
+                us = round(self.us(problem, tile_m, tile_n), 3)
+                found.append((us, self.is_large(problem, tile_m, tile_n), tile_m, tile_n))
+        known = [one for one in found if math.isfinite(one[0]) and not (held and one[1])]
+        us, large, tile_m, tile_n = min(known)
+        return us, f"{tile_m}x{tile_n}" + "*" * large
+
+    def is_large(self, problem: Problem, tile_m: int, tile_n: int) -> bool:
+        """Its program, which has code for every number of buckets, is over the largest known to run at full speed."""
         buckets = tile_m // self.BASE
-        code = PallasTile(tile_m=self.BASE * buckets * (buckets + 1) // 2, tile_k=WHOLE_DEPTH, tile_n=tile_n)
-        as_one = dataclasses.replace(code, bucket_m=code.tile_m)
-        whole = kernels.Problem(op="down", dtype="bfloat16", k=problem.k, n=problem.n)
-        large = program_bundles(whole, as_one, str(self.chip.target)) > most_bundles(str(self.chip.target))
-        return known[tile_m, tile_n], f"{tile_m}x{tile_n}" + "*" * large
+        rows = self.BASE * buckets * (buckets + 1) // 2
+        code = PallasTile(tile_m=rows, tile_k=WHOLE_DEPTH, tile_n=tile_n, bucket_m=rows)
+        whole = kernels.Problem(op="down", dtype="bfloat16", k=problem.k, n=-(-problem.n // 128) * 128)
+        target = str(self.chip.target)
+        return program_bundles(whole, code, target) > most_bundles(target)
 
 
 def bound_us(chip: Chip, problem: Problem) -> float:
@@ -376,6 +386,7 @@ def compare(name: str) -> list[str]:
             ("megablox", best[0]),
             ("megablox by default", default),
             ("gmm_v2", theirs),
+            ("gmm_v2 of programs held to that size", gmm_v2.best(p, held=True)[0]),
             ("gmm_v2 by default", gmm_v2.default(p)),
             ("the bound", bound),
         ):

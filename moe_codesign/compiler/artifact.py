@@ -80,7 +80,8 @@ class TpuFacts:
 
     A step (one visit, one column tile) of b buckets of rows, K deep, takes ``fixed + bucket * b + (depth_fixed +
     depth_bucket * b) * K`` cycles in the units that compute, and ``issue`` more to start and await its copies.
-    ``cycles``: static count of each probe, ``program`` what the final program of the largest holds, its copies with it.
+    ``cycles``: static count of each probe. ``program``: the final program of the largest, with its copies; what runs
+    has code for visits that are not full beside it (PallasTile.stretches).
     """
 
     cycles: dict[str, int]

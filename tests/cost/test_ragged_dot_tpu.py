@@ -68,7 +68,7 @@ def test_a_chip_without_its_own_says_so() -> None:
         ("tpu7x", 1024, (256, 7168, 1024), 3610),
     ],
 )
-def test_predict_is_near_what_was_published(chip: str, n: int, tile: tuple[int, ...], published_us: float) -> None:
+def test_predict_is_near_what_was_fitted(chip: str, n: int, tile: tuple[int, ...], published_us: float) -> None:
     sizes = dict(zip(("tile_m", "tile_k", "tile_n"), tile, strict=True)) | {"input_buffer_count": 2}
     row = {"chip": chip, "op": "grouped_gemm", "m": 131072, "k": 7168, "n": n, "groups": 256, "routing": "uniform"}
     (answer,) = api.predict([{**row, "tile": sizes}])

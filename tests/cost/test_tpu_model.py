@@ -14,7 +14,7 @@ from moe_codesign.chips import load_chip
 from moe_codesign.compiler.build import compile_all, requests_for
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.table import Tables, TileSpace, kernel_for
+from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.cost.tpu import _visits, step_of, tile_times
 from moe_kernels.pallas.visits import plan_visits
 from moe_kernels.tile import PallasTile
@@ -72,9 +72,9 @@ def tables() -> Tables:
 SPACE = {"tile_m": (16, 256), "tile_n": (256,), "tile_k": (32768,), "rows_outer": (False, True), "cores": (1,)}
 
 
-def times(tables: Tables, sizes: list[int], k: int = 2048, n: int = 1024, space: TileSpace = SPACE) -> dict[str, float]:
+def times(tables: Tables, sizes: list[int], k: int = 2048, n: int = 1024) -> dict[str, float]:
     chip = load_chip("tpu_v6e")
-    table = tables.get(chip, kernel_for(chip), "down", space=space)
+    table = tables.get(chip, kernel_for(chip), "down", space=SPACE)
     gemm = GroupedGemm("down", np.array(sizes), k, n, sum(sizes), "bfloat16", accumulates=False)
     return {t.label(): float(us) for t, us in zip(table.tiles, tile_times(table, gemm).total_us, strict=True)}
 
@@ -87,13 +87,26 @@ def test_no_rows_take_no_time(tables: Tables) -> None:
     assert max(times(tables, [0, 0]).values()) < 1.0
 
 
-def test_a_visit_pays_for_the_stretches_of_its_buckets(tables: Tables) -> None:
-    def us(rows: int) -> float:
-        (found,) = times(tables, [rows] * 64, space={**SPACE, "tile_m": (512,), "rows_outer": (False,)}).values()
-        return found
+def test_a_visit_pays_for_the_products_of_its_buckets(tables: Tables) -> None:
+    chip = load_chip("tpu_v6e")
+    fast = chip.model_copy(update={"memory": chip.memory.model_copy(update={"hbm_bytes_per_s": 1e18})})
+    tile = PallasTile(tile_m=512, tile_k=32768, tile_n=256)
+    table = dataclasses.replace(tables.get(chip, kernel_for(chip), "down", only=tile), chip=fast)
 
-    # Two stretches of three buckets, one of two or of all four.
-    assert us(384) - us(256) > us(512) - us(384)
+    def us(rows: int) -> float:
+        gemm = GroupedGemm("down", np.full(64, rows), 2048, 1024, 64 * rows, "bfloat16", accumulates=False)
+        return float(tile_times(table, gemm).total_us[0])
+
+    facts = table.artifacts[0].tpu
+    assert facts is not None
+    steps = 64 * 4 / ((chip.core.profile_cycles_per_ns or 1.0) * 1e3)
+    bucket_us = steps * (facts.bucket_cycles + facts.depth_bucket_cycles * 2048)
+    product_us = steps * (facts.fixed_cycles + facts.depth_fixed_cycles * 2048)
+    assert product_us > 0.3 * bucket_us
+    # One bucket or two are one product, three are two and one, and four, a full visit, are one.
+    assert us(256) - us(128) == pytest.approx(bucket_us, rel=1e-3)
+    assert us(384) - us(256) == pytest.approx(bucket_us + product_us, rel=1e-3)
+    assert us(512) - us(384) == pytest.approx(bucket_us - product_us, rel=1e-3)
 
 
 def test_a_visit_that_is_not_full_pays_for_each_bucket(tables: Tables) -> None:

@@ -115,6 +115,7 @@ def pallas_refusal(dtype: str = "bfloat16", target: str | None = "v6e:2x2", **fi
         ({"n": 100}, "multiple of 8"),
         ({"tile_m": 1024, "tile_n": 512, "k": 14336, "target": "v5p:2x2x1"}, "VMEM"),
         ({"tile_m": 640, "tile_n": 1024, "k": 7168}, "program: about"),
+        ({"tile_m": 512, "tile_k": 4096, "tile_n": 1024, "k": 14336}, "program: about"),
     ],
 )
 def test_the_tpu_kernel_has_reasons_too(case: dict[str, object], words: str) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 
-from moe_kernels.kernel import Problem
+from moe_kernels.kernel import Op, Problem
 from moe_kernels.pallas.visits import SUBLANES
 from moe_kernels.tile import LANES, WHOLE_DEPTH, PallasTile
 
@@ -20,8 +20,8 @@ _PROGRAM_BUNDLES = {"v4": 61_000, "v5e": 61_000, "v5p": 61_000, "v6e": 37_000, "
 (at 102,000 half of it), on v6e 37,000 (at 51,000 half of it). For tpu7x none over 18,000 was published, for v5e and v4
 none at all: theirs are those of the generation with the same matrix unit."""
 
-_LEAST_DEPTH = 1024
-"""Of the catalogue's models all but one or two have a K as large: what is too large with it need not be compiled."""
+_LEAST_DEPTH: dict[Op, int] = {"gate_up": 1024, "up": 1024, "down": 512}
+"""K of the catalogue's models is as large: what is too large with it need not be compiled."""
 
 
 def refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | None:
@@ -66,9 +66,11 @@ def _generation(target: str) -> str:
 def program_bundles(problem: Problem, tile: PallasTile, target: str) -> int:
     """About how many bundles the loops, all unrolled, come to; where K is not known at its least.
 
-    Code is the rows of a full visit and of each stretch, times depth and columns, at so many products a bundle.
+    Code is the rows of a full visit and of each stretch, times depth and columns, at so many products a bundle; where K
+    is cut, for its first tile, its last and those between.
     """
-    k = min(tile.tile_k, problem.k or _LEAST_DEPTH)
+    whole = problem.k or _LEAST_DEPTH[problem.op]
+    k = min(tile.tile_k, whole) * min(-(-whole // tile.tile_k), 3)
     rows = tile.bucket_m * (tile.buckets + sum(tile.stretches))
     columns = min(tile.tile_n, problem.n or tile.tile_n) * (2 if problem.op == "gate_up" else 1)
     return round(rows * k * columns / _PRODUCTS_PER_BUNDLE[_generation(target)])
@@ -95,7 +97,7 @@ def vmem_bytes(problem: Problem, tile: PallasTile) -> int:
 
 
 def default_tile(problem: Problem, rows_per_group: float, target: str | None) -> PallasTile:
-    """An untuned user's tile: a visit holds a whole group up to 640 rows, with as many columns as VMEM has room for."""
+    """An untuned user's tile: a visit holds a whole group up to 640 rows, with as many columns as are not refused."""
     most = int(1.25 * rows_per_group) + SUBLANES
     step = 16 if most <= 128 else 128  # a bucket with few rows costs what a whole one does
     rows = min(-(-most // step) * step, 640)

@@ -10,7 +10,8 @@ won back by copying by hand:
   visit takes its whole group. Copies run several blocks ahead, over visits and groups, so that the latency of HBM
   hides behind the matrix units even where a step is short.
 - **The whole depth in one step** needs no accumulator in VMEM; a shorter tile_k takes one.
-- Rows are computed in **buckets**: a visit of 40 rows costs what 40 rows cost.
+- Rows are computed in **buckets**: a visit of 40 rows costs what 40 rows cost. All buckets of a full visit are one
+  product; those of others a few, of powers of two, so that the matrix units seldom fill and drain.
 
 Neither M, K nor N needs to be a multiple of the tile; K and N of eight.
 """
