@@ -69,7 +69,14 @@ def tables() -> Tables:
     return Tables(jobs=2)
 
 
-SPACE = {"tile_m": (16, 256), "tile_n": (256,), "tile_k": (32768,), "rows_outer": (False, True), "cores": (1,)}
+SPACE = {
+    "tile_m": (16, 256),
+    "tile_n": (256,),
+    "tile_k": (32768,),
+    "weight_buffers": (3,),
+    "rows_outer": (False, True),
+    "cores": (1,),
+}
 
 
 def times(tables: Tables, sizes: list[int], k: int = 2048, n: int = 1024) -> dict[str, float]:
