@@ -132,7 +132,7 @@ def compile_all(found: list[Case]) -> tuple[dict[tuple[Any, ...], float], Counte
                 jobs["profile", case.chip, form, columns, r] = (group_cycles, [target, form, columns, r, vmem_bytes])
     results: dict[tuple[Any, ...], float] = {}
     missing: Counter[str] = Counter()
-    with ProcessPool(2, context=multiprocessing.get_context("spawn"), initializer=start_worker) as pool:
+    with ProcessPool(2, 25, context=multiprocessing.get_context("spawn"), initializer=start_worker) as pool:
         futures = {key: pool.schedule(f, args=args, timeout=TIME_LIMIT_S) for key, (f, args) in jobs.items()}
         for key, future in futures.items():
             try:

@@ -37,13 +37,11 @@ class Coefficients:
     Args:
         matrix_efficiency: share of peak in a full loop.
         rows_kept: of the L2, how much keeps rows from column to column (over 1: columns run close together).
-        spill_us_per_kib: of spilled registers of a whole program, written and read back in its epilogue.
         walk_us_per_group: a step of the walk over the groups' sizes.
     """
 
     matrix_efficiency: float
     rows_kept: float
-    spill_us_per_kib: float
     walk_us_per_group: float
 
     @classmethod
@@ -97,10 +95,8 @@ def tile_times(table: TileTable, gemm: GroupedGemm, coefficients: Coefficients) 
     issue_us = 1e6 * c["loop_instructions"] * c["num_warps"] / (chip.core.schedulers or 4) / (chip.core.clock_hz or 1e9)
     load_us = latency_us / np.maximum(c["num_stages"] - 1, 1)
     step_us = np.maximum(busy * np.maximum(matrix_us, issue_us), load_us)
-    spilled_kib = c["spill_bytes"] * c["num_warps"] * (chip.core.warp_size or 32) / 1024
     walk_us = waves * coefficients.walk_us_per_group * len(gemm.rows)
-    edge_us = EDGE_LATENCIES * latency_us + busy * coefficients.spill_us_per_kib * spilled_kib
-    core_us = waves * (steps * step_us + edge_us) + walk_us
+    core_us = waves * (steps * step_us + EDGE_LATENCIES * latency_us) + walk_us
 
     read = gemm.total_rows * gemm.k * item
     written = gemm.total_rows * gemm.n * item

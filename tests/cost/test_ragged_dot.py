@@ -14,7 +14,7 @@ from moe_codesign.cost.table import Tables, TileTable, kernel_for
 from moe_kernels.tile import TritonTile
 
 TILE = TritonTile(block_m=128, block_n=128, block_k=32, num_warps=4, num_stages=4)
-PLAIN = Coefficients(matrix_efficiency=0.9, rows_kept=100.0, spill_us_per_kib=0.1, walk_us_per_group=0.0)
+PLAIN = Coefficients(matrix_efficiency=0.9, rows_kept=100.0, walk_us_per_group=0.0)
 
 
 @pytest.fixture(scope="module")
