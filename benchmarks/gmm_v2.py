@@ -4,7 +4,7 @@ Needs Python 3.12 and a folder of its own for tokamax, whose jax is newer than t
 
     python3.12 -m venv ENV
     ENV/bin/pip install tokamax libtpu==0.0.52 pebble platformdirs psutil pydantic
-    PYTHONPATH=.:kernels ENV/bin/python benchmarks/gmm_v2.py      about 10 minutes on two cores
+    PYTHONPATH=.:kernels ENV/bin/python benchmarks/gmm_v2.py      a few minutes on two cores
 
 Its grid is only known on the device, which the compiler's profile cannot count. So its inner kernel is compiled as it
 is, with a number of visits, a bucket of its switch and one tile of K that are fixed, on blocks that lie in VMEM; a
