@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -31,7 +32,22 @@ _UNKNOWN_INTERVAL = (0.6, 2.4)
 
 
 @dataclass(frozen=True)
-class Coefficients:
+class Fitted:
+    """Numbers that are fitted, in the order of their fields."""
+
+    @classmethod
+    def from_array(cls, values: Sequence[float]) -> Self:
+        """All of them."""
+        return cls(*(float(value) for value in values))
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of the fields."""
+        return tuple(field.name for field in fields(cls))
+
+
+@dataclass(frozen=True)
+class Coefficients(Fitted):
     """What is fitted of a chip.
 
     Args:
@@ -43,14 +59,6 @@ class Coefficients:
     matrix_efficiency: float
     rows_kept: float
     walk_us_per_group: float
-
-    @classmethod
-    def from_array(cls, values: Sequence[float]) -> "Coefficients":
-        return cls(*(float(value) for value in values))
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in fields(cls))
 
 
 @functools.cache

@@ -5,15 +5,14 @@ visit computes the whole tile. Weights are read again where a visit is of anothe
 They run on one core.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.chips import Chip
 from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.ragged_dot import fitted_of
+from moe_codesign.cost.ragged_dot import Fitted, fitted_of
 from moe_codesign.cost.tpu import LAUNCH_US
 from moe_codesign.shape import DTYPE_BYTES
 
@@ -22,7 +21,7 @@ _LIKE = "tpu_v6e"
 
 
 @dataclass(frozen=True)
-class Coefficients:
+class Coefficients(Fitted):
     """What is fitted of a chip.
 
     Args:
@@ -34,14 +33,6 @@ class Coefficients:
     matrix_efficiency: float
     step_us: float
     hbm_efficiency: float
-
-    @classmethod
-    def from_array(cls, values: Sequence[float]) -> "Coefficients":
-        return cls(*(float(value) for value in values))
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in fields(cls))
 
 
 def coefficients_of(chip: Chip) -> tuple[Coefficients, tuple[float, float], str]:
