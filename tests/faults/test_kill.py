@@ -71,14 +71,10 @@ def test_interrupt_keeps_everything_and_exits_130(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(space_text(chips='"trainium2"'))
     # So many that the search cannot end between the look at its storage and the signal, on a busy machine too.
     trials = 5 * TRIALS
-    process = subprocess.Popen(
-        command(tmp_path, trials),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore the signal, and what they start does too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    # A shell's background jobs ignore the signal, and so does what they start; one that handles it starts none that do.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command(tmp_path, trials), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     while stored(tmp_path) < 5:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
