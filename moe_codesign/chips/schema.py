@@ -41,6 +41,19 @@ class Core(_Table):
     profile_cycles_per_ns: PositiveFloat | None = None
     devices_per_chip: PositiveInt = 1
 
+    @property
+    def matrix_side(self) -> float:
+        """Rows and columns that a TPU's matrix unit holds; it pads what is smaller."""
+        return float(self.mxu_dim or 128)
+
+    @property
+    def products_per_cycle(self) -> float:
+        """Multiply-adds of a TPU core's matrix units in bfloat16, when they are full.
+
+        A unit takes a row a cycle, of 256 two: that is what the chip files' peaks need.
+        """
+        return (self.mxu_count or 1) * self.matrix_side**2 * (2 if self.matrix_side == 256 else 1)
+
 
 class Power(_Table):
     """Of the chip alone, and with its share of server and cooling."""

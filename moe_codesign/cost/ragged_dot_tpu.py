@@ -79,7 +79,7 @@ def time_parts(
     most = (gemm.total_rows, gemm.k, gemm.n)
     tile_m, tile_k, tile_n = (min(pair) for pair in zip(tile, most, strict=True))
     columns, depth = -(-gemm.n // tile_n), -(-gemm.k // tile_k)
-    side = float(chip.core.mxu_dim or 128)
+    side = chip.core.matrix_side
     products = tile_m * depth * np.ceil(tile_k / side) * side * np.ceil(tile_n / side) * side
     peak = (chip.peak("bfloat16") or 1.0) / chip.core.count
     matrix_us = 1e6 * 2.0 * products / (peak * coefficients.matrix_efficiency)

@@ -28,7 +28,7 @@ LAUNCH_US = 5.0
 published tokamax timings (35 us at 512 rows); here the part that is neither steps nor bytes."""
 INTERVAL = (0.7, 1.7)
 """Low and high over the estimate: holds 65 of 67 published tokamax times of four generations, of a kernel that is read
-as this one is (results/tpu_validation.md, reading plan)."""
+as this one is (results/tpu_validation.md, reading plan of forward products)."""
 _SUBLANES = 8
 """Rows that every copy of rows is rounded to."""
 
@@ -56,7 +56,7 @@ def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict
 
     group, rows = _visits(gemm.rows, int(tile_m))
     # What a matrix unit cannot hold it pads: K to its rows.
-    side = float(chip.core.mxu_dim or 128)
+    side = chip.core.matrix_side
     deep = np.ceil(tile_k / side) * side * np.ceil(gemm.k / tile_k)
     buckets = np.ceil(rows / bucket)
     is_full = buckets == np.ceil(tile_m / bucket)
@@ -158,11 +158,9 @@ def step_of(artifact: Artifact, chip: Chip) -> Step:
     rows, columns = int(tile["tile_m"]), int(tile["tile_n"])
     k = max(int(name.split("x")[2]) for name in facts.cycles)
     matrices = 2 if artifact.op == "gate_up" else 1
-    side = float(chip.core.mxu_dim or 128)
+    side = chip.core.matrix_side
     clock = (chip.core.profile_cycles_per_ns or 1.0) * 1e9
     padded = rows * np.ceil(k / side) * side * np.ceil(columns / side) * side * matrices
-    # A unit takes a row a cycle, of 256 two (see the chip files: that is what their peaks need).
-    per_cycle = (chip.core.mxu_count or 1) * side**2 * (2 if side == 256 else 1)
     item = DTYPE_BYTES[artifact.dtype]
     moved = (rows * k + k * columns * matrices + rows * columns) * item
     return Step(
@@ -170,7 +168,7 @@ def step_of(artifact: Artifact, chip: Chip) -> Step:
         k,
         columns,
         {
-            "matrix units": padded / per_cycle,
+            "matrix units": padded / chip.core.products_per_cycle,
             "issue and drain": facts.step_cycles(np.ceil(rows / min(int(tile["bucket_m"]), rows)), k),
             "HBM": moved / (chip.memory.hbm_bytes_per_s / chip.core.count) * clock,
         },

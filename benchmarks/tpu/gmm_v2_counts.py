@@ -1,10 +1,12 @@
-"""Static cycles of tokamax's gmm_v2 for benchmarks/megablox.py: writes results/tpu_gmm_v2.json.
+"""Static cycles of tokamax's gmm_v2, for compare.py and validation.py: writes results/tpu_gmm_v2.json.
 
 Needs Python 3.12 and a folder of its own for tokamax, whose jax is newer than this project's; libtpu is the same:
 
     python3.12 -m venv ENV
     ENV/bin/pip install tokamax libtpu==0.0.52 pebble platformdirs psutil pydantic
-    PYTHONPATH=.:kernels ENV/bin/python benchmarks/gmm_v2.py      a few minutes on two cores
+    PYTHONPATH=.:kernels ENV/bin/python benchmarks/tpu/gmm_v2_counts.py      half an hour on two cores
+
+What results/tpu_gmm_v2.json has already of the same versions is kept.
 
 Its grid is only known on the device, which the compiler's profile cannot count. So its inner kernel is compiled as it
 is, with a number of visits, a bucket of its switch and one tile of K that are fixed, on blocks that lie in VMEM; a
@@ -17,23 +19,25 @@ import json
 import math
 import multiprocessing
 import types
-from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pebble import ProcessPool
+from problems import PUBLISHED, PUBLISHED_GRADIENTS, projections
 
 from moe_codesign.compiler.llo import read_program
 from moe_codesign.compiler.tpu import analyse, compile_for, empty, prepare_process
-from moe_codesign.models import find_model
 
-OUT = Path(__file__).parents[1] / "results" / "tpu_gmm_v2.json"
-TARGETS = {"tpu_v6e": "v6e:2x2", "tpu7x": "tpu7x:2x2x1"}
-MODELS = ("DeepSeek-V3", "Qwen3-30B-A3B", "Qwen3-235B-A22B", "gpt-oss-120b", "Mixtral-8x7B")
-BASE, BUCKETS, SUBLANES = 128, 4, 16
-"""Rows of its bucket in bfloat16, most buckets of a visit, and rows that its blocks are cut by."""
+OUT = Path(__file__).parents[2] / "results" / "tpu_gmm_v2.json"
+TARGETS = {"tpu_v6e": "v6e:2x2", "tpu7x": "tpu7x:2x2x1", "tpu_v5p": "v5p:2x2x1"}
+COMPARED = ("tpu_v6e", "tpu7x")
+"""Where compare.py needs it; elsewhere its published shapes alone are counted."""
+BASE = {False: 128, True: 256}
+"""Rows of its bucket in bfloat16, where weights are transposed (the gradient to the rows) and where not."""
+BUCKETS, SUBLANES = 4, 16
+"""Most buckets of a visit, and rows that its blocks are cut by."""
 WIDTHS = (256, 512, 1024, 2048)
 TIME_LIMIT_S = 400.0
 _folder: Path | None = None
@@ -44,7 +48,7 @@ def start_worker(profile: bool) -> None:
     _folder = prepare_process(profile=profile)
 
 
-def inner(k: int, tile_n: int, buckets: int, visits: int) -> tuple[Any, list[Any]]:
+def inner(k: int, tile_n: int, buckets: int, visits: int, transposed: bool) -> tuple[Any, list[Any]]:
     """The inner kernel on ``visits`` full visits of so many buckets."""
     import jax
     import jax.numpy as jnp
@@ -53,10 +57,10 @@ def inner(k: int, tile_n: int, buckets: int, visits: int) -> tuple[Any, list[Any
     from jax.experimental.pallas import tpu as pltpu
     from tokamax._src.ops.gmm_v2 import gmm_v2 as module
 
-    tile_k, rows = -(-k // 128) * 128, BASE * BUCKETS
+    tile_k, rows = -(-k // 128) * 128, BASE[transposed] * BUCKETS
     inputs = module.InputConfigs(None, k, jnp.dtype(jnp.bfloat16))
     configs = module.GmmConfigs(
-        tiles=module.TileSizes(rows, tile_k, tile_n, BASE),
+        tiles=module.TileSizes(rows, tile_k, tile_n, BASE[transposed]),
         dims=module.Dimensions(rows * visits, k, tile_n, visits, visits, SUBLANES),
         lhs_cfgs=inputs,
         rhs_cfgs=inputs,
@@ -64,6 +68,7 @@ def inner(k: int, tile_n: int, buckets: int, visits: int) -> tuple[Any, list[Any
         acc_dtype=jnp.dtype(jnp.float32),
         zero_init=False,
         fuse_act=None,
+        transpose_rhs=transposed,
     )
     fixed = {"switch": lambda _, branches: branches[buckets - 1](), "cond": lambda _, yes, __: yes()}
 
@@ -77,7 +82,8 @@ def inner(k: int, tile_n: int, buckets: int, visits: int) -> tuple[Any, list[Any
             module.lax = lax
 
     def run(group: Any, offset: Any) -> Any:
-        wide = [(rows // SUBLANES, SUBLANES, tile_k), (tile_k, tile_n), (rows // SUBLANES, SUBLANES, tile_n)]
+        weights = (tile_n, tile_k) if transposed else (tile_k, tile_n)
+        wide = [(rows // SUBLANES, SUBLANES, tile_k), weights, (rows // SUBLANES, SUBLANES, tile_n)]
         scratch = [pltpu.VMEM(shape, jnp.bfloat16) for shape in (*wide, (SUBLANES, tile_n))]
         return pl.pallas_call(
             body,
@@ -98,10 +104,10 @@ def inner(k: int, tile_n: int, buckets: int, visits: int) -> tuple[Any, list[Any
     return run, [jax.ShapeDtypeStruct((size,), jnp.int32) for size in (visits, visits + 1)]
 
 
-def visit_cycles(target: str, tile_n: int, k: int, buckets: int) -> float:
+def visit_cycles(target: str, transposed: bool, tile_n: int, k: int, buckets: int) -> float:
     """What one more visit adds."""
     assert _folder is not None
-    few, many = (analyse(target, *inner(k, tile_n, buckets, v), "gmm_v2", _folder)[0] for v in (4, 8))
+    few, many = (analyse(target, *inner(k, tile_n, buckets, v, transposed), "gmm_v2", _folder)[0] for v in (4, 8))
     return (many - few) / 4
 
 
@@ -114,7 +120,9 @@ def issue_bundles(target: str) -> int:
     assert _folder is not None
 
     def run(lhs: Any, rhs: Any, sizes: Any) -> Any:
-        return module.gmm_v2(lhs, rhs, sizes, tile_info=module.TileSizes(256, 2048, 512, BASE), zero_initialize=False)
+        return module.gmm_v2(
+            lhs, rhs, sizes, tile_info=module.TileSizes(256, 2048, 512, BASE[False]), zero_initialize=False
+        )
 
     shapes = [((8192, 2048), jnp.bfloat16), ((64, 2048, 1024), jnp.bfloat16), ((64,), jnp.int32)]
     empty(_folder)
@@ -123,8 +131,8 @@ def issue_bundles(target: str) -> int:
     return sum(r.bundles for r in regions if r.loops and "copies" in r.slots)
 
 
-def default_tile(target: str, k: int, n: int) -> dict[str, int]:
-    """The tile that its own rule gives an untuned user for 512 rows and more, whatever the groups."""
+def default_tile(target: str, transposed: bool, k: int, n: int) -> dict[str, int]:
+    """The tile that its own rule gives an untuned user for 1024 rows and more, whatever the groups."""
     import jax.numpy as jnp
     from jax.experimental import topologies
     from jax.experimental.pallas import tpu as pltpu
@@ -135,17 +143,10 @@ def default_tile(target: str, k: int, n: int) -> dict[str, int]:
     device = AbstractDevice(device_kind=kind, num_cores=1, platform="tpu")
     with use_abstract_mesh(AbstractMesh((1,), ("x",), axis_types=(AxisType.Auto,), abstract_device=device)):
         inputs = module.InputConfigs(None, k, jnp.dtype(jnp.bfloat16))
-        dims = module.Dimensions(512, k, n, 1, 1, SUBLANES)
+        weights = module.InputConfigs(None, k, jnp.dtype(jnp.bfloat16), is_transposed=transposed)
+        dims = module.Dimensions(1024, k, n, 1, 1, SUBLANES)
         vmem = int(pltpu.get_tpu_info().vmem_capacity_bytes * 0.9)
-        return {name: int(size) for name, size in asdict(module.calculate_tiling(dims, inputs, inputs, vmem)).items()}
-
-
-def problems() -> Iterator[tuple[int, int]]:
-    """K and N of every model's two projections."""
-    for name in MODELS:
-        shape = find_model(name)
-        yield shape.hidden_size, shape.moe_intermediate_size
-        yield shape.moe_intermediate_size, shape.hidden_size
+        return {name: int(size) for name, size in asdict(module.calculate_tiling(dims, inputs, weights, vmem)).items()}
 
 
 def depths(k: int, tile_n: int) -> tuple[int, ...]:
@@ -153,37 +154,51 @@ def depths(k: int, tile_n: int) -> tuple[int, ...]:
     return (k,) if k % 128 else (1024, 2048) if tile_n <= 2048 else (512, 1024)
 
 
+def count(chip: str, transposed: bool, known: dict[str, float | str]) -> dict[str, Any]:
+    """Default tiles of every K and N, and cycles at them (and at ``WIDTHS``, where compare.py chooses)."""
+    target, context = TARGETS[chip], multiprocessing.get_context("spawn")
+    compared = {(k, n) for _, _, k, n, _ in projections()} if chip in COMPARED and not transposed else set()
+    pairs = sorted(compared | set(PUBLISHED_GRADIENTS if transposed else PUBLISHED))
+    with ProcessPool(1, context=context, initializer=start_worker, initargs=[False]) as pool:
+        issue = pool.schedule(issue_bundles, args=[target]).result()
+        tiles = {pair: pool.schedule(default_tile, args=[target, transposed, *pair]).result() for pair in pairs}
+    widths = {(k, tile["tile_n"]) for (k, _), tile in tiles.items()}
+    widths |= {(k, width) for k, n in compared for width in WIDTHS if width <= n}
+    points = sorted(
+        {(width, d, b) for k, width in widths for d in depths(k, width) for b in (1, BUCKETS)}, key=math.prod
+    )
+    cycles: dict[str, float | str] = {}
+    with ProcessPool(2, context=context, initializer=start_worker, initargs=[True]) as pool:
+        jobs = {
+            point: pool.schedule(visit_cycles, args=[target, transposed, *point], timeout=TIME_LIMIT_S)
+            for point in points
+            if "x".join(map(str, point)) not in known
+        }
+        for point in points:
+            name = "x".join(map(str, point))
+            try:
+                cycles[name] = known[name] if name in known else jobs[point].result()
+            except Exception as error:
+                cycles[name] = type(error).__name__
+            print(chip, "transposed" if transposed else "", name, cycles[name], flush=True)
+    return {
+        "issue_bundles": issue,
+        "default_tiles": {"x".join(map(str, pair)): tile for pair, tile in tiles.items()},
+        "cycles by tile_n x K x buckets": cycles,
+    }
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    context = multiprocessing.get_context("spawn")
-    found: dict[str, Any] = {}
-    for chip, target in TARGETS.items():
-        with ProcessPool(1, context=context, initializer=start_worker, initargs=[False]) as pool:
-            issue = pool.schedule(issue_bundles, args=[target]).result()
-            tiles = {pair: pool.schedule(default_tile, args=[target, *pair]).result() for pair in problems()}
-        pairs = {(k, tile["tile_n"]) for (k, _), tile in tiles.items()}
-        pairs |= {(k, width) for k, n in problems() for width in WIDTHS if width <= n}
-        points = {(width, depth, b) for k, width in pairs for depth in depths(k, width) for b in (1, BUCKETS)}
-        cycles: dict[str, float | str] = {}
-        with ProcessPool(2, context=context, initializer=start_worker, initargs=[True]) as pool:
-            jobs = {
-                point: pool.schedule(visit_cycles, args=[target, *point], timeout=TIME_LIMIT_S)
-                for point in sorted(points, key=math.prod)
-            }
-            for point, job in jobs.items():
-                try:
-                    value: float | str = job.result()
-                except Exception as error:
-                    value = type(error).__name__
-                cycles["x".join(map(str, point))] = value
-                print(chip, *point, value, flush=True)
-        found[chip] = {
-            "issue_bundles": issue,
-            "default_tiles": {"x".join(map(str, pair)): tile for pair, tile in tiles.items()},
-            "cycles by tile_n x K x buckets": cycles,
-        }
-    found["made_with"] = {name: version(name) for name in ("tokamax", "jax", "libtpu")}
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+    made_with = {name: version(name) for name in ("tokamax", "jax", "libtpu")}
+    found = json.loads(OUT.read_text()) if OUT.exists() else {}
+    if found.get("made_with") != made_with:
+        found = {"made_with": made_with}
+    for chip in TARGETS:
+        for name, transposed in ((chip, False), (f"{chip} transposed", True)):
+            known = found.get(name, {}).get("cycles by tile_n x K x buckets", {})
+            found[name] = count(chip, transposed, known)
+            OUT.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,238 @@
+"""Static cycles of compiled TPU kernels against published times: writes results/tpu_validation.md.
+
+The times are tokamax's own (bf16, one core); give the table with ``--ragged FILE.csv.gz``. Of its first Pallas
+ragged_dot, a descendant of megablox, the tile that ran is told; megablox (the same grid) is compiled with it, for the
+forward product and for both gradients, and read in two ways (the gradient to the weights by plan alone):
+
+- **profile**: what the compiler counts for one more group of as many row tiles as a group touches on average (fewer and
+  more, interpolated), copies as the compiler sees them, times the groups.
+- **plan**: every visit of the very group sizes takes the longer of its computing cycles and of its bytes from HBM.
+
+Of gmm_v2 no tile is told: it is at the tiles of its own rule, from the cycles that gmm_v2_counts.py counted (plan),
+where a group has 512 rows and more in all.
+
+Each has one constant per generation, kernel and reading: the median ratio to the measured times.
+
+    python benchmarks/tpu/validation.py --ragged FILE.csv.gz      about an hour on two cores
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gmm_v2 import GmmV2
+from megablox import (
+    Job,
+    Kind,
+    Tile,
+    at_depth,
+    count,
+    depths,
+    form_of,
+    group_cycles,
+    megablox_us,
+    visit_cycles,
+    weight_gradient_us,
+)
+from problems import Problem, cycles_per_us, one_core
+
+from moe_codesign.chips import load_chip
+from moe_codesign.compiler.artifact import compiler_version
+from moe_codesign.cost.tpu import INTERVAL
+
+OUT = Path(__file__).parents[2] / "results" / "tpu_validation.md"
+DEVICES = {"tpu_v5_lite": "tpu_v5e", "tpu_v5": "tpu_v5p", "tpu_v6_lite": "tpu_v6e", "tpu7x": "tpu7x"}
+KERNELS = {"pallas_mosaic_tpu_ragged_dot": "v1", "pallas_mosaic_tpu_v2_ragged_dot": "gmm_v2"}
+KINDS: dict[str, Kind] = {"fwd": "forward", "dlhs": "rows", "drhs": "weights"}
+MOST_ROW_TILES = 64
+"""Of a group; more make programs whose profile takes minutes."""
+Counts = dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One published problem and tile (none of gmm_v2), and the median of its times.
+
+    ``problem`` is that of the product which is computed: the gradient to the rows has the forward's K and N exchanged.
+    """
+
+    chip: str
+    kernel: str
+    kind: Kind
+    problem: Problem
+    tile: Tile | None
+    us: float
+
+    @property
+    def aligned(self) -> bool:
+        return self.problem.k % 128 == 0 and self.problem.n % 128 == 0
+
+    @property
+    def touched(self) -> float:
+        """Row tiles that a group touches on average."""
+        assert self.tile is not None
+        sizes, tm = self.problem.sizes, self.tile[0]
+        ends, some = np.cumsum(sizes), sizes > 0
+        return float(((ends - 1) // tm - (ends - sizes) // tm + 1)[some].mean())
+
+
+def cases(path: Path) -> list[Case]:
+    """Published problems in bfloat16; the same problem and tile measured again counts once."""
+    times: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    with gzip.open(path, "rt") as file:
+        for row in csv.DictReader(file):
+            types = row["lhs"].startswith("bf") and row["rhs"].startswith("bf")
+            if row["device"] not in DEVICES or row["op"] not in KERNELS or not types or not row["config"]:
+                continue
+            config, kind = json.loads(row["config"]), KINDS[row["kind"]]
+            tile = None if config["tile_m"] is None else (config["tile_m"], config["tile_k"], config["tile_n"])
+            m, k, n, groups = (int(row[name]) for name in "MKNG")
+            if kind == "rows":
+                k, n = n, k
+            spread = row["group_dist"] if row["group_dist"] in ("single", "equal") else "random"
+            key = DEVICES[row["device"]], KERNELS[row["op"]], kind, Problem(m, k, n, groups, spread), tile
+            times[key].append(1e3 * float(row["median_ms"]))
+    return [Case(*key, float(np.median(found))) for key, found in times.items()]
+
+
+def profile_jobs(case: Case) -> dict[str, Job]:
+    """None of the gradient to the weights, whose conditions the profile cannot count."""
+    chip, tile = load_chip(case.chip), case.tile
+    if tile is None or case.kind == "weights":
+        return {}
+    form = form_of(tile, case.problem.k, kind=case.kind)
+    touched = {max(1, math.floor(case.touched)), math.ceil(case.touched)}
+    return {
+        f"profile {form} {case.problem.n} {r}": (group_cycles, [chip.target, form, case.problem.n, r, room(case.chip)])
+        for r in sorted(touched)
+        if r <= MOST_ROW_TILES
+    }
+
+
+def plan_jobs(case: Case) -> dict[str, Job]:
+    tile, k = case.tile, case.problem.k
+    if tile is None:
+        return {}
+    if case.kind == "weights":
+        forms = [replace(form_of(tile, k, 1, case.kind), whole=whole) for whole in (False, True)]
+    else:
+        forms = [form_of(tile, k, depth, case.kind) for depth in depths(tile, k)]
+    return {f"plan {form}": (visit_cycles, [load_chip(case.chip).target, form, room(case.chip)]) for form in forms}
+
+
+def room(chip: str) -> int:
+    """Theirs asks for more VMEM than the compiler's default; what the tile needs is not told: all but a little."""
+    return (load_chip(chip).core.vmem_bytes or 0) - (4 << 20)
+
+
+def profile_us(case: Case, counts: Counts) -> float:
+    each = [value if isinstance(value := counts.get(key, ""), float) else math.nan for key in profile_jobs(case)]
+    if not each:
+        return math.nan
+    cycles = each[0] + (each[-1] - each[0]) * (case.touched % 1.0)
+    return cycles * int((case.problem.sizes > 0).sum()) / cycles_per_us(load_chip(case.chip))
+
+
+def plan_us(case: Case, counts: Counts) -> float:
+    chip, tile = one_core(load_chip(case.chip)), case.tile
+    if tile is None:
+        return gmm_v2_us(case)
+    parts = [value if isinstance(value := counts.get(key, ""), float) else math.nan for key in plan_jobs(case)]
+    if case.kind == "weights":
+        return weight_gradient_us(chip, case.problem, tile, *parts)
+    return megablox_us(chip, case.problem, tile, at_depth(parts, tile, case.problem.k))
+
+
+def gmm_v2_us(case: Case) -> float:
+    if case.problem.m < 512:
+        return math.nan
+    return GmmV2(one_core(load_chip(case.chip)), transposed=case.kind == "rows").default(case.problem)
+
+
+def accuracy(measured: np.ndarray, predicted: np.ndarray) -> tuple[int, float, float, float, float]:
+    """(problems, constant, mean, median and worst error) with the median ratio as the one constant."""
+    known = np.isfinite(predicted)
+    if not known.any():
+        return 0, math.nan, math.nan, math.nan, math.nan
+    constant = float(np.median(measured[known] / predicted[known]))
+    error = np.abs(constant * predicted[known] / measured[known] - 1.0)
+    return int(known.sum()), constant, float(error.mean()), float(np.median(error)), float(error.max())
+
+
+def faster_named(some: list[Case], predicted: list[float]) -> tuple[int, int]:
+    """Of the problems measured with several tiles that differ by over 3 %: how often the fastest is named, of how many.
+
+    A problem counts where all its tiles have a prediction.
+    """
+    by_problem: dict[Problem, list[tuple[float, float]]] = defaultdict(list)
+    for case, us in zip(some, predicted, strict=True):
+        by_problem[case.problem].append((case.us, us))
+    right = found = 0
+    for pairs in by_problem.values():
+        measured, guessed = zip(*pairs, strict=True)
+        if len(pairs) > 1 and max(measured) / min(measured) > 1.03 and all(map(math.isfinite, guessed)):
+            found += 1
+            right += min(pairs)[0] == min(pairs, key=lambda pair: pair[1])[0]
+    return right, found
+
+
+def lines_of(chip: str, found: list[Case], counts: Counts) -> list[str]:
+    """The table's lines of one chip."""
+    readings: dict[str, Callable[[Case, Counts], float]] = {"profile": profile_us, "plan": plan_us}
+    lines = []
+    groups = sorted({(case.kernel, case.kind, not case.aligned) for case in found if case.chip == chip})
+    for kernel, kind, odd in reversed(groups):
+        some = [c for c in found if (c.chip, c.kernel, c.kind, not c.aligned) == (chip, kernel, kind, odd)]
+        measured = np.array([case.us for case in some])
+        for name, read in readings.items():
+            predicted = [read(case, counts) for case in some]
+            if not np.isfinite(predicted).any():
+                continue
+            ratio = measured / np.array(predicted)
+            inside = int(((ratio >= INTERVAL[0]) & (ratio <= INTERVAL[1])).sum())
+            known, constant, mean, median, worst = accuracy(measured, np.array(predicted))
+            right, pairs = faster_named(some, predicted)
+            lines.append(
+                f"| {chip} | {kernel} | {kind}{', K or N no multiple of 128' * odd} | {name} | {known} of {len(some)} "
+                f"| {constant:.2f} | {mean:.1%} | {median:.1%} | {worst:.0%} | {inside} | {right} of {pairs} |"
+            )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ragged", type=Path, required=True)
+    found = cases(parser.parse_args().ragged)
+    lines, missing = [], Counter[str]()
+    for chip in DEVICES.values():
+        jobs: dict[str, Job] = {}
+        for case in found:
+            if case.chip == chip:
+                jobs |= profile_jobs(case) | plan_jobs(case)
+        counts = count(load_chip(chip), jobs)
+        missing.update(value for value in counts.values() if isinstance(value, str))
+        lines += lines_of(chip, found, counts)
+    OUT.write_text(
+        "# Static cycles against published times\n\n"
+        f"Made by `python benchmarks/tpu/validation.py --ragged FILE` with {compiler_version('pallas')}; what the "
+        "readings are stands at the head of the script. rows, weights: the gradients to them. constant: measured over "
+        f"predicted, after the chip file's cycles per nanosecond. inside: measured times from {INTERVAL[0]} to "
+        f"{INTERVAL[1]} times the prediction with the chip file's constant alone, which is the interval of grade "
+        "simulated. fastest tile: of problems measured with several tiles over 3 % apart, how often the fastest is "
+        f"named. Compiles without a count: {dict(missing) or 'none'}.\n\n"
+        "| chip | kernel | product | reading | problems | constant | mean error | median | worst | inside "
+        "| fastest tile |\n|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n"
+    )
+    print(OUT.read_text())
+
+
+if __name__ == "__main__":
+    main()
