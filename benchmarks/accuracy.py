@@ -19,13 +19,8 @@ from typing import Any
 import numpy as np
 from aiconfigurator_modes import estimates, shape_keys
 
-from moe_codesign.calibrating.fit import (
-    calibrate,
-    errors,
-    fit_physics,
-    in_test_split,
-    out_of_fold_us,
-)
+from moe_codesign.calibrating.conventions import fit_coefficients
+from moe_codesign.calibrating.fit import calibrate, errors, in_test_split, out_of_fold_us
 from moe_codesign.calibrating.measured import (
     SETS,
     Measured,
@@ -36,7 +31,9 @@ from moe_codesign.calibrating.measured import (
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import calibration, fused_moe
 from moe_codesign.cost.calibration import TOKEN_BUCKETS, Calibration, Prediction
-from moe_codesign.cost.fused_moe import TERMS, Coefficients, Columns, columns_of
+from moe_codesign.cost.conventions import Conventions, timed_terms
+from moe_codesign.cost.fused_moe import TERMS, Coefficients, bound_us
+from moe_codesign.cost.loads import Columns, columns_of
 from moe_codesign.cost.stacks import BLOCK_M
 from moe_codesign.errors import UserError
 from moe_codesign.rows import layer_of
@@ -88,8 +85,8 @@ def left_out(one: Set) -> str:
 
 def roofline_over_constant(one: Set) -> Triple:
     """max(FLOPs / peak, bytes / bandwidth) over one efficiency, plus a floor: two numbers fitted by least squares."""
-    t = fused_moe.terms(one.fitted.columns, one.fitted.chip, one.fitted.stack, one.fitted.dtype)
-    design = np.stack([t.bound_us, np.ones(len(t.bound_us))], axis=1) / one.fitted.latency_us[:, None]
+    bound = bound_us(one.fitted.columns, one.fitted.chip, one.fitted.dtype)
+    design = np.stack([bound, np.ones(len(bound))], axis=1) / one.fitted.latency_us[:, None]
     slope, floor = np.linalg.lstsq(design, np.ones(len(design)), rcond=None)[0]
     return errors(np.maximum(slope * one.bound_us + floor, one.bound_us), one.test.latency_us)
 
@@ -204,7 +201,7 @@ def ordering(sets: Sequence[Set]) -> list[str]:
         measured = np.concatenate([one.fitted.latency_us, one.test.latency_us])
         keys = np.concatenate([one.fitted.shape_key, one.test.shape_key])
         columns = [(one.fitted.columns, one.fitted_us), (one.test.columns, one.test_us)]
-        bounds = [fused_moe.terms(c, one.test.chip, one.test.stack, one.test.dtype).bound_us for c, _ in columns]
+        bounds = [bound_us(c, one.test.chip, one.test.dtype) for c, _ in columns]
         guesses = {"ours": np.concatenate([us for _, us in columns]), "roofline": np.concatenate(bounds)}
         # Of a rank, by its share of the experts' width: only rows of one split stand side by side.
         names = ("num_tokens", "top_k", "hidden", "width", "gated", "experts", "local_experts")
@@ -246,12 +243,20 @@ def ablation(sets: Sequence[Set]) -> list[str]:
     rows: dict[str, list[Triple]] = defaultdict(list)
     for one in sets:
         rows["with the learned part"].append(errors(one.test_us, one.test.latency_us))
-        for off in (None, *TERMS):
-            left = frozenset({off} if off else ())
-            found: Coefficients = fit_physics(one.fitted, off=left)
-            t = fused_moe.terms(one.test.columns, one.test.chip, one.test.stack, one.test.dtype, left)
-            label = f"without {off}" if off else "physics alone"
-            rows[label].append(errors(np.maximum(fused_moe.total_us(found, t), t.bound_us), one.test.latency_us))
+        known, x = one.calibration.conventions, one.calibration.coefficients
+
+        def add(label: str, conventions: Conventions, off: frozenset[str], one: Set = one, x: Coefficients = x) -> None:
+            found = fit_coefficients(one.fitted, conventions, x, off=off)
+            chip, stack, dtype = one.test.chip, one.test.stack, one.test.dtype
+            _, t = timed_terms(x, conventions, one.test.columns, chip, stack, dtype, off=off)
+            times = np.maximum(fused_moe.total_us(found, t), one.bound_us)
+            rows[label].append(errors(times, one.test.latency_us))
+
+        add("physics alone", known, frozenset())
+        for off in TERMS:
+            add(f"without {off}", known, frozenset({off}))
+        add("without tuned files", dataclasses.replace(known, tuned=frozenset()), frozenset())
+        add("without ranks that run all choices", dataclasses.replace(known, all_choices_here={}), frozenset())
     lines = ["| model | mean | median | p90 |", "|---|---|---|---|"]
     return lines + [
         f"| {name} | " + " | ".join(f"{v:.1f}" for v in np.mean(r, axis=0)) + " |" for name, r in rows.items()
@@ -325,8 +330,8 @@ def sweep(sets: Sequence[Set], count: int = 1_000_000) -> str:
         said = one.calibration.predict(one.test.chip, columns)
         good = np.isfinite(said.high_us) & (said.bound_us <= said.low_us) & (said.low_us <= said.latency_us)
         wrong += int((~good).sum())
-        raw, t = one.calibration.physics_us(one.test.chip, columns)
-        held += int((raw * np.exp(one.calibration.correction(columns, t, raw)) < t.bound_us).sum())
+        raw, work, t = one.calibration.physics_us(one.test.chip, columns)
+        held += int((raw * np.exp(one.calibration.correction(work, t, raw)) < said.bound_us).sum())
     return (
         f"Of {count:,} random problems over all sets {wrong} answers lie below the physical bound or are no number; "
         f"{held:,} would, were they not held to it."

@@ -11,7 +11,7 @@ from typing import Any
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost import calibration
 from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_gemm, estimate_layer
-from moe_codesign.cost.fused_moe import check, columns_of
+from moe_codesign.cost.loads import check, columns_of
 from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.stacks import STACKS
 from moe_codesign.cost.table import Tables, kernel_for

@@ -3,27 +3,26 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from moe_codesign.calibrating.conventions import fit_physics
 from moe_codesign.calibrating.measured import Measured
 from moe_codesign.cost import fused_moe
 from moe_codesign.cost.calibration import TOKEN_BUCKETS, Accuracy, Calibration, CalibrationFile, features
-from moe_codesign.cost.fused_moe import Coefficients
+from moe_codesign.cost.conventions import Conventions, timed_terms
+from moe_codesign.cost.fused_moe import Coefficients, bound_us
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
 
 Mask = npt.NDArray[np.bool_]
 FEW_ROWS = 300
-"""Below so many rows a similar chip's coefficients are scaled and nothing is learned. Chosen, as are the next four."""
-_ROWS_OF_PHYSICS = 1500
+"""Below so many rows a similar chip's coefficients are scaled and nothing is learned. Chosen, as are the next two."""
 _FOLDS = 10
 _COVERAGE = 0.9
-_PRIOR = 0.03
-"""Pull of each coefficient's logarithm to its start, in units of a row's log error."""
 _TREES: dict[str, Any] = {
     "objective": "huber",
     # Nearly absolute error: what is wrong with a few rows (an unknown tuned tile) is not spread over the others.
@@ -42,6 +41,7 @@ _TREES: dict[str, Any] = {
 }
 _ROUNDS = 500
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_AS_GOOD = 1.05
 
 
 def in_test_split(shape_key: npt.NDArray[np.str_]) -> Mask:
@@ -55,41 +55,6 @@ def errors(predicted: F64, measured: F64) -> tuple[float, float, float]:
     """Absolute relative error in percent: mean, median, 90th percentile."""
     found = 100 * np.abs(predicted / measured - 1)
     return float(found.mean()), float(np.median(found)), float(np.percentile(found, 90))
-
-
-def fit_physics(data: Measured, start: Coefficients | None = None, off: Set[str] = frozenset()) -> Coefficients:
-    """Coefficients with the least soft-L1 error of the logarithm, over a sample even in shapes and tokens.
-
-    Args:
-        data: measured rows.
-        start: where to begin and what to stay near, such as a similar chip's.
-        off: terms of the model to leave out.
-    """
-    from scipy.optimize import least_squares
-
-    sample = data.take(_even_sample(data))
-    t = fused_moe.terms(sample.columns, sample.chip, sample.stack, sample.dtype, off)
-    begin = (start or Coefficients()).logs()
-    target = np.log(sample.latency_us)
-
-    def residuals(logs: F64) -> F64:
-        times = fused_moe.total_us(Coefficients.from_logs(logs), t)
-        return np.concatenate([np.log(times) - target, _PRIOR * (logs - begin)])
-
-    # No coefficient goes further than a factor of 150 from where it began: beyond, a term is off or alone.
-    found = least_squares(residuals, begin, bounds=(begin - 5, begin + 5), loss="soft_l1", f_scale=0.1, max_nfev=200)
-    return Coefficients.from_logs(found.x)
-
-
-def _even_sample(data: Measured) -> np.ndarray:
-    if len(data) <= _ROWS_OF_PHYSICS:
-        return np.arange(len(data))
-    cell = np.unique(
-        np.stack([np.unique(data.shape_key, return_inverse=True)[1], data.columns.num_tokens]), axis=1,
-        return_inverse=True,
-    )[1].ravel()  # fmt: skip
-    weight = 1.0 / np.bincount(cell)[cell]
-    return np.random.default_rng(0).choice(len(data), _ROWS_OF_PHYSICS, replace=False, p=weight / weight.sum())
 
 
 def _learn(x: F64, residual: F64, shape_key: npt.NDArray[np.str_]) -> Any:
@@ -139,13 +104,14 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
                 mend=f"give {FEW_ROWS} rows of 3 shapes or more",
             )
         physics, share, trees, off = _rescaled(data, start)
+        conventions = Conventions(start.file.all_choices_here)
         interval = _interval(off, data.columns.num_tokens)
     else:
-        physics = fit_physics(data, start.coefficients if start is not None else None)
-        t = fused_moe.terms(data.columns, data.chip, data.stack, data.dtype)
+        physics, conventions = fit_physics(data, start.coefficients if start is not None else None)
+        work, t = timed_terms(physics, conventions, data.columns, data.chip, data.stack, data.dtype)
         times = fused_moe.total_us(physics, t)
         residual = np.log(data.latency_us / times)
-        x = features(data.columns, t, times)
+        x = features(work, t, times)
         share, off = _out_of_fold(data, x, residual)
         trees = _compact(_learn(x, residual, data.shape_key).model_to_string())
         within = _within(data)
@@ -171,6 +137,8 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
         coefficients=dataclasses.asdict(physics),
         interval=interval,
         fitted_range=fitted_range,
+        tuned=tuple(sorted(conventions.tuned)),
+        all_choices_here=dict(conventions.all_choices_here),
     )
     found = Calibration(file, trees if share > 0 else None)
     if test is not None and len(test):
@@ -179,9 +147,9 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
 
 
 _GROUPS = {
-    "compute": ("matrix", "step_us", "latency_us", "block_us"),
-    "memory": ("memory", "l2", "elementwise", "remote"),
-    "fixed": ("align_ns", "launch_us", "expert_ns", "empty_ns"),
+    "compute": ("matrix", "step_us", "latency_us", "near_us", "block_us"),
+    "memory": ("memory", "l2", "elementwise", "zeros"),
+    "fixed": ("align_ns", "launch_us", "expert_ns", "empty_ns", "zero_block_ns"),
 }
 """Coefficients that few rows can tell apart only as groups."""
 _GROUP_SPREAD = 0.15
@@ -196,10 +164,9 @@ def _rescaled(data: Measured, start: Calibration) -> tuple[Coefficients, float, 
     """
     from scipy.optimize import least_squares
 
-    t = fused_moe.terms(data.columns, data.chip, data.stack, data.dtype)
-    physics, _ = start.physics_us(data.chip, data.columns)
+    physics, work, t = dataclasses.replace(start, transferred_from=start.file.chip).physics_us(data.chip, data.columns)
     share = start.file.correction_share if start.trees is not None else 0.0
-    learned = start.correction(data.columns, t, physics)
+    learned = start.correction(work, t, physics)
 
     def scaled(logs: F64) -> Coefficients:
         factors = np.exp(logs)
@@ -225,16 +192,22 @@ def _small_sample(rows: int) -> float:
 
 
 def _out_of_fold(data: Measured, x: F64, residual: F64) -> tuple[float, F64]:
-    """Share of the correction that helps most on held-out shapes, and the log errors there."""
+    """Share of the correction that helps on held-out shapes, and the log errors there.
+
+    The largest that is about as good as the best: what is kept has seen all shapes, the trees of a fold fewer, and of
+    five shapes one is many.
+    """
     learned = _learned_elsewhere(data, x, residual)
-    share = min(_SHARES, key=lambda s: float(np.abs(np.exp(s * learned - residual) - 1).mean()))
+    found = [np.abs(np.exp(share * learned - residual) - 1) for share in _SHARES]
+    error = [float(one.mean() + np.median(one)) for one in found]
+    share = max(share for share, one in zip(_SHARES, error, strict=True) if one <= _AS_GOOD * min(error))
     return share, residual - share * learned
 
 
 def _learned_elsewhere(data: Measured, x: F64, residual: F64) -> F64:
     """Correction of every row by trees that have not seen its shape. The physics is fitted once on all shapes.
 
-    It has 18 numbers for thousands of rows.
+    It has 20 numbers for thousands of rows.
     """
     learned = np.zeros(len(data))
     for fitted, held in _folds(data.shape_key):
@@ -244,10 +217,10 @@ def _learned_elsewhere(data: Measured, x: F64, residual: F64) -> F64:
 
 def out_of_fold_us(calibration: Calibration, data: Measured) -> F64:
     """Times of rows that were fitted, each with trees that have not seen its shape."""
-    physics, t = calibration.physics_us(data.chip, data.columns)
-    x = features(data.columns, t, physics)
-    learned = _learned_elsewhere(data, x, np.log(data.latency_us / physics))
-    return np.asarray(np.maximum(physics * np.exp(calibration.file.correction_share * learned), t.bound_us))
+    physics, work, t = calibration.physics_us(data.chip, data.columns)
+    learned = _learned_elsewhere(data, features(work, t, physics), np.log(data.latency_us / physics))
+    times = physics * np.exp(calibration.file.correction_share * learned)
+    return np.asarray(np.maximum(times, bound_us(data.columns, data.chip, data.dtype)))
 
 
 def _range_columns(data: Measured) -> dict[str, F64]:
@@ -280,9 +253,9 @@ def _interval(log_errors: F64, num_tokens: F64) -> tuple[float, float, float]:
 def judge(calibration: Calibration, data: Measured) -> Accuracy:
     """Error of the calibration on these rows, with and without the correction."""
     predicted = calibration.predict(data.chip, data.columns)
-    physics, t = calibration.physics_us(data.chip, data.columns)
+    physics, _, _ = calibration.physics_us(data.chip, data.columns)
     whole = errors(predicted.latency_us, data.latency_us)
-    plain = errors(np.maximum(physics, t.bound_us), data.latency_us)
+    plain = errors(np.maximum(physics, predicted.bound_us), data.latency_us)
     inside = (predicted.low_us <= data.latency_us) & (data.latency_us <= predicted.high_us)
     return Accuracy(
         mape=whole[0],

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.chips import Chip
-from moe_codesign.cost.fused_moe import Columns, columns_of, terms
+from moe_codesign.cost.fused_moe import bound_us
+from moe_codesign.cost.loads import Columns, columns_of
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
 from moe_codesign.rows import Row, layer_of, text
@@ -196,7 +197,7 @@ def _measured(
             )
     columns = columns_of(problems)
     times = np.array(latency)
-    impossible = times < terms(columns, chip, stack, dtype).bound_us
+    impossible = times < bound_us(columns, chip, dtype)
     if impossible.any():
         left_out["faster than the physical bound"] = int(impossible.sum())
     if impossible.all():

@@ -22,7 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.cost import fused_moe
-from moe_codesign.cost.fused_moe import Coefficients, Columns, Terms
+from moe_codesign.cost.conventions import Conventions, timed_terms
+from moe_codesign.cost.fused_moe import Coefficients, Terms
+from moe_codesign.cost.loads import Columns
 from moe_codesign.cost.stacks import StackTiles
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
@@ -69,6 +71,10 @@ class CalibrationFile(_Table):
     coefficients: dict[str, float]
     interval: tuple[float, float, float]
     fitted_range: dict[str, tuple[float, float]]
+    tuned: tuple[str, ...] = ()
+    """experts-width of a rank for which the measured stack had a tuned file that is not told; see conventions.py."""
+    all_choices_here: dict[str, bool] = {}
+    """By hidden-experts-topk; see conventions.py."""
     held_out: Accuracy | None = None
 
 
@@ -111,22 +117,33 @@ class Calibration:
 
         return lightgbm.Booster(model_str=self.trees)
 
-    def physics_us(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> tuple[F64, Terms]:
-        """Time without the correction, and its terms; ``tuned``: folder of the stack's tuned files."""
-        t = fused_moe.terms(columns, chip, self.file.stack, self.file.dtype, tuned=tuned)
-        return fused_moe.total_us(self.coefficients, t), t
+    @property
+    def conventions(self) -> Conventions:
+        """How it was timed. Tuned files are a chip's own, so they are not carried to another."""
+        tuned = frozenset(self.file.tuned) if self.transferred_from is None else frozenset()
+        return Conventions(self.file.all_choices_here, tuned)
 
-    def correction(self, columns: Columns, t: Terms, physics_us: F64) -> F64:
-        """Logarithm of what the physics is to be multiplied with."""
+    def physics_us(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> tuple[F64, Columns, Terms]:
+        """Time without the correction, the work that it is of, and its terms.
+
+        ``tuned``: folder of the stack's tuned files.
+        """
+        x, file = self.coefficients, self.file
+        work, t = timed_terms(x, self.conventions, columns, chip, file.stack, file.dtype, tuned=tuned)
+        return fused_moe.total_us(x, t), work, t
+
+    def correction(self, work: Columns, t: Terms, physics_us: F64) -> F64:
+        """Logarithm of what the physics of that work is to be multiplied with."""
         if self.trees is None or self.file.correction_share == 0:
-            return np.zeros(len(columns))
-        learned: F64 = self.booster.predict(features(columns, t, physics_us))
+            return np.zeros(len(work))
+        learned: F64 = self.booster.predict(features(work, t, physics_us))
         return self.file.correction_share * learned
 
     def predict(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> Prediction:
         """Time of every problem with its 90 % interval; never below the physical bound."""
-        physics, t = self.physics_us(chip, columns, tuned)
-        latency = np.maximum(physics * np.exp(self.correction(columns, t, physics)), t.bound_us)
+        physics, work, t = self.physics_us(chip, columns, tuned)
+        bound = fused_moe.bound_us(columns, chip, self.file.dtype)
+        latency = np.maximum(physics * np.exp(self.correction(work, t, physics)), bound)
         outside = self._outside(columns)
         parts = fused_moe.parts_us(self.coefficients, t)
         width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
@@ -136,25 +153,33 @@ class Calibration:
             width = width * (_SIBLING_WIDENING if sibling else _TRANSFER_WIDENING)
         return Prediction(
             latency_us=latency,
-            low_us=np.maximum(latency * np.exp(-width), t.bound_us),
+            low_us=np.maximum(latency * np.exp(-width), bound),
             high_us=latency * np.exp(width),
-            bound_us=t.bound_us,
+            bound_us=bound,
             limiter=fused_moe.limiters(self.coefficients, t),
             # The correction is of the whole: each part bears its share.
             parts_us={name: values * latency / physics for name, values in parts.items()},
-            note=[self._note(names, chip.vendor) for names in outside],
-            tiles=t.tiles,
+            note=self._notes(columns, outside, chip.vendor, tuned),
+            tiles=fused_moe.stack_tiles(columns, chip, self.file.stack, self.file.dtype, tuned),
         )
 
-    def _note(self, outside: tuple[str, ...], vendor: str) -> str:
-        notes = []
-        if self.transferred_from is not None:
-            notes.append(f"coefficients of {self.transferred_from}, which has measurements")
-        if vendor != "nvidia":
-            notes.append("tiles by the stack's rule for CUDA")
-        if outside:
-            notes.append("outside of the measured range: " + ", ".join(outside))
-        return "; ".join(notes)
+    def _notes(self, columns: Columns, outside: list[tuple[str, ...]], vendor: str, tuned: Path | None) -> list[str]:
+        found, every = self.conventions, []
+        untold = found.has_tuned(columns) if tuned is None else np.zeros(len(columns), dtype=bool)
+        for names, is_untold, all_here in zip(outside, untold, found.runs_all_choices(columns), strict=True):
+            notes = []
+            if self.transferred_from is not None:
+                notes.append(f"coefficients of {self.transferred_from}, which has measurements")
+            if vendor != "nvidia":
+                notes.append("tiles by the stack's rule for CUDA")
+            if is_untold:
+                notes.append("timed with a tuned file that is not told, not at the rule's tile; give --tuned")
+            if all_here:
+                notes.append("timed with all choices of the rank's tokens run on it")
+            if names:
+                notes.append("outside of the measured range: " + ", ".join(names))
+            every.append("; ".join(notes))
+        return every
 
     def _outside(self, columns: Columns) -> list[tuple[str, ...]]:
         """Fields outside of the fitted range, of each problem."""

@@ -8,24 +8,20 @@ can be carried to another chip.
 """
 
 import dataclasses
-import functools
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from moe_codesign.chips import Chip
+from moe_codesign.cost.loads import Columns
 from moe_codesign.cost.stacks import BLOCK_M, StackTiles, default_tiles, tuned_tiles, with_tuned
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
-from moe_codesign.routing import Routing
-from moe_codesign.shape import DTYPE_BYTES, MoEShape
-from moe_codesign.workload import Workload
+from moe_codesign.shape import DTYPE_BYTES
 
-_DRAWS = 5
-"""Draws of a random routing whose loads are averaged, as the measured latencies average them."""
-TERMS = ("tiles", "waves", "residency", "latency", "l2", "reread", "elementwise", "remote", "align", "narrow")
+TERMS = ("tiles", "waves", "residency", "latency", "near", "l2", "reread", "elementwise", "remote", "align", "narrow")
 """What an ablation can leave out."""
 
 
@@ -37,26 +33,27 @@ class Coefficients:
         overlap: exponent of the power mean that joins core, HBM and L2 time, over 2.
         matrix: time of a step's matrix instructions over that at the chip's peak.
         step_us: a step's time that is not matrix work, per resident block.
-        latency_us: of a load; num_stages - 1 of them are in flight.
+        latency_us: of a load from HBM; num_stages - 1 of them are in flight. near_us: of one from the L2.
         block_us: start and end of a block.
-        l2_keep: share of the L2 that keeps weights for the next band of row tiles.
+        l2_keep: share of the L2 that keeps weights for the next band of row tiles, and from one run to the next.
         held: least share of the weights that is fetched, however small they are.
         memory: time of HBM traffic over that at the chip file's bandwidth. l2: the same of L2 traffic.
         elementwise: time of activation and sum over that of their bytes at HBM bandwidth.
         align_ns: routing and alignment per token-expert pair. expert_ns: per local expert.
         launch_us: all launches.
         reread: share of a forgotten weight that is fetched again per further band.
-        remote: time of elementwise work on rows of other ranks over that of their bytes at HBM bandwidth.
-        empty_ns: a block that finds nothing to do, per core.
+        zeros: time of writing zeros for choices of other ranks over that of their bytes at HBM bandwidth.
+        zero_block_ns: a block that does so, per core. empty_ns: one that finds nothing to do.
         narrow_up, narrow_down: extra share of GEMM 1 and GEMM 2 where rows of I elements are no multiple of 16 bytes.
     """
 
     overlap: float = 1.0
     matrix: float = 1.35
     step_us: float = 0.05
-    latency_us: float = 0.6
+    latency_us: float = 0.8
+    near_us: float = 0.25
     block_us: float = 1.65
-    l2_keep: float = 0.37
+    l2_keep: float = 0.5
     held: float = 0.37
     memory: float = 1.2
     l2: float = 1.2
@@ -65,7 +62,8 @@ class Coefficients:
     launch_us: float = 15.0
     expert_ns: float = 1.35
     reread: float = 0.14
-    remote: float = 0.37
+    zeros: float = 0.5
+    zero_block_ns: float = 50.0
     empty_ns: float = 3.7
     narrow_up: float = 1.0
     narrow_down: float = 1.0
@@ -76,90 +74,6 @@ class Coefficients:
     @classmethod
     def from_logs(cls, logs: F64) -> "Coefficients":
         return cls(*np.exp(logs).tolist())
-
-
-@dataclass(frozen=True)
-class Columns:
-    """One problem a row. ``rows``, ``active``, ``largest``: token rows, experts with rows, rows of the fullest."""
-
-    num_tokens: F64
-    hidden: F64
-    width: F64
-    experts: F64
-    local_experts: F64
-    top_k: F64
-    gated: F64
-    rows: F64
-    active: F64
-    largest: F64
-    row_tiles: tuple[F64, ...]
-    """By height, in the order of BLOCK_M."""
-
-    def __len__(self) -> int:
-        return len(self.num_tokens)
-
-    def take(self, index: np.ndarray) -> "Columns":
-        """These rows."""
-        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        tiles = tuple(column[index] for column in parts.pop("row_tiles"))
-        return Columns(**{name: column[index] for name, column in parts.items()}, row_tiles=tiles)
-
-    @property
-    def up_width(self) -> F64:
-        """Columns of GEMM 1's result."""
-        return np.where(self.gated > 0, 2 * self.width, self.width)
-
-
-def columns_of(problems: Sequence[tuple[MoEShape, Workload]]) -> Columns:
-    """Columns of problems, shared experts left out: no stack's fused operation has them.
-
-    Args:
-        problems: shape and workload of each row.
-
-    Raises:
-        UserError: a shape that cannot be split so, or that has shared experts.
-    """
-    table = np.empty((len(problems), 10 + len(BLOCK_M)))
-    for i, (shape, work) in enumerate(problems):
-        check(shape, work)
-        local = shape.num_experts // work.ep
-        table[i] = (
-            *(work.num_tokens, shape.hidden_size, shape.moe_intermediate_size // work.tp, shape.num_experts, local),
-            *(shape.num_experts_per_tok, shape.gated),
-            *_loads(
-                work.routing,
-                work.num_tokens,
-                shape.num_experts,
-                shape.num_experts_per_tok,
-                work.ep,
-                work.seed,
-            ),
-        )
-    names = [field.name for field in dataclasses.fields(Columns) if field.name != "row_tiles"]
-    numbers = dict(zip(names, table.T, strict=False))
-    return Columns(**numbers, row_tiles=tuple(table.T[len(names) :]))
-
-
-def check(shape: MoEShape, work: Workload) -> None:
-    """Raise UserError for a shape that cannot be split so, or that has shared experts."""
-    if reason := work.misfit(shape):
-        raise UserError(reason, mend="change tp, ep or the shape")
-    if shape.n_shared_experts:
-        raise UserError(
-            "n_shared_experts", value=shape.n_shared_experts, mend="a stack runs them apart from its fused op; give 0"
-        )
-
-
-@functools.lru_cache(maxsize=2**16)
-def _loads(routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed: int) -> tuple[float, ...]:
-    """Of the busiest rank, mean of the draws: Columns from ``rows`` on."""
-    found = []
-    for draw in range(_DRAWS if routing.kind in ("uniform", "zipf", "power_law") else 1):
-        by_rank = routing.counts(tokens, experts, k, seed + draw).reshape(ranks, -1)
-        counts = by_rank[int(by_rank.sum(axis=1).argmax())]
-        tiles = [float((-(-counts // height)).sum()) for height in BLOCK_M]
-        found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), *tiles])
-    return tuple(np.mean(found, axis=0).tolist())
 
 
 @dataclass(frozen=True)
@@ -185,41 +99,74 @@ class Terms:
     gemms: tuple[_Gemm, _Gemm]
     l2_bytes: float
     elementwise_us: F64
-    remote_us: F64
+    zeros_us: F64
+    zero_blocks: F64
     empty_blocks: F64
     pairs: F64
     local_experts: F64
     narrow: F64
-    bound_us: F64
+    far: F64
+    """1: loads take as long from the L2 as from HBM (an ablation)."""
     tiles: StackTiles
     blocks: F64
 
+    @property
+    def weight_bytes(self) -> F64:
+        """Of both GEMMs' active experts: what the L2 would have to keep from one run to the next."""
+        return self.gemms[0].weight_bytes + self.gemms[1].weight_bytes
 
-def terms(
-    columns: Columns, chip: Chip, stack: str, dtype: str, off: Set[str] = frozenset(), tuned: Path | None = None
-) -> Terms:
-    """Work of each kernel of the operation at the stack's own tiles.
 
-    Args:
-        columns: problems. chip: where. stack, dtype: whose rule chooses the tile.
-        off: names of TERMS to leave out.
-        tuned: folder of the stack's tuned files, which come before its rule.
+def bound_us(columns: Columns, chip: Chip, dtype: str) -> F64:
+    """No run is faster, as :func:`moe_codesign.cost.problem.layer_bound`: active weights once, tokens in and out once.
 
     Raises:
-        UserError: the chip has no matrix units for the dtype, or the stack is unknown.
+        UserError: the chip has no matrix units for the dtype.
     """
+    c, peak = columns, _peak(chip, dtype)
+    item, bandwidth = DTYPE_BYTES[dtype], 1e-6 * chip.memory.hbm_bytes_per_s
+    flops = 2 * c.rows * c.hidden * (c.up_width + c.width)
+    fewest = np.where(c.local_experts == c.experts, c.num_tokens, c.largest)
+    weights = c.active * c.hidden * (c.up_width + c.width) * item
+    least_bytes = weights + 2 * np.minimum(fewest, c.rows) * c.hidden * item
+    return np.maximum(1e6 * flops / peak, least_bytes / bandwidth)
+
+
+def _peak(chip: Chip, dtype: str) -> float:
     peak = chip.peak(dtype)
     if peak is None:
         raise UserError(f"{chip.name} has no {dtype} matrix units", mend=f"use one of {', '.join(DTYPE_BYTES)}")
-    c, item = columns, DTYPE_BYTES[dtype]
-    bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s
-    tiles = default_tiles(stack, dtype, c.num_tokens, c.local_experts)
+    return peak
+
+
+def stack_tiles(columns: Columns, chip: Chip, stack: str, dtype: str, tuned: Path | None = None) -> StackTiles:
+    """What the stack launches: the tile of a file in ``tuned`` where it has one, else its default rule's.
+
+    Raises:
+        UserError: the stack is unknown, or a tuned file cannot be read.
+    """
+    tiles = default_tiles(stack, dtype, columns.num_tokens, columns.local_experts)
     if tuned is not None and chip.device_name is not None:
         files = tuned_tiles(tuned, chip.device_name, dtype)
-        tiles = with_tuned(tiles, files, c.num_tokens, c.local_experts, c.width)
-    row_tiles = np.choose(np.searchsorted(BLOCK_M, tiles.block_m), c.row_tiles)
-    if "tiles" in off:
-        row_tiles = np.maximum(c.rows / tiles.block_m, 1e-9)
+        tiles = with_tuned(tiles, files, columns.num_tokens, columns.local_experts, columns.width)
+    return tiles
+
+
+def terms(columns: Columns, chip: Chip, dtype: str, tiles: StackTiles, off: Set[str] = frozenset()) -> Terms:
+    """Work of each kernel of the operation.
+
+    Args:
+        columns: problems. chip, dtype: where and of what.
+        tiles: that are launched; see :func:`stack_tiles`.
+        off: names of TERMS to leave out.
+
+    Raises:
+        UserError: the chip has no matrix units for the dtype.
+    """
+    peak = _peak(chip, dtype)
+    c, item = columns, DTYPE_BYTES[dtype]
+    bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s
+    launched = np.choose(np.searchsorted(BLOCK_M, tiles.block_m), c.row_tiles)
+    row_tiles = np.maximum(c.rows / tiles.block_m, 1e-9) if "tiles" in off else launched
     resident = np.ones(len(c)) if "residency" in off else _resident(tiles, chip, item)
     cores = float(chip.core.count)
     gemms = []
@@ -253,26 +200,26 @@ def terms(
     if "reread" in off:
         gemms = [dataclasses.replace(g, bands=0 * g.bands) for g in gemms]
     pairs = c.num_tokens * c.top_k
-    own = c.rows * (c.up_width + c.width + c.hidden) + c.num_tokens * c.hidden
-    others = np.maximum(pairs - c.rows, 0.0) * (c.up_width + c.width + c.hidden)
+    # Activation and sum run over every choice of the tokens that entered, whoever's expert it is.
+    touched = pairs * (c.up_width + c.width + c.hidden) + c.num_tokens * c.hidden
+    others = np.maximum(pairs - c.rows, 0.0)
+    across_both = sum(np.ceil(n / tiles.block_n) for _, n, _ in shapes)
+    zero_blocks = np.ceil(others / tiles.block_m)
     # The grid is a bound: programs past the rows that there are find nothing to do.
     most = np.minimum(pairs + c.experts * (tiles.block_m - 1), pairs * tiles.block_m) / tiles.block_m
-    empty = np.maximum(most - row_tiles, 0) * sum(np.ceil(n / tiles.block_n) for _, n, _ in shapes) / cores
-    flops = 2 * c.rows * c.hidden * (c.up_width + c.width)
-    # As layer_bound: active weights once, tokens in and out once.
-    fewest = np.where(c.local_experts == c.experts, c.num_tokens, c.largest)
-    weights = c.active * c.hidden * (c.up_width + c.width) * item
-    least_bytes = weights + 2 * np.minimum(fewest, c.rows) * c.hidden * item
+    empty = np.maximum(most - launched - zero_blocks, 0) * across_both / cores
+    here = 0.0 if "remote" in off else 1.0
     return Terms(
         gemms=(gemms[0], gemms[1]),
         l2_bytes=float(chip.memory.l2_bytes or 1.0),
-        elementwise_us=0 * own if "elementwise" in off else 2.0 * own / bandwidth,
-        remote_us=0 * others if "remote" in off else 2.0 * others / bandwidth,
-        empty_blocks=0 * empty if "remote" in off else empty,
+        elementwise_us=0 * touched if "elementwise" in off else 2.0 * touched / bandwidth,
+        zeros_us=here * 2.0 * others * (c.up_width + c.hidden) / bandwidth,
+        zero_blocks=here * zero_blocks * across_both / cores,
+        empty_blocks=here * empty,
         pairs=0 * pairs if "align" in off else pairs,
         local_experts=c.local_experts,
         narrow=np.zeros(len(c)) if "narrow" in off else (c.width * item % 16 != 0).astype(float),
-        bound_us=np.maximum(1e6 * flops / peak, least_bytes / bandwidth),
+        far=np.full(len(c), float("near" in off)),
         tiles=tiles,
         blocks=all_blocks,
     )
@@ -294,9 +241,10 @@ def parts_us(x: Coefficients, t: Terms) -> dict[str, F64]:
     p = 2.0 + x.overlap
     found: dict[str, F64] = {}
     for name, g, narrow in (("gemm 1", t.gemms[0], x.narrow_up), ("gemm 2", t.gemms[1], x.narrow_down)):
-        sides = _sides(x, g, t.l2_bytes)
+        sides = _sides(x, g, t)
         found[name] = sum(side**p for side in sides.values()) ** (1 / p) * (1 + narrow * t.narrow)
-    found["elementwise"] = x.elementwise * t.elementwise_us + x.remote * t.remote_us
+    found["elementwise"] = x.elementwise * t.elementwise_us
+    found["other ranks' rows"] = x.zeros * t.zeros_us + 1e-3 * x.zero_block_ns * t.zero_blocks
     found["align"] = 1e-3 * (x.align_ns * t.pairs + x.expert_ns * t.local_experts + x.empty_ns * t.empty_blocks)
     found["launch"] = np.full(len(t.pairs), x.launch_us)
     return found
@@ -304,7 +252,7 @@ def parts_us(x: Coefficients, t: Terms) -> dict[str, F64]:
 
 def limiters(x: Coefficients, t: Terms) -> list[str]:
     """What takes most of each problem: a side of its GEMMs, or a part beside them."""
-    sides = [_sides(x, g, t.l2_bytes) for g in t.gemms]
+    sides = [_sides(x, g, t) for g in t.gemms]
     parts = {name: sides[0][name] + sides[1][name] for name in sides[0]}
     rest = {name: value for name, value in parts_us(x, t).items() if not name.startswith("gemm")}
     names = [*parts, *rest]
@@ -312,10 +260,13 @@ def limiters(x: Coefficients, t: Terms) -> list[str]:
     return [names[i] for i in order]
 
 
-def _sides(x: Coefficients, g: _Gemm, l2_bytes: float) -> dict[str, F64]:
+def _sides(x: Coefficients, g: _Gemm, t: Terms) -> dict[str, F64]:
+    forgotten = 1 / (1 + (x.l2_keep * t.l2_bytes / t.weight_bytes) ** 4)
+    # The runs before left the L2 as it is, so small weights are near.
+    near = np.where(t.far > 0, x.latency_us, min(x.near_us, x.latency_us))
+    latency = near + (x.latency_us - near) * forgotten
     # Resident blocks share a core's matrix units; the loads of one wait for memory whoever else is there.
-    step = np.maximum(g.busy * (x.matrix * g.matrix_us + x.step_us), x.latency_us / np.maximum(g.stages - 1, 1))
-    forgotten = 1 / (1 + (x.l2_keep * l2_bytes / g.weight_bytes) ** 4)
+    step = np.maximum(g.busy * (x.matrix * g.matrix_us + x.step_us), latency / np.maximum(g.stages - 1, 1))
     # Weights that the L2 still holds from the run before are not fetched at all: it is not flushed in between.
     fetched = g.weight_us * (np.maximum(forgotten, np.minimum(x.held, 1.0)) + x.reread * g.bands * forgotten)
     return {

@@ -29,6 +29,13 @@ class StackTiles:
     num_warps: F64
     num_stages: F64
 
+    def replaced(self, rows: np.ndarray, other: "StackTiles") -> "StackTiles":
+        """These, and in those rows the other's."""
+        columns = [np.array(values, dtype=float) for values in dataclasses.astuple(self)]
+        for column, values in zip(columns, dataclasses.astuple(other), strict=True):
+            column[rows] = values
+        return StackTiles(*columns)
+
     def of_row(self, row: int) -> dict[str, int]:
         """One row's tile in the stacks' own words."""
         values = (int(values[row]) for values in dataclasses.astuple(self))
@@ -136,12 +143,10 @@ def _version(path: Path) -> tuple[list[int], str]:
 
 def with_tuned(tiles: StackTiles, tuned: Tuned, num_tokens: F64, local_experts: F64, width: F64) -> StackTiles:
     """The tuned tile of the nearest number of tokens in each row that has a file, the given one elsewhere."""
-    columns = [values.astype(float) for values in dataclasses.astuple(tiles)]
     for (experts, one_width), by_tokens in tuned.items():
         rows = np.flatnonzero((local_experts == experts) & (width == one_width))
         if len(rows) and by_tokens:
             known = np.array(sorted(by_tokens))
             nearest = known[np.abs(known[None, :] - num_tokens[rows, None]).argmin(axis=1)]
-            for column, values in zip(columns, np.array([by_tokens[m] for m in nearest]).T, strict=True):
-                column[rows] = values
-    return StackTiles(*columns)
+            tiles = tiles.replaced(rows, StackTiles(*np.array([by_tokens[m] for m in nearest]).T))
+    return tiles

@@ -12,11 +12,14 @@ import pytest
 
 import moe_codesign as mc
 import moe_codesign.chips
-from moe_codesign.calibrating.fit import calibrate, calibrate_split, errors, fit_physics, in_test_split
+from moe_codesign.calibrating.conventions import fit_physics
+from moe_codesign.calibrating.fit import calibrate, calibrate_split, errors, in_test_split
 from moe_codesign.calibrating.measured import Measured, from_rows
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import calibration, fused_moe
-from moe_codesign.cost.fused_moe import Coefficients, columns_of
+from moe_codesign.cost.conventions import Conventions, timed_terms
+from moe_codesign.cost.fused_moe import Coefficients, bound_us
+from moe_codesign.cost.loads import columns_of
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
 from moe_codesign.shape import MoEShape
@@ -48,9 +51,11 @@ def rows(*, noise: float = 0.02, bend: float = 0.0, shapes: int = 20) -> list[di
                         }
                     )  # fmt: skip
     columns = columns_of(problems)
-    t = fused_moe.terms(columns, load_chip(CHIP), "vllm", "bfloat16")
-    times = np.maximum(fused_moe.total_us(TRUTH, t), t.bound_us * 1.001) * np.exp(bend * np.sin(np.log(columns.width)))
-    times = np.maximum(times * np.exp(noise * np.abs(rng.standard_normal(len(times)))), t.bound_us * 1.001)
+    chip = load_chip(CHIP)
+    least = bound_us(columns, chip, "bfloat16") * 1.001
+    _, t = timed_terms(TRUTH, Conventions(), columns, chip, "vllm", "bfloat16")
+    times = np.maximum(fused_moe.total_us(TRUTH, t), least) * np.exp(bend * np.sin(np.log(columns.width)))
+    times = np.maximum(times * np.exp(noise * np.abs(rng.standard_normal(len(times)))), least)
     return [{**row, "latency_us": float(time)} for row, time in zip(table, times, strict=True)]
 
 
@@ -60,10 +65,11 @@ def measured(**options: float) -> Measured:
 
 def test_physics_is_found_again_from_its_own_times() -> None:
     data = measured(noise=0.0)
-    found = fit_physics(data)
-    t = fused_moe.terms(data.columns, data.chip, data.stack, data.dtype)
-    assert errors(fused_moe.total_us(found, t), data.latency_us)[0] < 2.0
-    assert found.launch_us == pytest.approx(22.0, rel=0.1)
+    x, conventions = fit_physics(data)
+    assert conventions == Conventions()
+    _, t = timed_terms(x, conventions, data.columns, data.chip, data.stack, data.dtype)
+    assert errors(fused_moe.total_us(x, t), data.latency_us)[0] < 2.0
+    assert x.launch_us == pytest.approx(22.0, rel=0.1)
 
 
 def test_the_correction_is_kept_where_it_helps_on_held_out_shapes() -> None:

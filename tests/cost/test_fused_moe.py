@@ -11,15 +11,23 @@ from hypothesis import strategies as st
 
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import calibration, fused_moe
-from moe_codesign.cost.fused_moe import TERMS, Coefficients, columns_of
+from moe_codesign.cost.fused_moe import TERMS, Coefficients, Terms, stack_tiles
+from moe_codesign.cost.loads import Columns, columns_of, with_all_choices_here
 from moe_codesign.cost.problem import layer_bound
-from moe_codesign.cost.stacks import default_tiles
+from moe_codesign.cost.stacks import BLOCK_M, default_tiles
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
 from moe_codesign.shape import MoEShape
 from moe_codesign.workload import Workload, rank_work
 
 SHAPE = MoEShape(hidden_size=4096, moe_intermediate_size=2048, num_experts=64, num_experts_per_tok=8)
+
+
+def terms_of(
+    columns: Columns, name: str, stack: str, dtype: str = "bfloat16", off: frozenset[str] = frozenset()
+) -> Terms:
+    chip = load_chip(name)
+    return fused_moe.terms(columns, chip, dtype, stack_tiles(columns, chip, stack, dtype), off)
 
 
 def work(tokens: int, routing: str = "balanced", **split: int) -> Workload:
@@ -54,29 +62,47 @@ def test_loads_are_of_the_busiest_rank() -> None:
     assert columns.row_tiles[0][1] == 8
 
 
+@settings(deadline=None, max_examples=50)
+@given(tokens=st.integers(1, 20_000), ep=st.sampled_from([2, 4, 8, 16, 64]), top_k=st.sampled_from([1, 2, 8]))
+def test_a_rank_that_runs_all_choices(tokens: int, ep: int, top_k: int) -> None:
+    shape = dataclasses.replace(SHAPE, num_experts_per_tok=top_k)
+    split = columns_of([(shape, work(tokens, "uniform", ep=ep))])
+    whole = with_all_choices_here(split)
+    assert whole.num_tokens == min(tokens, split.rows[0])
+    assert whole.rows == whole.num_tokens * top_k
+    assert whole.local_experts == whole.experts == split.local_experts
+    # No tile is fuller than full, none without a row, and larger ones are fewer.
+    for height, count in zip(BLOCK_M, whole.row_tiles, strict=True):
+        assert whole.rows / height - 1e-6 <= count <= whole.rows / height + whole.active + 1e-6
+    assert (np.diff(np.array(whole.row_tiles)[:, 0]) <= 1e-6).all()
+    if whole.rows == split.rows:
+        assert np.allclose(whole.row_tiles, split.row_tiles)
+
+
 def test_what_a_stack_does_not_run_is_refused() -> None:
     with pytest.raises(UserError, match="n_shared_experts: got 1"):
         columns_of([(dataclasses.replace(SHAPE, n_shared_experts=1), work(4))])
     with pytest.raises(UserError, match="no multiple of tp 3"):
         columns_of([(SHAPE, work(4, tp=3))])
     with pytest.raises(UserError, match="a100_sxm has no fp8"):
-        fused_moe.terms(columns_of([(SHAPE, work(4))]), load_chip("a100_sxm"), "vllm", "fp8")
+        terms_of(columns_of([(SHAPE, work(4))]), "a100_sxm", "vllm", "fp8")
     with pytest.raises(UserError, match="stack"):
-        fused_moe.terms(columns_of([(SHAPE, work(4))]), load_chip("h100_sxm"), "tgi", "bfloat16")
+        terms_of(columns_of([(SHAPE, work(4))]), "h100_sxm", "tgi")
 
 
 @pytest.mark.parametrize("off", TERMS)
 def test_a_term_left_out_costs_nothing(off: str) -> None:
-    chip = load_chip("h100_sxm")
-    # Each term weighs something on one: many rows, rows of other ranks or of no multiple of 16 bytes, a single token.
+    # Each term weighs something on one: many rows, rows of other ranks or of no multiple of 16 bytes, a single token
+    # whose experts the L2 keeps.
     shape = dataclasses.replace(SHAPE, moe_intermediate_size=1858)
-    problems = [(shape, work(16384, ep=4)), (shape, work(700, ep=4)), (shape, work(1))]
+    small = dataclasses.replace(SHAPE, moe_intermediate_size=64, hidden_size=1024)
+    problems = [(shape, work(16384, ep=4)), (shape, work(700, ep=4)), (shape, work(1)), (small, work(1))]
     columns = columns_of(problems)
     x = dataclasses.replace(Coefficients(), latency_us=3.0)
-    whole = fused_moe.total_us(x, fused_moe.terms(columns, chip, "sglang", "bfloat16"))
-    less = fused_moe.total_us(x, fused_moe.terms(columns, chip, "sglang", "bfloat16", {off}))
-    if off == "residency":  # one block a core hides nothing of its loads
-        assert (whole <= less).all()
+    whole = fused_moe.total_us(x, terms_of(columns, "h100_sxm", "sglang"))
+    less = fused_moe.total_us(x, terms_of(columns, "h100_sxm", "sglang", off=frozenset({off})))
+    if off in ("residency", "near"):  # one block a core hides nothing of its loads; none is nearer than HBM
+        assert (whole <= less * (1 + 1e-12)).all()
     else:
         assert (less <= whole * (1 + 1e-12)).all()
     assert (less != whole).any()
@@ -84,7 +110,7 @@ def test_a_term_left_out_costs_nothing(off: str) -> None:
 
 def test_parts_add_up_and_the_largest_is_named() -> None:
     columns = columns_of([(SHAPE, work(1)), (SHAPE, work(16384))])
-    t = fused_moe.terms(columns, load_chip("h100_sxm"), "vllm", "bfloat16")
+    t = terms_of(columns, "h100_sxm", "vllm")
     parts = fused_moe.parts_us(Coefficients(), t)
     assert sum(parts.values()) == pytest.approx(fused_moe.total_us(Coefficients(), t))
     first, second = fused_moe.limiters(Coefficients(), t)
@@ -197,4 +223,4 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
     assert narrow.tiles.of_row(0)["BLOCK_SIZE_M"] == 32
     (tmp_path / "E=8,N=8,device_name=NVIDIA_B200,dtype=fp8_w8a8.json").write_text("{")
     with pytest.raises(UserError, match=r"tuned file .*NVIDIA_B200"):
-        fused_moe.terms(columns, chip, "vllm", "fp8", tuned=tmp_path)
+        stack_tiles(columns, chip, "vllm", "fp8", tmp_path)

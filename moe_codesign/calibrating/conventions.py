@@ -1,0 +1,133 @@
+"""Find in measured times how they were taken (see :mod:`moe_codesign.cost.conventions`), and fit the physics to that.
+
+The physics is first fitted where no convention matters: ranks that have all experts, at the rule's tile. What then is
+off by far, and is right under the other convention, was timed under it; with that known it is fitted again.
+"""
+
+import dataclasses
+from collections.abc import Set
+
+import numpy as np
+import numpy.typing as npt
+
+from moe_codesign.calibrating.measured import Measured
+from moe_codesign.cost import fused_moe
+from moe_codesign.cost.conventions import Conventions, fastest_usual, pairs_of, timed_terms, timed_tiles
+from moe_codesign.cost.fused_moe import Coefficients
+from moe_codesign.cost.loads import Columns, with_all_choices_here
+from moe_codesign.cost.stacks import StackTiles
+from moe_codesign.cost.table import F64
+
+_ROWS_OF_PHYSICS = 1500
+_PRIOR = 0.03
+"""Pull of each coefficient's logarithm to its start, in units of a row's log error."""
+_ROUNDS = 3
+"""Of finding conventions and fitting again; the third finds what the second did."""
+_FEWEST = 20
+"""Rows of a shape or a pair below which nothing is read from them. Chosen, as are the next two lines' numbers."""
+_ALL_CHOICES = (0.7, 0.04)
+_TUNED = (0.5, 0.1)
+"""What the other convention must leave of a mean log error, and take off it. A physics that is off by some other thing
+(2816-704 on a GB200: 0.58 to 0.37) is so not taken for a tuned file (0.37 to 0.09 and better on the H100)."""
+_MOST = 2 / 3
+
+
+def fit_coefficients(
+    data: Measured,
+    conventions: Conventions,
+    chooser: Coefficients,
+    start: Coefficients | None = None,
+    off: Set[str] = frozenset(),
+) -> Coefficients:
+    """Coefficients with the least soft-L1 error of the logarithm, over a sample even in shapes and tokens.
+
+    Args:
+        data: measured rows.
+        conventions: how they were timed. chooser: coefficients by which untold tuned tiles are chosen.
+        start: where to begin and what to stay near, such as a similar chip's.
+        off: terms of the model to leave out.
+    """
+    from scipy.optimize import least_squares
+
+    sample = data.take(_even_sample(data))
+    columns = sample.columns
+    _, t = timed_terms(chooser, conventions, columns, sample.chip, sample.stack, sample.dtype, off=off)
+    begin = (start or Coefficients()).logs()
+    target = np.log(sample.latency_us)
+
+    def residuals(logs: F64) -> F64:
+        times = fused_moe.total_us(Coefficients.from_logs(logs), t)
+        return np.concatenate([np.log(times) - target, _PRIOR * (logs - begin)])
+
+    # No coefficient goes further than a factor of 150 from where it began: beyond, a term is off or alone.
+    found = least_squares(residuals, begin, bounds=(begin - 5, begin + 5), loss="soft_l1", f_scale=0.1, max_nfev=300)
+    return Coefficients.from_logs(found.x)
+
+
+def fit_physics(data: Measured, start: Coefficients | None = None) -> tuple[Coefficients, Conventions]:
+    """Coefficients and the conventions that the rows were timed under.
+
+    Args:
+        data: measured rows.
+        start: where to begin and what to stay near, such as a similar chip's.
+    """
+    found = Conventions()
+    whole = np.flatnonzero(data.columns.local_experts == data.columns.experts)
+    begin = start or Coefficients()
+    x = fit_coefficients(data.take(whole) if len(whole) >= _FEWEST else data, found, begin, start)
+    for _ in range(_ROUNDS):
+        found = dataclasses.replace(found, all_choices_here=_all_choices(data, x, found))
+        found = dataclasses.replace(found, tuned=_tuned(data, x, found))
+        x = fit_coefficients(data, found, x, start)
+    return x, found
+
+
+def _all_choices(data: Measured, x: Coefficients, found: Conventions) -> dict[str, bool]:
+    """Of each shape with rows on several ranks. If it holds of most, what disagrees is the model's fault."""
+    rows = np.flatnonzero(data.columns.local_experts < data.columns.experts)
+    some = data.take(rows)
+    if not len(some):
+        return {}
+
+    def error(work: Columns) -> F64:
+        return _log_error(some, x, work, timed_tiles(x, found, work, some.chip, some.stack, some.dtype))
+
+    c = some.columns
+    sizes = np.stack([c.hidden, c.experts, c.top_k], axis=1).astype(int)
+    names, place = np.unique(sizes, axis=0, return_inverse=True)
+    holds = _better(place.ravel(), error(c), error(with_all_choices_here(c)), _ALL_CHOICES)
+    if holds.sum() >= _MOST * len(holds):
+        holds[:] = True
+    return {f"{hidden}-{experts}-{k}": bool(h) for (hidden, experts, k), h in zip(names, holds, strict=True)}
+
+
+def _tuned(data: Measured, x: Coefficients, found: Conventions) -> frozenset[str]:
+    work = found.as_timed(data.columns)
+    rule = fused_moe.stack_tiles(work, data.chip, data.stack, data.dtype)
+    by_rule = _log_error(data, x, work, rule)
+    by_file = _log_error(data, x, work, fastest_usual(x, work, data.chip, data.dtype))
+    names, place = np.unique(pairs_of(work), return_inverse=True)
+    return frozenset(str(name) for name in names[_better(place, by_rule, by_file, _TUNED)])
+
+
+def _log_error(data: Measured, x: Coefficients, work: Columns, tiles: StackTiles) -> F64:
+    times = fused_moe.total_us(x, fused_moe.terms(work, data.chip, data.dtype, tiles))
+    return np.asarray(np.abs(np.log(times / data.latency_us)))
+
+
+def _better(place: npt.NDArray[np.int64], one: F64, other: F64, limits: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    """Groups of rows in which the other's mean error is below that share of the one's, and by so much."""
+    rows = np.bincount(place)
+    before, after = (np.bincount(place, errors) / rows for errors in (one, other))
+    return (after < limits[0] * before) & (before - after > limits[1]) & (rows >= _FEWEST)
+
+
+def _even_sample(data: Measured) -> npt.NDArray[np.int64]:
+    if len(data) <= _ROWS_OF_PHYSICS:
+        return np.arange(len(data))
+    cell = np.unique(
+        np.stack([np.unique(data.shape_key, return_inverse=True)[1], data.columns.num_tokens]), axis=1,
+        return_inverse=True,
+    )[1].ravel()  # fmt: skip
+    weight = 1.0 / np.bincount(cell)[cell]
+    return np.random.default_rng(0).choice(len(data), _ROWS_OF_PHYSICS, replace=False, p=weight / weight.sum())

@@ -1,0 +1,136 @@
+"""How a measured stack was timed where its table does not tell: two conventions that the times themselves show.
+
+- Of some shapes with experts on several ranks (all of SGLang 0.5.10's, Mixtral's in 0.5.14), tokens without an expert
+  on the rank did not enter, and those that did ran all their choices there. Others let all tokens enter and write
+  zeros for the choices of other ranks, as the stack does.
+- For some (experts, width) the stack has a tuned file, which is not told: its tile is one of those that such files
+  name most, the fastest of them by the model.
+
+They are found by :mod:`moe_codesign.calibrating.conventions`.
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from moe_codesign.chips import Chip
+from moe_codesign.cost import fused_moe
+from moe_codesign.cost.fused_moe import Coefficients, Terms
+from moe_codesign.cost.loads import Columns, with_all_choices_here
+from moe_codesign.cost.stacks import StackTiles
+
+Mask = npt.NDArray[np.bool_]
+_USUAL = (
+    (16, 64, 64, 1, 4, 4),
+    (16, 64, 128, 1, 4, 3),
+    (16, 128, 64, 1, 4, 3),
+    (16, 128, 128, 1, 4, 4),
+    (32, 128, 64, 1, 4, 3),
+    (32, 128, 128, 1, 4, 4),
+    (64, 64, 64, 1, 4, 3),
+    (64, 128, 64, 16, 4, 3),
+    (64, 256, 64, 16, 8, 4),
+    (128, 128, 64, 16, 8, 3),
+    (128, 256, 64, 16, 8, 4),
+    (256, 256, 64, 16, 8, 3),
+)
+"""Most frequent tiles of the 16-bit files for NVIDIA chips in the wheels of vLLM 0.33.0 and SGLang 0.5.23, over all
+numbers of tokens, in the order of StackTiles."""
+_MOST = 2 / 3
+"""Share of the known shapes timed in one way from which an unknown one is taken to be, too."""
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """Of one chip's measured stack.
+
+    Args:
+        all_choices_here: by hidden-experts-topk, of every shape with times on several ranks, whether tokens that
+            entered a rank ran all their choices there.
+        tuned: experts-width of a rank, where a tuned file was used.
+    """
+
+    all_choices_here: Mapping[str, bool] = field(default_factory=dict)
+    tuned: Set[str] = frozenset()
+
+    def runs_all_choices(self, columns: Columns) -> Mask:
+        """Rows whose rank did. A shape that is not known is taken as those of its experts and top-k, else as most."""
+        known = self.all_choices_here
+        found = np.zeros(len(columns), dtype=bool)
+        if not any(known.values()):
+            return found
+        most = sum(known.values()) >= _MOST * len(known)
+        alike: dict[str, list[bool]] = {}
+        for name, holds in known.items():
+            alike.setdefault(name.split("-", 1)[1], []).append(holds)
+        of_several = np.flatnonzero(columns.local_experts < columns.experts)
+        sizes = np.stack([columns.hidden, columns.experts, columns.top_k], axis=1)[of_several]
+        names, place = np.unique(sizes, axis=0, return_inverse=True)
+        answers = []
+        for hidden, experts, top_k in names.astype(int):
+            kind = f"{experts}-{top_k}"
+            answers.append(known.get(f"{hidden}-{kind}", all(alike[kind]) if kind in alike else most))
+        found[of_several] = np.array(answers, dtype=bool)[place.ravel()]
+        return found
+
+    def as_timed(self, columns: Columns) -> Columns:
+        """The work that was timed for these problems."""
+        changed = self.runs_all_choices(columns)
+        return columns.where(changed, with_all_choices_here(columns)) if changed.any() else columns
+
+    def has_tuned(self, columns: Columns) -> Mask:
+        """Rows whose tile a tuned file chose."""
+        return np.isin(pairs_of(columns), sorted(self.tuned)) if self.tuned else np.zeros(len(columns), dtype=bool)
+
+
+def pairs_of(columns: Columns) -> npt.NDArray[np.str_]:
+    """experts-width of each row's rank, by which tuned files are named."""
+    sizes = np.stack([columns.local_experts, columns.width], axis=1).astype(int)
+    names, place = np.unique(sizes, axis=0, return_inverse=True)
+    return np.array([f"{experts}-{width}" for experts, width in names])[place.ravel()]
+
+
+def fastest_usual(x: Coefficients, columns: Columns, chip: Chip, dtype: str) -> StackTiles:
+    """Of the tiles that tuned files name most, the fastest for each row."""
+    every = [StackTiles(*(np.full(len(columns), float(value)) for value in tile)) for tile in _USUAL]
+    times = [fused_moe.total_us(x, fused_moe.terms(columns, chip, dtype, tiles)) for tiles in every]
+    return StackTiles(*np.array(_USUAL, dtype=float)[np.argmin(times, axis=0)].T)
+
+
+def timed_tiles(
+    x: Coefficients, found: Conventions, columns: Columns, chip: Chip, stack: str, dtype: str
+) -> StackTiles:
+    """The tiles that ran: the rule's, or of rows with a tuned file the fastest usual one by those coefficients."""
+    tiles = fused_moe.stack_tiles(columns, chip, stack, dtype)
+    rows = np.flatnonzero(found.has_tuned(columns))
+    return tiles.replaced(rows, fastest_usual(x, columns.take(rows), chip, dtype)) if len(rows) else tiles
+
+
+def timed_terms(
+    x: Coefficients,
+    found: Conventions,
+    columns: Columns,
+    chip: Chip,
+    stack: str,
+    dtype: str,
+    *,
+    off: Set[str] = frozenset(),
+    tuned: Path | None = None,
+) -> tuple[Columns, Terms]:
+    """The work that was timed, and its terms.
+
+    Args:
+        x: coefficients by which an untold tuned tile is chosen.
+        found: conventions. columns, chip, stack, dtype: problems and where they run.
+        off: names of fused_moe.TERMS to leave out.
+        tuned: folder of the stack's tuned files. With it nothing is guessed: what has no file there runs the rule.
+    """
+    work = found.as_timed(columns)
+    if tuned is not None:
+        tiles = fused_moe.stack_tiles(work, chip, stack, dtype, tuned)
+    else:
+        tiles = timed_tiles(x, found, work, chip, stack, dtype)
+    return work, fused_moe.terms(work, chip, dtype, tiles, off)
