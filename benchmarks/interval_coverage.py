@@ -3,7 +3,7 @@
 GPU: fused-MoE times of vLLM and SGLang on their own Triton kernels, from PyPI ``aiconfigurator-core`` (install it
 with ``pip install --no-deps aiconfigurator-core``). They ran another kernel with their own tiles, so the estimate
 of our kernel's best tile is compared with the time of a good kernel for the same work.
-TPUs: see benchmarks/tpu_validation.py.
+TPUs: see benchmarks/tpu/validation.py.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def main() -> None:
         "",
         "Made by `python benchmarks/interval_coverage.py`. No coefficient was fitted per chip; the intervals are the",
         "same for every chip of a grade. Rows that beat the physical bound are left out. TPUs are checked by",
-        "`benchmarks/tpu_validation.py`.",
+        "`benchmarks/tpu/validation.py`.",
         "",
         f"## modelled (GPU), interval {gpu.INTERVAL[0]:g} to {gpu.INTERVAL[1]:g} times the estimate",
         "",

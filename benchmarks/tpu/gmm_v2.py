@@ -68,23 +68,26 @@ class GmmV2:
         start = 2.0 * problem.k * (width + blocks[0]) / per_us
         return start + columns * float(np.maximum(np.add.reduceat(compute, first), moved / per_us).sum())
 
-    def default(self, problem: Problem) -> float:
+    def default_tile(self, problem: Problem) -> tuple[int, int]:
         tile = self.defaults[f"{problem.k}x{problem.n}"]
-        return self.us(problem, tile["tile_m"], tile["tile_n"])
+        return tile["tile_m"], tile["tile_n"]
+
+    def default(self, problem: Problem) -> float:
+        return self.us(problem, *self.default_tile(problem))
 
     def best(self, problem: Problem, *, held: bool = False) -> tuple[float, str]:
         """Of visits of 128 to 512 rows and the widths that its blocks have VMEM for, its default's among them.
 
         ``held``: of those whose program is known to run at full speed.
         """
-        tile = self.defaults[f"{problem.k}x{problem.n}"]
+        default = self.default_tile(problem)
         room = 0.9 * (self.chip.core.vmem_bytes or 0)
         found: list[tuple[float, bool, int, int]] = []
-        for tile_m, tile_n in itertools.product((128, 256, 384, 512), {256, 512, 1024, 2048, tile["tile_n"]}):
+        for tile_m, tile_n in itertools.product((128, 256, 384, 512), {256, 512, 1024, 2048, default[1]}):
             k = -(-problem.k // 128) * 128
             needs = 2 * (2 * tile_m * k + 3 * k * tile_n + 2 * tile_m * tile_n) + 4 * tile_m * tile_n
-            fits = needs <= room and (tile_n <= problem.n or tile_n == tile["tile_n"])
-            if fits or (tile_m, tile_n) == (tile["tile_m"], tile["tile_n"]):
+            fits = needs <= room and (tile_n <= problem.n or tile_n == default[1])
+            if fits or (tile_m, tile_n) == default:
                 us = round(self.us(problem, tile_m, tile_n), 3)
                 found.append((us, self.is_large(problem, tile_m, tile_n), tile_m, tile_n))
         known = [one for one in found if math.isfinite(one[0]) and not (held and one[1])]

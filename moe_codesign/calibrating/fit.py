@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ _TREES: dict[str, Any] = {
 }
 _ROUNDS = 500
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_AS_GOOD = 1.05
+_AS_GOOD, _CLEARLY = 1.05, 0.7
 
 
 def in_test_split(shape_key: npt.NDArray[np.str_]) -> Mask:
@@ -89,14 +89,23 @@ def _folds(shape_key: npt.NDArray[np.str_]) -> Iterator[tuple[Mask, Mask]]:
         yield ~held, held
 
 
-def calibrate(data: Measured, start: Calibration | None = None, *, test: Measured | None = None) -> Calibration:
+def calibrate(
+    data: Measured,
+    start: Calibration | None = None,
+    *,
+    test: Measured | None = None,
+    known: Mapping[str, bool] | None = None,
+) -> Calibration:
     """Fit coefficients, correction and intervals.
 
     Args:
         data: rows to fit.
         start: of a similar chip. Where rows are few its coefficients are scaled, no more, and its trees are kept.
         test: rows of held-out shapes to judge it on, whose accuracy goes into the file.
+        known: of shapes that other chips were timed with in the same way, whether ranks ran all choices.
     """
+    start = _with_conventions_of(data, start)
+    known = known or (start.file.all_choices_here if start is not None else {})
     if few := len(data) < FEW_ROWS or data.shapes < 3:
         if start is None:
             raise UserError(
@@ -104,7 +113,7 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
                 mend=f"give {FEW_ROWS} rows of 3 shapes or more",
             )
         physics, share, trees, off = _rescaled(data, start)
-        conventions = Conventions(start.file.all_choices_here)
+        conventions = Conventions()
         interval = _interval(off, data.columns.num_tokens)
     else:
         physics, conventions = fit_physics(data, start.coefficients if start is not None else None)
@@ -138,12 +147,25 @@ def calibrate(data: Measured, start: Calibration | None = None, *, test: Measure
         interval=interval,
         fitted_range=fitted_range,
         tuned=tuple(sorted(conventions.tuned)),
-        all_choices_here=dict(conventions.all_choices_here),
+        all_choices_here={**known, **conventions.all_choices_here},
     )
     found = Calibration(file, trees if share > 0 else None)
     if test is not None and len(test):
         found = Calibration(file.model_copy(update={"held_out": judge(found, test)}), found.trees)
     return found
+
+
+def _with_conventions_of(data: Measured, start: Calibration | None) -> Calibration | None:
+    """The donor without the shapes whose ranks ran all choices, if the rows that this touches are nearer so."""
+    if start is None or not start.conventions.runs_all_choices(data.columns).any():
+        return start
+    touched = data.take(np.flatnonzero(start.conventions.runs_all_choices(data.columns)))
+    other = dataclasses.replace(start, file=start.file.model_copy(update={"all_choices_here": {}}))
+
+    def error(one: Calibration) -> float:
+        return float(np.abs(np.log(one.physics_us(data.chip, touched.columns)[0] / touched.latency_us)).mean())
+
+    return other if error(other) < _CLEARLY * error(start) else start
 
 
 _GROUPS = {

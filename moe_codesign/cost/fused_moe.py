@@ -2,9 +2,10 @@
 
 What measured latencies cover: route, align, GEMM 1, activation, GEMM 2, sum over k, each a kernel in one CUDA graph.
 Per GEMM the cores' time (tiles in waves, each step the longer of matrix work and load latency over the pipeline's
-depth), HBM's and the L2's run side by side; a power mean joins them. Elementwise kernels, alignment, blocks that find
-nothing to do and launches are added. Coefficients have no units where they scale a chip file's number, so that they
-can be carried to another chip.
+depth), HBM's and the L2's run side by side; a power mean joins them. A load takes the L2's latency where the L2 still
+holds the weights from the run before, HBM's where it does not. Elementwise kernels, alignment, zeros that are written
+for choices of other ranks, blocks that find nothing to do and launches are added. Coefficients have no units where
+they scale a chip file's number, so that they can be carried to another chip.
 """
 
 import dataclasses
