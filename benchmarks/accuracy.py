@@ -273,6 +273,20 @@ def ablation(sets: Sequence[Set]) -> list[str]:
     ]
 
 
+def conventions_table(calibrations: Sequence[Calibration]) -> list[str]:
+    """What was found in the times of each set that has any."""
+    lines = [
+        "| chip, stack, type | hidden-experts-topk of which ranks ran all choices | experts-width with a tuned file |",
+        "|---|---|---|",
+    ]
+    for file in (one.file for one in calibrations):
+        shapes = [name for name, holds in file.all_choices_here.items() if holds]
+        if shapes or file.tuned:
+            cells = " | ".join(", ".join(names) or "none" for names in (shapes, file.tuned))
+            lines.append(f"| {file.chip} {file.stack} {file.dtype} | {cells} |")
+    return lines
+
+
 def plot(sets: Sequence[Set], path: Path) -> None:
     """Predicted against measured, and error by tokens and by shape, of the test split."""
     import plotly.graph_objects as go
@@ -393,6 +407,17 @@ def main() -> None:
         "in and out over bandwidth): " + ", ".join(left_out(one) for one in sets) + ". On the L40S most of these have",
         "weights that fit into its L2, which is not flushed between runs: a bound in HBM bytes does not hold for them,",
         "and neither does the model, which is held to it.",
+        "",
+        "## How the rows were timed",
+        "",
+        "Two things that the tables do not tell are found in the times of the fitted shapes. With experts on several",
+        "ranks, some shapes were timed with only those tokens that have an expert on the rank, all of whose choices",
+        "then ran there: their time is the same for 1 rank to top-k ranks and falls with the ranks beyond. (Others let",
+        "all tokens in and write zeros for the choices of other ranks.) A shape that is not known is taken as those of",
+        "its experts and top-k if they agree, else as most are. And for some (experts, width) a tuned file was used,",
+        "whatever the hidden size: these run at the fastest of twelve usual tiles.",
+        "",
+        *conventions_table([one.calibration for one in sets]),
         "",
         "## Beside aiconfigurator's own estimates",
         "",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from moe_codesign.calibrating.measured import Measured
 from moe_codesign.cost import fused_moe
-from moe_codesign.cost.conventions import Conventions, fastest_usual, pairs_of, timed_terms, timed_tiles
+from moe_codesign.cost.conventions import Conventions, fastest_usual, named, timed_terms, timed_tiles
 from moe_codesign.cost.fused_moe import Coefficients
 from moe_codesign.cost.loads import Columns, with_all_choices_here
 from moe_codesign.cost.stacks import StackTiles
@@ -93,12 +93,11 @@ def _all_choices(data: Measured, x: Coefficients, found: Conventions) -> dict[st
         return _log_error(some, x, work, timed_tiles(x, found, work, some.chip, some.stack, some.dtype))
 
     c = some.columns
-    sizes = np.stack([c.hidden, c.experts, c.top_k], axis=1).astype(int)
-    names, place = np.unique(sizes, axis=0, return_inverse=True)
-    holds = _better(place.ravel(), error(c), error(with_all_choices_here(c)), _ALL_CHOICES)
+    names, place = named(c.hidden, c.experts, c.top_k)
+    holds = _better(place, error(c), error(with_all_choices_here(c)), _ALL_CHOICES)
     if holds.sum() >= _MOST * len(holds):
         holds[:] = True
-    return {f"{hidden}-{experts}-{k}": bool(h) for (hidden, experts, k), h in zip(names, holds, strict=True)}
+    return dict(zip(names, holds.tolist(), strict=True))
 
 
 def _tuned(data: Measured, x: Coefficients, found: Conventions) -> frozenset[str]:
@@ -106,8 +105,9 @@ def _tuned(data: Measured, x: Coefficients, found: Conventions) -> frozenset[str
     rule = fused_moe.stack_tiles(work, data.chip, data.stack, data.dtype)
     by_rule = _log_error(data, x, work, rule)
     by_file = _log_error(data, x, work, fastest_usual(x, work, data.chip, data.dtype))
-    names, place = np.unique(pairs_of(work), return_inverse=True)
-    return frozenset(str(name) for name in names[_better(place, by_rule, by_file, _TUNED)])
+    names, place = named(work.local_experts, work.width)
+    holds = _better(place, by_rule, by_file, _TUNED)
+    return frozenset(name for name, one in zip(names, holds, strict=True) if one)
 
 
 def _log_error(data: Measured, x: Coefficients, work: Columns, tiles: StackTiles) -> F64:

@@ -21,7 +21,9 @@ from moe_codesign.cost import fused_moe
 from moe_codesign.cost.fused_moe import Coefficients, Terms
 from moe_codesign.cost.loads import Columns, with_all_choices_here
 from moe_codesign.cost.stacks import StackTiles
+from moe_codesign.cost.table import F64
 
+_BITS = 20
 Mask = npt.NDArray[np.bool_]
 _USUAL = (
     (16, 64, 64, 1, 4, 4),
@@ -67,30 +69,37 @@ class Conventions:
         for name, holds in known.items():
             alike.setdefault(name.split("-", 1)[1], []).append(holds)
         of_several = np.flatnonzero(columns.local_experts < columns.experts)
-        sizes = np.stack([columns.hidden, columns.experts, columns.top_k], axis=1)[of_several]
-        names, place = np.unique(sizes, axis=0, return_inverse=True)
+        names, place = named(*(values[of_several] for values in (columns.hidden, columns.experts, columns.top_k)))
         answers = []
-        for hidden, experts, top_k in names.astype(int):
-            kind = f"{experts}-{top_k}"
-            answers.append(known.get(f"{hidden}-{kind}", all(alike[kind]) if kind in alike else most))
-        found[of_several] = np.array(answers, dtype=bool)[place.ravel()]
+        for name in names:
+            kind = name.split("-", 1)[1]
+            answers.append(known.get(name, all(alike[kind]) if kind in alike else most))
+        found[of_several] = np.array(answers, dtype=bool)[place]
         return found
 
     def as_timed(self, columns: Columns) -> Columns:
         """The work that was timed for these problems."""
-        changed = self.runs_all_choices(columns)
-        return columns.where(changed, with_all_choices_here(columns)) if changed.any() else columns
+        rows = np.flatnonzero(self.runs_all_choices(columns))
+        return columns.replaced(rows, with_all_choices_here(columns.take(rows))) if len(rows) else columns
 
     def has_tuned(self, columns: Columns) -> Mask:
         """Rows whose tile a tuned file chose."""
-        return np.isin(pairs_of(columns), sorted(self.tuned)) if self.tuned else np.zeros(len(columns), dtype=bool)
+        if not self.tuned:
+            return np.zeros(len(columns), dtype=bool)
+        names, place = named(columns.local_experts, columns.width)
+        return np.array([name in self.tuned for name in names], dtype=bool)[place]
 
 
-def pairs_of(columns: Columns) -> npt.NDArray[np.str_]:
-    """experts-width of each row's rank, by which tuned files are named."""
-    sizes = np.stack([columns.local_experts, columns.width], axis=1).astype(int)
-    names, place = np.unique(sizes, axis=0, return_inverse=True)
-    return np.array([f"{experts}-{width}" for experts, width in names])[place.ravel()]
+def named(*sizes: F64) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Different sizes joined by dashes (hidden-experts-topk; experts-width, by which tuned files are named), and which
+    each row has."""
+    # One number a row: sizes are whole and below 2^20.
+    keys = np.zeros(len(sizes[0]), dtype=np.int64)
+    for values in sizes:
+        keys = (keys << _BITS) + values.astype(np.int64)
+    found, place = np.unique(keys, return_inverse=True)
+    places = range(_BITS * (len(sizes) - 1), -1, -_BITS)
+    return ["-".join(str(int(key) >> at & (1 << _BITS) - 1) for at in places) for key in found], place
 
 
 def fastest_usual(x: Coefficients, columns: Columns, chip: Chip, dtype: str) -> StackTiles:

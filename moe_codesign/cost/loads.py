@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from moe_codesign.cost.stacks import BLOCK_M
 from moe_codesign.cost.table import F64
@@ -39,16 +38,18 @@ class Columns:
     def __len__(self) -> int:
         return len(self.num_tokens)
 
-    def where(self, mask: npt.NDArray[np.bool_], other: "Columns") -> "Columns":
-        """The other's rows where the mask holds, these elsewhere."""
+    def replaced(self, rows: np.ndarray, other: "Columns") -> "Columns":
+        """These problems, and in those rows the other's."""
 
-        def pick(mine: F64, theirs: F64) -> F64:
-            return np.where(mask, theirs, mine)
+        def put(mine: F64, theirs: F64) -> F64:
+            found = np.array(mine, dtype=float)
+            found[rows] = theirs
+            return found
 
         names = [f.name for f in dataclasses.fields(self) if f.name != "row_tiles"]
         return Columns(
-            **{name: pick(getattr(self, name), getattr(other, name)) for name in names},
-            row_tiles=tuple(map(pick, self.row_tiles, other.row_tiles)),
+            **{name: put(getattr(self, name), getattr(other, name)) for name in names},
+            row_tiles=tuple(map(put, self.row_tiles, other.row_tiles)),
         )
 
     def take(self, index: np.ndarray) -> "Columns":
