@@ -37,6 +37,8 @@ _TREES: dict[str, Any] = {
     "seed": 0,
     "deterministic": True,
     "force_row_wise": True,
+    # Threads of its that wait for one another spin: beside another busy process a fit takes a hundred times as long.
+    "num_threads": 1,
     "verbosity": -1,
 }
 _ROUNDS = 500
