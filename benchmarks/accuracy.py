@@ -79,7 +79,7 @@ def known_shapes() -> dict[tuple[str, str], dict[str, bool]]:
 def make(chip: str, stack: str, dtype: str, known: Mapping[tuple[str, str], Mapping[str, bool]]) -> Set:
     """Fit a set on its own rows alone."""
     fitted, test = load(chip, stack, dtype)
-    found = calibrate(fitted, test=test, known=known[stack, fitted.version])
+    found = calibrate(fitted, test=test, known=known.get((stack, fitted.version), {}))
     said = found.predict(test.chip, test.columns)
     return Set(
         f"{chip} {stack} {dtype}", fitted, test, found, out_of_fold_us(found, fitted), said.latency_us, said.low_us,

@@ -42,7 +42,7 @@ class GmmV2:
         )
         depths = [k] if k in depths and k % 128 else depths[:2]
         few, many = ([self.counts.get((tile_n, depth, b), math.nan) for depth in depths] for b in (1, 4))
-        if not depths:
+        if not depths or (k % 128 and k not in depths):
             return np.full(len(buckets), math.nan)
         if len(depths) == 2:
             along = (k - depths[0]) / (depths[1] - depths[0])

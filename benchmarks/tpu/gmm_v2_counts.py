@@ -35,7 +35,7 @@ TARGETS = {"tpu_v6e": "v6e:2x2", "tpu7x": "tpu7x:2x2x1", "tpu_v5p": "v5p:2x2x1"}
 COMPARED = ("tpu_v6e", "tpu7x")
 """Where compare.py needs it; elsewhere its published shapes alone are counted."""
 BASE = {False: 128, True: 256}
-"""Rows of its bucket in bfloat16, where weights are transposed (the gradient to the rows) and where not."""
+"""Rows of its bucket in bfloat16, by whether weights are transposed (the gradient to the rows)."""
 BUCKETS, SUBLANES = 4, 16
 """Most buckets of a visit, and rows that its blocks are cut by."""
 WIDTHS = (256, 512, 1024, 2048)

@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from moe_codesign.calibrating.measured import Measured
 from moe_codesign.cost import fused_moe
-from moe_codesign.cost.conventions import Conventions, fastest_usual, named, timed_terms, timed_tiles
+from moe_codesign.cost.conventions import MOST, Conventions, fastest_usual, named, timed_terms, timed_tiles
 from moe_codesign.cost.fused_moe import Coefficients
 from moe_codesign.cost.loads import Columns, with_all_choices_here
 from moe_codesign.cost.stacks import StackTiles
 from moe_codesign.cost.table import F64
+from moe_codesign.shape import DTYPE_BYTES
 
 _ROWS_OF_PHYSICS = 1500
 _PRIOR = 0.03
@@ -29,7 +30,6 @@ _ALL_CHOICES = (0.7, 0.04)
 _TUNED = (0.5, 0.1)
 """What the other convention must leave of a mean log error, and take off it. A physics that is off by some other thing
 (2816-704 on a GB200: 0.58 to 0.37) is so not taken for a tuned file (0.37 to 0.09 and better on the H100)."""
-_MOST = 2 / 3
 
 
 def fit_coefficients(
@@ -95,12 +95,16 @@ def _all_choices(data: Measured, x: Coefficients, found: Conventions) -> dict[st
     c = some.columns
     names, place = named(c.hidden, c.experts, c.top_k)
     holds = _better(place, error(c), error(with_all_choices_here(c)), _ALL_CHOICES)
-    if holds.sum() >= _MOST * len(holds):
-        holds[:] = True
-    return dict(zip(names, holds.tolist(), strict=True))
+    said = {
+        name: bool(one) for name, one, rows in zip(names, holds, np.bincount(place), strict=True) if rows >= _FEWEST
+    }
+    return dict.fromkeys(said, True) if sum(said.values()) >= MOST * len(said) else said
 
 
 def _tuned(data: Measured, x: Coefficients, found: Conventions) -> frozenset[str]:
+    """Of types of 16 bits, whose files' usual tiles are known."""
+    if DTYPE_BYTES[data.dtype] != 2:
+        return frozenset()
     work = found.as_timed(data.columns)
     rule = fused_moe.stack_tiles(work, data.chip, data.stack, data.dtype)
     by_rule = _log_error(data, x, work, rule)

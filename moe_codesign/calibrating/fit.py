@@ -37,13 +37,14 @@ _TREES: dict[str, Any] = {
     "seed": 0,
     "deterministic": True,
     "force_row_wise": True,
-    # Threads of its that wait for one another spin: beside another busy process a fit takes a hundred times as long.
+    # Its threads spin while they wait for one another: beside another busy process a fit takes a hundred times as long.
     "num_threads": 1,
     "verbosity": -1,
 }
 _ROUNDS = 500
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _AS_GOOD, _CLEARLY = 1.05, 0.7
+"""Of an error, what is as good as it, and what is clearly better. Chosen."""
 
 
 def in_test_split(shape_key: npt.NDArray[np.str_]) -> Mask:
@@ -158,14 +159,17 @@ def calibrate(
 
 
 def _with_conventions_of(data: Measured, start: Calibration | None) -> Calibration | None:
-    """The donor without the shapes whose ranks ran all choices, if the rows that this touches are nearer so."""
-    if start is None or not start.conventions.runs_all_choices(data.columns).any():
+    """The donor without the shapes whose ranks ran all choices, if the rows that this touches are clearly nearer so,
+    once both are as far off in the middle as on the rows that it does not touch."""
+    if start is None or not (touched := start.conventions.runs_all_choices(data.columns)).any():
         return start
-    touched = data.take(np.flatnonzero(start.conventions.runs_all_choices(data.columns)))
     other = dataclasses.replace(start, file=start.file.model_copy(update={"all_choices_here": {}}))
 
     def error(one: Calibration) -> float:
-        return float(np.abs(np.log(one.physics_us(data.chip, touched.columns)[0] / touched.latency_us)).mean())
+        off = np.log(dataclasses.replace(one, transferred_from=one.file.chip).physics_us(data.chip, data.columns)[0])
+        off = off - np.log(data.latency_us)
+        middle = 0.0 if touched.all() else float(np.median(off[~touched]))
+        return float(np.abs(off[touched] - middle).mean())
 
     return other if error(other) < _CLEARLY * error(start) else start
 
@@ -231,7 +235,7 @@ def _out_of_fold(data: Measured, x: F64, residual: F64) -> tuple[float, F64]:
 def _learned_elsewhere(data: Measured, x: F64, residual: F64) -> F64:
     """Correction of every row by trees that have not seen its shape. The physics is fitted once on all shapes.
 
-    It has 20 numbers for thousands of rows.
+    It has 20 numbers for thousands of rows, and says of each shape how it was timed.
     """
     learned = np.zeros(len(data))
     for fitted, held in _folds(data.shape_key):

@@ -41,7 +41,7 @@ _USUAL = (
 )
 """Most frequent tiles of the 16-bit files for NVIDIA chips in the wheels of vLLM 0.33.0 and SGLang 0.5.23, over all
 numbers of tokens, in the order of StackTiles."""
-_MOST = 2 / 3
+MOST = 2 / 3
 """Share of the known shapes timed in one way from which an unknown one is taken to be, too."""
 
 
@@ -64,7 +64,7 @@ class Conventions:
         found = np.zeros(len(columns), dtype=bool)
         if not any(known.values()):
             return found
-        most = sum(known.values()) >= _MOST * len(known)
+        most = sum(known.values()) >= MOST * len(known)
         alike: dict[str, list[bool]] = {}
         for name, holds in known.items():
             alike.setdefault(name.split("-", 1)[1], []).append(holds)
@@ -135,7 +135,7 @@ def timed_terms(
         x: coefficients by which an untold tuned tile is chosen.
         found: conventions. columns, chip, stack, dtype: problems and where they run.
         off: names of fused_moe.TERMS to leave out.
-        tuned: folder of the stack's tuned files. With it nothing is guessed: what has no file there runs the rule.
+        tuned: folder of the stack's tuned files. With it no tile is guessed: what has no file there runs the rule.
     """
     work = found.as_timed(columns)
     if tuned is not None:

@@ -119,6 +119,8 @@ def _loads(routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed
 def with_all_choices_here(columns: Columns) -> Columns:
     """The same ranks if tokens without an expert there did not enter, and those that do ran all their choices there.
 
+    A token's choices are taken to lie on different ranks while there are enough of them, as the balanced rule deals
+    them. An expert may get a token several times: ranks of one expert were timed with all of a token's choices too.
     Tiles of the fuller experts are read between the heights that are known: c rows in tiles of h are as many tiles as
     f c rows in tiles of f h.
     """
