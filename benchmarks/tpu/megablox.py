@@ -197,7 +197,7 @@ def count(chip: Chip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
                 found[key] = "aborted"
             except Exception as error:
                 found[key] = "VMEM" if "vmem" in str(error).lower() else type(error).__name__
-            if found[key] not in ("timeout", "aborted"):  # a busy machine's, perhaps
+            if isinstance(found[key], float) or found[key] == "VMEM":  # others may be a busy machine's
                 kept[key] = found[key]
                 path.write_text(json.dumps(kept, indent=0))
             if done % 50 == 0:
@@ -225,7 +225,8 @@ def megablox_us(chip: Chip, problem: Problem, tile: Tile, cycles: float) -> floa
 def weight_gradient_us(chip: Chip, problem: Problem, tile: Tile, middle: float, whole: float) -> float:
     """Time of the gradient to the weights: cycles of a visit in its group's middle, and of one that is its group alone.
 
-    Every visit reads rows and their gradients; the last one of a group writes the weights'.
+    Every visit reads rows and their gradients; the last one of a group writes the weights'. What empty groups write is
+    not counted.
     """
     tm, tk, tn = tile
     depth, columns = math.ceil(problem.k / tk), math.ceil(problem.n / tn)

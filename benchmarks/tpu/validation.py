@@ -87,7 +87,10 @@ class Case:
 
 
 def cases(path: Path) -> list[Case]:
-    """Published problems in bfloat16; the same problem and tile measured again counts once."""
+    """Published problems in bfloat16; the same problem and tile measured again counts once.
+
+    Explicit group sizes are not told, and are taken as drawn at random.
+    """
     times: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     with gzip.open(path, "rt") as file:
         for row in csv.DictReader(file):
