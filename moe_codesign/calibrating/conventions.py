@@ -23,7 +23,7 @@ _ROWS_OF_PHYSICS = 1500
 _PRIOR = 0.03
 """Pull of each coefficient's logarithm to its start, in units of a row's log error."""
 _ROUNDS = 3
-"""Of finding conventions and fitting again; the third finds what the second did."""
+"""Of finding conventions and fitting again. Chosen."""
 _FEWEST = 20
 """Rows of a shape or a pair below which nothing is read from them. Chosen, as are the next two lines' numbers."""
 _ALL_CHOICES = (0.7, 0.04)

@@ -37,7 +37,7 @@ _TREES: dict[str, Any] = {
     "seed": 0,
     "deterministic": True,
     "force_row_wise": True,
-    # Its threads spin while they wait for one another: beside another busy process a fit takes a hundred times as long.
+    # Its threads spin while they wait for one another: beside other busy processes tests of 40 s took over ten minutes.
     "num_threads": 1,
     "verbosity": -1,
 }
