@@ -89,7 +89,9 @@ def rank_work(shape: MoEShape, workload: Workload) -> RankWork:
     """
     if reason := workload.misfit(shape):
         raise UserError(reason, mend="change tp, ep or the shape")
-    counts = workload.routing.counts(workload.num_tokens, shape.num_experts, shape.num_experts_per_tok, workload.seed)
+    counts = workload.routing.counts(
+        workload.num_tokens, shape.num_experts, shape.num_experts_per_tok, workload.seed, workload.ep
+    )
     by_rank = counts.reshape(workload.ep, -1)
     rows = by_rank[int(by_rank.sum(axis=1).argmax())]
     if shape.n_shared_experts:

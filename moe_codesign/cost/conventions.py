@@ -19,7 +19,7 @@ import numpy.typing as npt
 from moe_codesign.chips import Chip
 from moe_codesign.cost import fused_moe
 from moe_codesign.cost.fused_moe import Coefficients, Terms
-from moe_codesign.cost.loads import Columns, with_all_choices_here
+from moe_codesign.cost.loads import Columns, with_others_on_first
 from moe_codesign.cost.stacks import StackTiles
 from moe_codesign.cost.table import F64
 
@@ -80,7 +80,7 @@ class Conventions:
     def as_timed(self, columns: Columns) -> Columns:
         """The work that was timed for these problems."""
         rows = np.flatnonzero(self.runs_all_choices(columns))
-        return columns.replaced(rows, with_all_choices_here(columns.take(rows))) if len(rows) else columns
+        return columns.replaced(rows, with_others_on_first(columns.take(rows))) if len(rows) else columns
 
     def has_tuned(self, columns: Columns) -> Mask:
         """Rows whose tile a tuned file chose."""

@@ -22,8 +22,9 @@ from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
 from moe_codesign.shape import DTYPE_BYTES
 
-TERMS = ("tiles", "waves", "residency", "latency", "near", "l2", "reread", "elementwise", "remote", "align", "narrow")
+TERMS = ("tiles", "waves", "residency", "latency", "near", "l2", "reread", "elementwise", "cached", "remote", "align", "short", "narrow")
 """What an ablation can leave out."""
+_LINE_BYTES = 128.0
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class Coefficients:
         held: least share of the weights that is fetched, however small they are.
         memory: time of HBM traffic over that at the chip file's bandwidth. l2: the same of L2 traffic.
         elementwise: time of activation and sum over that of their bytes at HBM bandwidth.
+        cached: share of that time, and of the zeros', where the L2 holds what they read and write.
         align_ns: routing and alignment per token-expert pair. expert_ns: per local expert.
         launch_us: all launches.
         reread: share of a forgotten weight that is fetched again per further band.
         zeros: time of writing zeros for choices of other ranks over that of their bytes at HBM bandwidth.
         zero_block_ns: a block that does so, per core. empty_ns: one that finds nothing to do.
+        short: extra share of HBM time where a tile reads half a line of 128 bytes from each row of the weights.
         narrow_up, narrow_down: extra share of GEMM 1 and GEMM 2 where rows of I elements are no multiple of 16 bytes.
     """
 
@@ -59,6 +62,7 @@ class Coefficients:
     memory: float = 1.2
     l2: float = 1.2
     elementwise: float = 0.37
+    cached: float = 0.5
     align_ns: float = 0.14
     launch_us: float = 15.0
     expert_ns: float = 1.35
@@ -66,6 +70,7 @@ class Coefficients:
     zeros: float = 0.5
     zero_block_ns: float = 50.0
     empty_ns: float = 3.7
+    short: float = 0.1
     narrow_up: float = 1.0
     narrow_down: float = 1.0
 
@@ -91,6 +96,16 @@ class _Gemm:
     bands: F64
     other_us: F64
     l2_us: F64
+    short: F64
+
+
+@dataclass(frozen=True)
+class _After:
+    """What follows a GEMM: elementwise work on its result, and zeros in it for choices of other ranks."""
+
+    bytes: F64
+    elementwise_us: F64
+    zeros_us: F64
 
 
 @dataclass(frozen=True)
@@ -98,9 +113,8 @@ class Terms:
     """Everything of the model that does not depend on coefficients."""
 
     gemms: tuple[_Gemm, _Gemm]
+    after: tuple[_After, _After]
     l2_bytes: float
-    elementwise_us: F64
-    zeros_us: F64
     zero_blocks: F64
     empty_blocks: F64
     pairs: F64
@@ -195,14 +209,14 @@ def terms(columns: Columns, chip: Chip, dtype: str, tiles: StackTiles, off: Set[
                 weight_bytes=weights,
                 bands=np.maximum(row_tiles / np.maximum(c.active, 1) / tiles.group_m, 1.0) - 1,
                 other_us=(read_bytes + c.rows * n * 2.0) / bandwidth,
+                # Weights lie along k. A line that is asked for in parts is fetched in parts.
+                short=np.maximum(_LINE_BYTES / (tiles.block_k * item) - 1, 0.0) * ("short" not in off),
                 l2_us=0 * traffic if "l2" in off else 1e6 * traffic / (chip.memory.l2_bytes_per_s or 1.0),
             )
         )
     if "reread" in off:
         gemms = [dataclasses.replace(g, bands=0 * g.bands) for g in gemms]
     pairs = c.num_tokens * c.top_k
-    # Activation and sum run over every choice of the tokens that entered, whoever's expert it is.
-    touched = pairs * (c.up_width + c.width + c.hidden) + c.num_tokens * c.hidden
     others = np.maximum(pairs - c.rows, 0.0)
     across_both = sum(np.ceil(n / tiles.block_n) for _, n, _ in shapes)
     zero_blocks = np.ceil(others / tiles.block_m)
@@ -210,11 +224,21 @@ def terms(columns: Columns, chip: Chip, dtype: str, tiles: StackTiles, off: Set[
     most = np.minimum(pairs + c.experts * (tiles.block_m - 1), pairs * tiles.block_m) / tiles.block_m
     empty = np.maximum(most - launched - zero_blocks, 0) * across_both / cores
     here = 0.0 if "remote" in off else 1.0
+    alike = 0.0 if "elementwise" in off else 1.0
+    # Activation and sum run over every choice of the tokens that entered, whoever's expert it is.
+    touched = (pairs * (c.up_width + c.width), pairs * c.hidden + c.num_tokens * c.hidden)
+    after = [
+        _After(
+            bytes=np.full(len(c), np.inf) if "cached" in off else 2.0 * pairs * n,
+            elementwise_us=alike * 2.0 * values / bandwidth,
+            zeros_us=here * 2.0 * others * n / bandwidth,
+        )
+        for (_, n, _), values in zip(shapes, touched, strict=True)
+    ]
     return Terms(
         gemms=(gemms[0], gemms[1]),
+        after=(after[0], after[1]),
         l2_bytes=float(chip.memory.l2_bytes or 1.0),
-        elementwise_us=0 * touched if "elementwise" in off else 2.0 * touched / bandwidth,
-        zeros_us=here * 2.0 * others * (c.up_width + c.hidden) / bandwidth,
         zero_blocks=here * zero_blocks * across_both / cores,
         empty_blocks=here * empty,
         pairs=0 * pairs if "align" in off else pairs,
@@ -244,8 +268,11 @@ def parts_us(x: Coefficients, t: Terms) -> dict[str, F64]:
     for name, g, narrow in (("gemm 1", t.gemms[0], x.narrow_up), ("gemm 2", t.gemms[1], x.narrow_down)):
         sides = _sides(x, g, t)
         found[name] = sum(side**p for side in sides.values()) ** (1 / p) * (1 + narrow * t.narrow)
-    found["elementwise"] = x.elementwise * t.elementwise_us
-    found["other ranks' rows"] = x.zeros * t.zeros_us + 1e-3 * x.zero_block_ns * t.zero_blocks
+    lost = [_forgotten(x, t, after.bytes) for after in t.after]
+    slow = [share + (1 - share) * min(x.cached, 1.0) for share in lost]
+    found["elementwise"] = x.elementwise * sum(s * after.elementwise_us for s, after in zip(slow, t.after, strict=True))
+    zeros_us = sum(s * after.zeros_us for s, after in zip(slow, t.after, strict=True))
+    found["other ranks' rows"] = x.zeros * zeros_us + 1e-3 * x.zero_block_ns * t.zero_blocks
     found["align"] = 1e-3 * (x.align_ns * t.pairs + x.expert_ns * t.local_experts + x.empty_ns * t.empty_blocks)
     found["launch"] = np.full(len(t.pairs), x.launch_us)
     return found
@@ -262,7 +289,7 @@ def limiters(x: Coefficients, t: Terms) -> list[str]:
 
 
 def _sides(x: Coefficients, g: _Gemm, t: Terms) -> dict[str, F64]:
-    forgotten = 1 / (1 + (x.l2_keep * t.l2_bytes / t.weight_bytes) ** 4)
+    forgotten = _forgotten(x, t, t.weight_bytes)
     # The runs before left the L2 as it is, so small weights are near.
     near = np.where(t.far > 0, x.latency_us, min(x.near_us, x.latency_us))
     latency = near + (x.latency_us - near) * forgotten
@@ -272,9 +299,14 @@ def _sides(x: Coefficients, g: _Gemm, t: Terms) -> dict[str, F64]:
     fetched = g.weight_us * (np.maximum(forgotten, np.minimum(x.held, 1.0)) + x.reread * g.bands * forgotten)
     return {
         "compute": g.waves * (g.steps * step + x.block_us),
-        "memory": x.memory * (fetched + g.other_us),
+        "memory": x.memory * (fetched * (1 + x.short * g.short) + g.other_us),
         "l2": x.l2 * g.l2_us,
     }
+
+
+def _forgotten(x: Coefficients, t: Terms, held_bytes: F64) -> F64:
+    """Share of so many bytes that the L2 no longer holds when they are asked for again."""
+    return np.asarray(1 / (1 + (x.l2_keep * t.l2_bytes / np.maximum(held_bytes, 1.0)) ** 4))
 
 
 def total_us(x: Coefficients, t: Terms) -> F64:

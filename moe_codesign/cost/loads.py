@@ -10,7 +10,7 @@ import numpy as np
 from moe_codesign.cost.stacks import BLOCK_M
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
-from moe_codesign.routing import Routing
+from moe_codesign.routing import Counts, Routing, laid_out
 from moe_codesign.shape import MoEShape
 from moe_codesign.workload import Workload
 
@@ -20,7 +20,8 @@ _DRAWS = 5
 
 @dataclass(frozen=True)
 class Columns:
-    """One problem a row. ``rows``, ``active``, ``largest``: token rows, experts with rows, rows of the fullest."""
+    """One problem a row. ``rows``, ``active``, ``largest``: token rows, experts with rows, rows of the fullest;
+    ``entering``: tokens with an expert on the rank."""
 
     num_tokens: F64
     hidden: F64
@@ -32,6 +33,7 @@ class Columns:
     rows: F64
     active: F64
     largest: F64
+    entering: F64
     row_tiles: tuple[F64, ...]
     """By height, in the order of BLOCK_M."""
 
@@ -73,7 +75,7 @@ def columns_of(problems: Sequence[tuple[MoEShape, Workload]]) -> Columns:
     Raises:
         UserError: a shape that cannot be split so, or that has shared experts.
     """
-    table = np.empty((len(problems), 10 + len(BLOCK_M)))
+    table = np.empty((len(problems), 11 + len(BLOCK_M)))
     for i, (shape, work) in enumerate(problems):
         check(shape, work)
         local = shape.num_experts // work.ep
@@ -109,40 +111,39 @@ def _loads(routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed
     """Of the busiest rank, mean of the draws: Columns from ``rows`` on."""
     found = []
     for draw in range(_DRAWS if routing.kind in ("uniform", "zipf", "power_law") else 1):
-        by_rank = routing.counts(tokens, experts, k, seed + draw).reshape(ranks, -1)
-        counts = by_rank[int(by_rank.sum(axis=1).argmax())]
+        by_rank = routing.counts(tokens, experts, k, seed + draw, ranks).reshape(ranks, -1)
+        busiest = int(by_rank.sum(axis=1).argmax())
+        counts = by_rank[busiest]
         tiles = [float((-(-counts // height)).sum()) for height in BLOCK_M]
-        found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), *tiles])
+        entering = _entering(routing, by_rank, busiest, tokens)
+        found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), entering, *tiles])
     return tuple(np.mean(found, axis=0).tolist())
 
 
-def with_all_choices_here(columns: Columns) -> Columns:
-    """The same ranks if tokens without an expert there did not enter, and those that do ran all their choices there.
+def _entering(routing: Routing, by_rank: Counts, rank: int, tokens: int) -> float:
+    """Tokens with an expert on the rank."""
+    rows = int(by_rank[rank].sum())
+    if len(by_rank) == 1:
+        return float(tokens)
+    if routing.kind == "balanced":
+        # A token's choices are dealt over the experts in even steps, so over the ranks too.
+        return float(min(tokens, rows))
+    chosen = laid_out(by_rank.ravel(), tokens)
+    return float((chosen // by_rank.shape[1] == rank).any(axis=1).sum())
 
-    A token's choices are taken to lie on different ranks while there are enough of them, as the balanced rule deals
-    them. An expert may get a token several times: ranks of one expert were timed with all of a token's choices too.
-    Tiles of the fuller experts are read between the heights that are known: c rows in tiles of h are as many tiles as
-    f c rows in tiles of f h.
-    """
+
+def with_others_on_first(columns: Columns) -> Columns:
+    """The same ranks if tokens without an expert there did not enter, and the choices of those that do which belong to
+    other ranks all ran on the first expert. An expert so gets a token several times."""
     c = columns
-    entering = np.minimum(c.num_tokens, c.rows)
-    rows = entering * c.top_k
-    factor = rows / np.maximum(c.rows, 1e-9)
-    heights = np.log(np.array([1.0, 4.0, *BLOCK_M]))
-    # Tiles beyond what the rows fill: none of one row; of four, experts end anywhere in their last one.
-    beyond = np.stack(
-        [0 * c.active, 3 / 8 * c.active, *(t - c.rows / h for t, h in zip(c.row_tiles, BLOCK_M, strict=True))]
-    )
-    tiles = []
-    for height in BLOCK_M:
-        own = np.log(np.maximum(height / factor, 1.0))
-        low = np.clip(np.searchsorted(heights, own) - 1, 0, len(heights) - 2)
-        along = np.clip((own - heights[low]) / (heights[low + 1] - heights[low]), 0.0, 1.0)
-        row = np.arange(len(c))
-        more = beyond[low, row] * (1 - along) + beyond[low + 1, row] * along
-        tiles.append(np.maximum(rows / height + more, c.active))
+    rows = c.entering * c.top_k
+    others = np.maximum(rows - c.rows, 0)
+    # Where the first expert had no rows of its own, one more has rows, and its last tile is half full in the mean.
+    opened = np.where(others > 0, 1 - c.active / c.local_experts, 0.0)
+    tiles = [t + others / h + opened / 2 for h, t in zip(BLOCK_M, c.row_tiles, strict=True)]
+    active = c.active + opened
     return Columns(
-        num_tokens=entering,
+        num_tokens=c.entering,
         hidden=c.hidden,
         width=c.width,
         experts=c.local_experts,
@@ -150,7 +151,8 @@ def with_all_choices_here(columns: Columns) -> Columns:
         top_k=c.top_k,
         gated=c.gated,
         rows=rows,
-        active=c.active,
-        largest=c.largest * factor,
-        row_tiles=tuple(tiles),
+        active=active,
+        largest=np.maximum(c.largest, others + c.rows / c.local_experts),
+        entering=c.entering,
+        row_tiles=tuple(np.maximum(t, active) for t in tiles),
     )

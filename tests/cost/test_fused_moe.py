@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import calibration, fused_moe
 from moe_codesign.cost.fused_moe import TERMS, Coefficients, Terms, stack_tiles
-from moe_codesign.cost.loads import Columns, columns_of, with_all_choices_here
+from moe_codesign.cost.loads import Columns, columns_of, with_others_on_first
 from moe_codesign.cost.problem import layer_bound
 from moe_codesign.cost.stacks import BLOCK_M, default_tiles
 from moe_codesign.errors import UserError
@@ -67,7 +67,7 @@ def test_loads_are_of_the_busiest_rank() -> None:
 def test_a_rank_that_runs_all_choices(tokens: int, ep: int, top_k: int) -> None:
     shape = dataclasses.replace(SHAPE, num_experts_per_tok=top_k)
     split = columns_of([(shape, work(tokens, "uniform", ep=ep))])
-    whole = with_all_choices_here(split)
+    whole = with_others_on_first(split)
     assert whole.num_tokens == min(tokens, split.rows[0])
     assert whole.rows == whole.num_tokens * top_k
     assert whole.local_experts == whole.experts == split.local_experts
