@@ -174,11 +174,11 @@ def _power_law(alpha: float, low: float, high: float, size: int, rng: np.random.
 
 
 def _deal(by_rank: Counts, units: int, most: int) -> None:
-    """Add units one by one to the least loaded expert of each rank in turn; none gets above ``most``."""
+    """Add units one by one to the least loaded expert of each rank in turn; none gets above ``most``, and units for
+    which no expert has room are dropped."""
     share = np.zeros(len(by_rank), dtype=np.int64)
     room = (most - by_rank).sum(axis=1)
-    while units:
-        open_ranks = np.flatnonzero(share < room)
+    while units and len(open_ranks := np.flatnonzero(share < room)):
         rounds = min(units // len(open_ranks), int((room - share)[open_ranks].min()))
         if rounds == 0:
             open_ranks, rounds = open_ranks[:units], 1

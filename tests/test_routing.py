@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from moe_codesign.errors import UserError
 from moe_codesign.models import find_model
-from moe_codesign.routing import Routing
+from moe_codesign.routing import Routing, _deal
 from moe_codesign.workload import Workload, rank_work
 
 KINDS = ["balanced", "uniform", "zipf:0.7", "zipf:2", "power_law:1.01", "power_law:1.2"]
@@ -31,6 +31,45 @@ def test_counts_are_conserved_and_possible(
     assert counts.sum() == tokens * top_k
     assert counts.min() >= 0
     assert counts.max() <= tokens, "a token visits an expert at most once"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    counts=st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=4),
+    units=st.integers(0, 60),
+)
+def test_units_are_dealt_to_the_least_of_each_rank_in_turn(counts: list[list[int]], units: int) -> None:
+    fast = np.array(counts)
+    _deal(fast, units, 9)
+    slow = np.array(counts)
+    while units and (slow < 9).any():
+        for rank in slow:
+            if units and (rank < 9).any():
+                rank[rank.argmin()] += 1
+                units -= 1
+    assert fast.tolist() == slow.tolist()
+
+
+@pytest.mark.parametrize("kind", ["balanced", "power_law:1.2"])
+@pytest.mark.parametrize("tokens", [1, 5, 40, 700])
+def test_limited_choices_lie_in_the_groups_that_are_kept(kind: str, tokens: int) -> None:
+    counts = Routing.parse(f"{kind}/8/4").counts(tokens, 64, 8, 1)
+    assert counts.sum() == tokens * 8
+    assert counts.max() <= tokens
+    if kind == "balanced":
+        # One choice a group: of eight equal groups the first four are kept, and filled up from their first experts.
+        assert counts[32:].sum() == 0
+        assert (counts[:4] == tokens).all()
+    wide = Routing.parse(f"{kind}/8/8").counts(tokens, 64, 8, 1)
+    assert (np.sort(wide) == np.sort(Routing.parse(kind).counts(tokens, 64, 8, 1))).all() or kind == "balanced"
+
+
+def test_limits_that_cannot_be_are_told() -> None:
+    with pytest.raises(UserError, match="divide the experts"):
+        Routing.parse("balanced/8/4").counts(4, 60, 6)
+    with pytest.raises(UserError, match="keep enough"):
+        Routing.parse("power_law:1/8/1").counts(4, 64, 9)
+    assert str(Routing.parse("power_law:1.2/8/4")) == "power_law:1.2/8/4"
 
 
 def test_balanced_is_as_even_as_can_be() -> None:
@@ -65,7 +104,23 @@ def test_histogram(tmp_path: Path) -> None:
         Routing.parse(f"histogram:{file}").counts(8, 5, 2)
 
 
-@pytest.mark.parametrize("text", ["zipf", "zipf:x", "zipf:-1", "zipf:nan", "fair", "balanced:2", "histogram:/none"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "zipf",
+        "zipf:x",
+        "zipf:-1",
+        "zipf:nan",
+        "fair",
+        "balanced:2",
+        "histogram:/none",
+        "balanced/8",
+        "balanced/4/8",
+        "balanced/0/0",
+        "uniform/8/4",
+        "power_law:1/8/x",
+    ],
+)
 def test_bad_routing_is_told(text: str) -> None:
     with pytest.raises(UserError):
         Routing.parse(text)

@@ -66,7 +66,9 @@ def fit_coefficients(
 
     # No coefficient goes further than a factor of 150 from where it began: beyond, a term is off or alone.
     low, high = begin - 5, begin + 5
-    places = np.stack([begin, chooser.logs(), *(begin + np.random.default_rng(0).normal(0, _SPREAD, (tries, len(begin))))])
+    places = np.stack(
+        [begin, chooser.logs(), *(begin + np.random.default_rng(0).normal(0, _SPREAD, (tries, len(begin))))]
+    )
     found = [
         least_squares(residuals, place, bounds=(low, high), loss="soft_l1", f_scale=0.1, max_nfev=100)
         for place in np.clip(places, low + 0.1, high - 0.1)

@@ -22,7 +22,21 @@ from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
 from moe_codesign.shape import DTYPE_BYTES
 
-TERMS = ("tiles", "waves", "residency", "latency", "near", "l2", "reread", "elementwise", "cached", "remote", "align", "short", "narrow")
+TERMS = (
+    "tiles",
+    "waves",
+    "residency",
+    "latency",
+    "near",
+    "l2",
+    "reread",
+    "elementwise",
+    "cached",
+    "remote",
+    "align",
+    "short",
+    "narrow",
+)
 """What an ablation can leave out."""
 _LINE_BYTES = 128.0
 

@@ -68,14 +68,16 @@ def test_a_rank_that_runs_all_choices(tokens: int, ep: int, top_k: int) -> None:
     shape = dataclasses.replace(SHAPE, num_experts_per_tok=top_k)
     split = columns_of([(shape, work(tokens, "uniform", ep=ep))])
     whole = with_others_on_first(split)
-    assert whole.num_tokens == min(tokens, split.rows[0])
+    assert max(split.largest[0], split.rows[0] / top_k) - 1e-6 <= whole.num_tokens <= min(tokens, split.rows[0])
     assert whole.rows == whole.num_tokens * top_k
+    assert whole.largest >= whole.rows - split.rows
     assert whole.local_experts == whole.experts == split.local_experts
     # No tile is fuller than full, none without a row, and larger ones are fewer.
     for height, count in zip(BLOCK_M, whole.row_tiles, strict=True):
         assert whole.rows / height - 1e-6 <= count <= whole.rows / height + whole.active + 1e-6
     assert (np.diff(np.array(whole.row_tiles)[:, 0]) <= 1e-6).all()
-    if whole.rows == split.rows:
+    if top_k == 1:
+        assert whole.rows == pytest.approx(split.rows)
         assert np.allclose(whole.row_tiles, split.row_tiles)
 
 
@@ -101,7 +103,7 @@ def test_a_term_left_out_costs_nothing(off: str) -> None:
     x = dataclasses.replace(Coefficients(), latency_us=3.0)
     whole = fused_moe.total_us(x, terms_of(columns, "h100_sxm", "sglang"))
     less = fused_moe.total_us(x, terms_of(columns, "h100_sxm", "sglang", off=frozenset({off})))
-    if off in ("residency", "near"):  # one block a core hides nothing of its loads; none is nearer than HBM
+    if off in ("residency", "near", "cached"):  # one block a core hides nothing of its loads; nothing is near
         assert (whole <= less * (1 + 1e-12)).all()
     else:
         assert (less <= whole * (1 + 1e-12)).all()
