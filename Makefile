@@ -48,7 +48,7 @@ bench-gpu: setup
 
 accuracy: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check aiconfigurator-core==0.12.0
-	$(BIN)/python benchmarks/accuracy.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy/run.py
 
 coverage: setup
 	$(BIN)/python benchmarks/interval_coverage.py

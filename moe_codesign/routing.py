@@ -193,7 +193,7 @@ def _raise_least(counts: Counts, units: int) -> None:
     ascending = np.sort(counts)
     below = np.cumsum(ascending)
     filled = np.arange(1, len(counts) + 1)
-    # Raising the n least to the n-th takes n times it less their sum; the level is what the most that can be raised share.
+    # Raising the n least to the n-th takes n times it less their sum. The most that can be raised so share a level.
     n = int(np.searchsorted(filled * ascending - below, units, side="right"))
     level, rest = divmod(units + int(below[n - 1]), n)
     lowest = np.flatnonzero(counts <= level)
@@ -220,8 +220,8 @@ def _limited(chosen: Counts, num_experts: int, groups: int, kept: int) -> Counts
     """Counts after limiting each token to its best groups, where a router knows only chosen and not.
 
     A group's score is that of its two best experts. Of equal groups and experts the first are taken, so that a token
-    whose choices lie in more groups than are kept fills up from the first experts of the first group: of aiconfigurator's
-    balanced logits for DeepSeek-V3, all tokens choose experts 0 to 3.
+    whose choices lie in more groups than are kept fills up from the first experts of the first group: of
+    aiconfigurator's balanced logits for DeepSeek-V3, all tokens choose experts 0 to 3.
     """
     tokens, top_k = chosen.shape
     is_chosen = np.zeros((tokens, num_experts), dtype=bool)

@@ -98,6 +98,7 @@ def calibrate(
     *,
     test: Measured | None = None,
     known: Mapping[str, bool] | None = None,
+    physics: tuple[Coefficients, Conventions] | None = None,
 ) -> Calibration:
     """Fit coefficients, correction and intervals.
 
@@ -106,6 +107,7 @@ def calibrate(
         start: of a similar chip. Where rows are few its coefficients are scaled, no more, and its trees are kept.
         test: rows of held-out shapes to judge it on, whose accuracy goes into the file.
         known: of shapes that other chips were timed with in the same way, whether ranks ran all choices.
+        physics: of these rows by :func:`fit_physics`, if at hand.
     """
     start = _with_conventions_of(data, start)
     known = known or (start.file.all_choices_here if start is not None else {})
@@ -115,17 +117,17 @@ def calibrate(
                 f"{len(data)} rows of {data.shapes} shapes are too few without a similar chip's calibration",
                 mend=f"give {FEW_ROWS} rows of 3 shapes or more",
             )
-        physics, share, trees, off = _rescaled(data, start)
+        x, share, trees, off = _rescaled(data, start)
         conventions = Conventions()
         interval = _interval(off, data.columns.num_tokens)
     else:
-        physics, conventions = fit_physics(data, start.coefficients if start is not None else None)
-        work, t = timed_terms(physics, conventions, data.columns, data.chip, data.stack, data.dtype)
-        times = fused_moe.total_us(physics, t)
+        x, conventions = physics or fit_physics(data, start.coefficients if start is not None else None)
+        work, t = timed_terms(x, conventions, data.columns, data.chip, data.stack, data.dtype)
+        times = fused_moe.total_us(x, t)
         residual = np.log(data.latency_us / times)
-        x = features(work, t, times)
-        share, off = _out_of_fold(data, x, residual)
-        trees = _compact(_learn(x, residual, data.shape_key).model_to_string())
+        inputs = features(work, t, times)
+        share, off = _out_of_fold(data, inputs, residual)
+        trees = _compact(_learn(inputs, residual, data.shape_key).model_to_string())
         within = _within(data)
         interval = _interval(off[within], data.columns.num_tokens[within])
     fitted_range = {name: (float(v.min()), float(v.max())) for name, v in _range_columns(data).items()}
@@ -146,7 +148,7 @@ def calibrate(
         shapes=data.shapes,
         left_out=data.left_out,
         correction_share=share,
-        coefficients=dataclasses.asdict(physics),
+        coefficients=dataclasses.asdict(x),
         interval=interval,
         fitted_range=fitted_range,
         tuned=tuple(sorted(conventions.tuned)),

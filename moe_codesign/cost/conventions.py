@@ -1,8 +1,9 @@
 """How a measured stack was timed where its table does not tell: two conventions that the times themselves show.
 
-- Of some shapes with experts on several ranks (all of SGLang 0.5.10's, Mixtral's in 0.5.14), tokens without an expert
-  on the rank did not enter, and those that did ran all their choices there. Others let all tokens enter and write
-  zeros for the choices of other ranks, as the stack does.
+- Of some shapes with experts on several ranks (all of SGLang 0.5.10's; in 0.5.14 those with a plain softmax router),
+  tokens without an expert on the rank did not enter, and those that did ran all their choices there: aiconfigurator's
+  collector puts the choices of other ranks on the rank's first expert, as the kernel takes no number that stands for
+  none. Others let all tokens enter and write zeros for the choices of other ranks, as the stack does.
 - For some (experts, width) the stack has a tuned file, which is not told: its tile is one of those that such files
   name most, the fastest of them by the model.
 

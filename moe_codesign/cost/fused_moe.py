@@ -284,8 +284,9 @@ def parts_us(x: Coefficients, t: Terms) -> dict[str, F64]:
         found[name] = sum(side**p for side in sides.values()) ** (1 / p) * (1 + narrow * t.narrow)
     lost = [_forgotten(x, t, after.bytes) for after in t.after]
     slow = [share + (1 - share) * min(x.cached, 1.0) for share in lost]
-    found["elementwise"] = x.elementwise * sum(s * after.elementwise_us for s, after in zip(slow, t.after, strict=True))
-    zeros_us = sum(s * after.zeros_us for s, after in zip(slow, t.after, strict=True))
+    first, second = t.after
+    found["elementwise"] = x.elementwise * (slow[0] * first.elementwise_us + slow[1] * second.elementwise_us)
+    zeros_us = slow[0] * first.zeros_us + slow[1] * second.zeros_us
     found["other ranks' rows"] = x.zeros * zeros_us + 1e-3 * x.zero_block_ns * t.zero_blocks
     found["align"] = 1e-3 * (x.align_ns * t.pairs + x.expert_ns * t.local_experts + x.empty_ns * t.empty_blocks)
     found["launch"] = np.full(len(t.pairs), x.launch_us)
