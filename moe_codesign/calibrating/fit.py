@@ -2,8 +2,11 @@
 
 import dataclasses
 import hashlib
+import json
 import math
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from moe_codesign.cost.calibration import TOKEN_BUCKETS, Accuracy, Calibration, 
 from moe_codesign.cost.conventions import Conventions, timed_terms
 from moe_codesign.cost.fused_moe import Coefficients, bound_us
 from moe_codesign.cost.table import F64
+from moe_codesign.cost.trees import SymmetricTrees
 from moe_codesign.errors import UserError
 
 Mask = npt.NDArray[np.bool_]
@@ -24,24 +28,17 @@ FEW_ROWS = 300
 _FOLDS = 10
 _COVERAGE = 0.9
 _TREES: dict[str, Any] = {
-    "objective": "huber",
-    # Nearly absolute error: what is wrong with a few rows (an unknown tuned tile) is not spread over the others.
-    "alpha": 0.05,
+    # Absolute error: what is wrong with a few rows (an unknown tuned tile) is not spread over the others.
+    "loss_function": "MAE",
+    "iterations": 300,
+    "depth": 6,
     "learning_rate": 0.1,
-    "num_leaves": 31,
-    "min_data_in_leaf": 20,
-    "feature_fraction": 0.8,
-    "lambda_l2": 1.0,
-    # Thresholds at random: steps between measured shapes are then smoothed over the trees.
-    "extra_trees": True,
-    "seed": 0,
-    "deterministic": True,
-    "force_row_wise": True,
-    # Its threads spin while they wait for one another: beside other busy processes tests of 40 s took over ten minutes.
-    "num_threads": 1,
-    "verbosity": -1,
+    "random_seed": 0,
+    # The same trees on every machine, and no threads that spin beside other busy processes.
+    "thread_count": 1,
+    "allow_writing_files": False,
+    "logging_level": "Silent",
 }
-_ROUNDS = 500
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _AS_GOOD, _CLEARLY = 1.05, 0.7
 """Of an error, what is as good as it, and what is clearly better. Chosen."""
@@ -60,27 +57,35 @@ def errors(predicted: F64, measured: F64) -> tuple[float, float, float]:
     return float(found.mean()), float(np.median(found)), float(np.percentile(found, 90))
 
 
-def _learn(x: F64, residual: F64, shape_key: npt.NDArray[np.str_]) -> Any:
-    import lightgbm
-
+def _learn(x: F64, residual: F64, shape_key: npt.NDArray[np.str_]) -> SymmetricTrees:
+    try:
+        import catboost
+    except ImportError:
+        raise UserError("catboost is not installed", mend='pip install "moe-codesign[calibrate]"') from None
     place = np.unique(shape_key, return_inverse=True)[1]
     weight = 1.0 / np.sqrt(np.bincount(place)[place])
-    data = lightgbm.Dataset(x, residual, weight=weight / weight.mean())
-    return lightgbm.train(_TREES, data, _ROUNDS)
+    model = catboost.CatBoostRegressor(**_TREES)
+    model.fit(x, residual, sample_weight=weight / weight.mean())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.json"
+        model.save_model(str(path), format="json")
+        return _as_arrays(json.loads(path.read_text()))
 
 
-def _compact(model: str) -> str:
-    """LightGBM's text with what prediction needs, in six digits: a third of its size, the same to 1e-4."""
-    digits = {"threshold": 6, "leaf_value": 5}
-    unused = ("split_gain", "internal_value", "internal_weight", "internal_count", "leaf_weight", "leaf_count")
-    lines = []
-    for line in model.partition("end of trees")[0].splitlines():
-        key, _, values = line.partition("=")
-        if key in digits:
-            line = f"{key}=" + " ".join(f"{float(value):.{digits[key]}g}" for value in values.split())
-        if key not in (*unused, "tree_sizes"):
-            lines.append(line)
-    return "\n".join([*lines, "end of trees", ""])
+def _as_arrays(model: dict[str, Any]) -> SymmetricTrees:
+    """CatBoost's JSON as arrays. It numbers a leaf by its answers as bits, the first split lowest."""
+    trees, depth = model["oblivious_trees"], int(_TREES["depth"])
+    names = [one["flat_feature_index"] for one in model["features_info"]["float_features"]]
+    features = np.zeros((len(trees), depth), dtype=np.int64)
+    borders = np.full((len(trees), depth), np.inf, dtype=np.float32)
+    leaves = np.zeros((len(trees), 2**depth), dtype=np.float32)
+    for i, tree in enumerate(trees):
+        splits = tree["splits"] or []
+        for level, split in enumerate(splits):
+            features[i, level], borders[i, level] = names[split["float_feature_index"]], split["border"]
+        leaves[i, : 2 ** len(splits)] = tree["leaf_values"]
+    scale, (bias,) = model["scale_and_bias"]
+    return SymmetricTrees(features, borders, np.float32(scale) * leaves, np.array([bias], dtype=np.float32))
 
 
 def _folds(shape_key: npt.NDArray[np.str_]) -> Iterator[tuple[Mask, Mask]]:
@@ -127,7 +132,7 @@ def calibrate(
         residual = np.log(data.latency_us / times)
         inputs = features(work, t, times)
         share, off = _out_of_fold(data, inputs, residual)
-        trees = _compact(_learn(inputs, residual, data.shape_key).model_to_string())
+        trees = _learn(inputs, residual, data.shape_key)
         within = _within(data)
         interval = _interval(off[within], data.columns.num_tokens[within])
     fitted_range = {name: (float(v.min()), float(v.max())) for name, v in _range_columns(data).items()}
@@ -187,7 +192,7 @@ _GROUP_SPREAD = 0.15
 Chosen: about what results/accuracy/README.md shows between chips of one architecture."""
 
 
-def _rescaled(data: Measured, start: Calibration) -> tuple[Coefficients, float, str | None, F64]:
+def _rescaled(data: Measured, start: Calibration) -> tuple[Coefficients, float, SymmetricTrees | None, F64]:
     """A donor's coefficients with one factor for each group, its correction as it is, and the errors left.
 
     Errors of few rows are widened for their number: nothing is held out.

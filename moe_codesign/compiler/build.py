@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import tempfile
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import as_completed
@@ -13,7 +14,7 @@ from moe_codesign.chips import Chip
 from moe_codesign.compiler.artifact import Artifact, CompileRequest, GpuFacts, Outcome, Request, Status, request
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.function import CompiledFunction, FunctionRequest
-from moe_codesign.compiler.worker import compile_one, silence
+from moe_codesign.compiler.worker import compile_one, start
 from moe_codesign.errors import UserError
 from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import TileConfig
@@ -87,7 +88,10 @@ def compile_all(
     context = multiprocessing.get_context("spawn")
     workers = max(1, min(jobs, len(missing)))
     tasks = 1 if fresh_processes else 0
-    with ProcessPool(max_workers=workers, max_tasks=tasks, context=context, initializer=silence) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="moe-codesign-", ignore_cleanup_errors=True) as scratch,
+        ProcessPool(workers, tasks, initializer=start, initargs=[scratch], context=context) as pool,
+    ):
         try:
             futures: dict[ProcessFuture, CompileRequest[_O]] = {
                 pool.schedule(compile_one, args=[one], timeout=time_limit_s): one for one in missing

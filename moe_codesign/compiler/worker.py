@@ -3,12 +3,23 @@
 import atexit
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from moe_codesign.compiler.artifact import Artifact, Outcome, Request
 from moe_codesign.compiler.function import FunctionRequest
 
 _dump_folder: Path | None = None
+
+
+def start(scratch: str) -> None:
+    """Begin a compiling process.
+
+    Args:
+        scratch: folder for its temporary files, which its parent removes: a process that hangs and is killed cannot.
+    """
+    silence()
+    tempfile.tempdir = scratch
 
 
 def silence() -> None:

@@ -1,16 +1,16 @@
 """What measured times say of a chip under a software stack: coefficients, a learned correction, an interval.
 
-One TOML file per (chip, stack, dtype), beside it the correction's trees as LightGBM's own text, compressed. Files that
+One TOML file per (chip, stack, dtype), beside it the arrays of the correction's trees. Files that
 a user's `moe-codesign calibrate` wrote come before those that the project ships.
 """
 
 import dataclasses
 import functools
-import gzip
 import math
 import os
 import tempfile
 import tomllib
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import platformdirs
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.cost import fused_moe
@@ -27,6 +27,7 @@ from moe_codesign.cost.fused_moe import Coefficients, Terms
 from moe_codesign.cost.loads import Columns
 from moe_codesign.cost.stacks import StackTiles
 from moe_codesign.cost.table import F64
+from moe_codesign.cost.trees import SymmetricTrees
 from moe_codesign.errors import UserError
 
 SHIPPED = Path(__file__).parent / "calibrations"
@@ -103,19 +104,12 @@ class Calibration:
     """
 
     file: CalibrationFile
-    trees: str | None = None
+    trees: SymmetricTrees | None = None
     transferred_from: str | None = None
 
     @functools.cached_property
     def coefficients(self) -> Coefficients:
         return Coefficients(**self.file.coefficients)
-
-    @functools.cached_property
-    def booster(self) -> Any:
-        """The correction's trees."""
-        import lightgbm
-
-        return lightgbm.Booster(model_str=self.trees)
 
     @property
     def conventions(self) -> Conventions:
@@ -136,8 +130,7 @@ class Calibration:
         """Logarithm of what the physics of that work is to be multiplied with."""
         if self.trees is None or self.file.correction_share == 0:
             return np.zeros(len(work))
-        learned: F64 = self.booster.predict(features(work, t, physics_us))
-        return self.file.correction_share * learned
+        return self.file.correction_share * self.trees.predict(features(work, t, physics_us))
 
     def predict(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> Prediction:
         """Time of every problem with its 90 % interval; never below the physical bound."""
@@ -237,7 +230,7 @@ def save(calibration: Calibration, folder: Path) -> Path:
     path = folder / f"{file.chip}-{file.stack}-{file.dtype}.toml"
     # Whole or not at all, and the trees first: a file that names a share of them is never without.
     if calibration.trees is not None and file.correction_share > 0:
-        _replace(path.with_suffix(".trees.gz"), gzip.compress(calibration.trees.encode(), mtime=0))
+        _replace(path.with_suffix(".trees.npz"), calibration.trees.to_bytes())
     _replace(path, _toml(file.model_dump(exclude_none=True)).encode())
     return path
 
@@ -274,17 +267,13 @@ def _load(path: Path) -> Calibration:
 @functools.cache
 def _read(path: Path, changed: int) -> Calibration:
     """The file as it was at that time: `calibrate` may write it anew in the same process."""
-    from lightgbm.basic import LightGBMError
-
     try:
         file = CalibrationFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         Coefficients(**file.coefficients)
         if file.correction_share == 0:
             return Calibration(file)
-        found = Calibration(file, gzip.decompress(path.with_suffix(".trees.gz").read_bytes()).decode())
-        found.booster.num_trees()
-        return found
-    except (OSError, EOFError, zlib.error, ValueError, TypeError, ValidationError, LightGBMError) as error:
+        return Calibration(file, SymmetricTrees.from_bytes(path.with_suffix(".trees.npz").read_bytes()))
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError) as error:
         raise UserError(f"calibration {path}: {str(error).splitlines()[0]}", mend="calibrate again") from None
 
 

@@ -2,16 +2,17 @@
 
 import csv
 import dataclasses
-import gzip
 import json
 import shutil
 from pathlib import Path
 
+import catboost
 import numpy as np
 import pytest
 
 import moe_codesign as mc
 import moe_codesign.chips
+from moe_codesign.calibrating import fit
 from moe_codesign.calibrating.conventions import fit_physics
 from moe_codesign.calibrating.fit import calibrate, calibrate_split, errors, in_test_split
 from moe_codesign.calibrating.measured import Measured, from_rows
@@ -195,24 +196,49 @@ def test_a_chip_of_ones_own_can_be_calibrated_and_others_go_on(tmp_path: Path, m
     assert "which has measurements" in other["warning"]
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "rubbish"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "rubbish", "other arrays", "other shapes"])
 def test_harmed_trees_are_told_in_their_rows_alone(harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path))
     name = f"{CHIP}-vllm-bfloat16"
-    for suffix in (".toml", ".trees.gz"):
+    for suffix in (".toml", ".trees.npz"):
         shutil.copy(calibration.SHIPPED / f"{name}{suffix}", tmp_path)
     (tmp_path / "notes.toml").write_text("x = 1")
-    trees = tmp_path / f"{name}.trees.gz"
+    trees = tmp_path / f"{name}.trees.npz"
     if harm == "cut":
         trees.write_bytes(trees.read_bytes()[:500])
     elif harm == "gone":
         trees.unlink()
+    elif harm == "rubbish":
+        trees.write_bytes(b"tree")
+    elif harm == "other arrays":
+        np.savez(trees, features=np.zeros((2, 3), dtype=int))
     else:
-        trees.write_bytes(gzip.compress(b"tree\nnum_class=1\n"))
+        flat = np.zeros((2, 3), dtype=np.float32)
+        np.savez(trees, features=flat.astype(int), borders=flat, leaves=flat, bias=flat[0, :1])
     problem = {**rows(shapes=1)[0], "chip": CHIP, "stack": "vllm"}
     vllm, sglang = mc.predict([problem, {**problem, "stack": "sglang"}])
     assert vllm["error"].startswith("calibration ")
     assert sglang["error"] == ""
+
+
+def test_arrays_say_what_catboost_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(3000, 5))
+    inputs[:, 3] = 1.0  # a constant: no tree asks for it
+    target = np.where(inputs[:, 0] > 0.3, inputs[:, 1], np.sin(3 * inputs[:, 2])) + 0.7
+    kept: list[catboost.CatBoostRegressor] = []
+
+    class Kept(catboost.CatBoostRegressor):
+        def fit(self, *args: object, **options: object) -> "Kept":
+            kept.append(self)
+            return super().fit(*args, **options)
+
+    monkeypatch.setattr(catboost, "CatBoostRegressor", Kept)
+    trees = fit._learn(inputs, target, np.repeat(["a", "b", "c"], 1000))
+    unseen = rng.normal(size=(9001, 5))
+    said = trees.predict(unseen)
+    assert np.allclose(said, kept[0].predict(unseen), atol=1e-5)
+    assert np.abs(said - np.where(unseen[:, 0] > 0.3, unseen[:, 1], np.sin(3 * unseen[:, 2])) - 0.7).mean() < 0.15
 
 
 def test_what_is_not_there_is_told() -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def requests() -> dict[str, Request]:
 
 def faulty_compile(one: Request) -> Artifact:
     kind = {m: name for name, m in TILES.items()}[one.tile.as_dict()["block_m"]]
+    tempfile.mkdtemp(prefix="dump-")
     if kind == "hang":
         time.sleep(600)
     if kind == "crash":
@@ -43,6 +45,8 @@ def faulty_compile(one: Request) -> Artifact:
 
 def test_hang_crash_and_error_are_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "compile_one", faulty_compile)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     cache = ArtifactCache(tmp_path)
     wanted = requests()
     start = time.monotonic()
@@ -53,6 +57,7 @@ def test_hang_crash_and_error_are_results(tmp_path: Path, monkeypatch: pytest.Mo
     assert "8 s" in found[wanted["hang"]].reason
     again = ArtifactCache(tmp_path)
     assert all(again.get(one) == found[one] for one in wanted.values()), "failures are kept, not tried again"
+    assert list((tmp_path / "temporary").iterdir()) == [], "what the killed ones dumped is gone"
 
 
 @pytest.mark.parametrize("damage", ["{", "", '{"key": 1}', "\x00\x01"])

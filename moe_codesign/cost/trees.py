@@ -1,0 +1,67 @@
+"""A sum of symmetric decision trees as arrays: fitted elsewhere, evaluated a million rows a second on one core.
+
+In a symmetric tree all nodes of a level ask the same question, so that the answers, read as bits, number the leaf.
+"""
+
+import dataclasses
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moe_codesign.cost.table import F64
+
+_BLOCK = 4096
+"""Rows at a time: their features stay in a core's cache while all trees pass over them."""
+
+
+@dataclass(frozen=True)
+class SymmetricTrees:
+    """The sum of the trees' leaves and a bias.
+
+    Args:
+        features: int [trees, depth], which input each level asks for. borders: float32 [trees, depth], above which the
+            answer is yes; infinity where a tree asks no more.
+        leaves: float32 [trees, 2**depth], by the answers as bits, the first level lowest.
+        bias: float32 [1].
+    """
+
+    features: npt.NDArray[np.int64]
+    borders: npt.NDArray[np.float32]
+    leaves: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+    def predict(self, inputs: F64) -> F64:
+        """Sum for each row of [rows, features]."""
+        columns = np.ascontiguousarray(inputs.T, dtype=np.float32)
+        found = np.full(len(inputs), float(self.bias[0]))
+        for start in range(0, len(inputs), _BLOCK):
+            block = columns[:, start : start + _BLOCK]
+            total = found[start : start + _BLOCK]
+            for features, borders, leaves in zip(self.features, self.borders, self.leaves, strict=True):
+                leaf = np.zeros(block.shape[1], dtype=np.uint8)
+                for level, (feature, border) in enumerate(zip(features, borders, strict=True)):
+                    leaf |= (block[feature] > border).view(np.uint8) << level
+                total += leaves[leaf]
+        return found
+
+    def to_bytes(self) -> bytes:
+        """As NumPy's own archive, compressed."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **dataclasses.asdict(self))
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "SymmetricTrees":
+        """Read what :meth:`to_bytes` wrote.
+
+        Raises:
+            ValueError: it is something else. zipfile.BadZipFile: no archive. KeyError: an array is missing.
+        """
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            found = cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+        trees, depth = found.features.shape
+        if found.borders.shape != (trees, depth) or found.leaves.shape != (trees, 2**depth) or depth > 8:
+            raise ValueError("the trees' arrays do not fit together")
+        return found

@@ -1,0 +1,46 @@
+"""Sums of symmetric trees, against a walk down each."""
+
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_codesign.cost.trees import SymmetricTrees
+
+
+def random_trees(trees: int, depth: int, seed: int) -> SymmetricTrees:
+    rng = np.random.default_rng(seed)
+    borders = rng.normal(size=(trees, depth)).astype(np.float32)
+    borders[rng.random((trees, depth)) < 0.2] = np.inf
+    return SymmetricTrees(
+        features=rng.integers(0, 4, (trees, depth)),
+        borders=borders,
+        leaves=rng.normal(size=(trees, 2**depth)).astype(np.float32),
+        bias=np.array([0.5], dtype=np.float32),
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(trees=st.integers(0, 5), depth=st.integers(1, 8), rows=st.sampled_from([0, 1, 7, 4096, 5000]))
+def test_sums_are_those_of_a_walk(trees: int, depth: int, rows: int) -> None:
+    model = random_trees(trees, depth, rows + depth)
+    inputs = np.random.default_rng(rows).normal(size=(rows, 4))
+    found = model.predict(inputs)
+    assert found.shape == (rows,)
+    for i in range(0, rows, 97):
+        expected = 0.5
+        for features, borders, leaves in zip(model.features, model.borders, model.leaves, strict=True):
+            answers = [np.float32(inputs[i, f]) > b for f, b in zip(features, borders, strict=True)]
+            expected += leaves[sum(int(yes) << level for level, yes in enumerate(answers))]
+        assert found[i] == pytest.approx(expected, abs=1e-5)
+
+
+def test_archives_are_read_back() -> None:
+    model = random_trees(3, 6, 0)
+    read = SymmetricTrees.from_bytes(model.to_bytes())
+    inputs = np.random.default_rng(1).normal(size=(50, 4))
+    assert (read.predict(inputs) == model.predict(inputs)).all()
+    with pytest.raises((ValueError, zipfile.BadZipFile)):
+        SymmetricTrees.from_bytes(b"no archive")
