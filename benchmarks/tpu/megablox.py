@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import multiprocessing
+import tempfile
 import types
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -25,7 +26,7 @@ from moe_codesign.chips import Chip
 from moe_codesign.compiler.artifact import compiler_version
 from moe_codesign.compiler.cache import default_folder
 from moe_codesign.compiler.tpu import analyse, prepare_process
-from moe_codesign.compiler.worker import silence
+from moe_codesign.compiler.worker import start
 from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.ragged_dot_tpu import visit_bytes, visits_of
 
@@ -74,9 +75,9 @@ def at_depth(cycles: list[float], tile: Tile, k: int) -> float:
     return few if len(cycles) == 1 else few + (many - few) / 2 * (math.ceil(k / tile[1]) - 2)
 
 
-def start_worker() -> None:
+def start_worker(scratch: str) -> None:
     global _folder
-    silence()
+    start(scratch)
     _folder = prepare_process()
 
 
@@ -186,7 +187,10 @@ def count(chip: Chip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
     found: dict[str, float | str] = {key: kept[key] for key in jobs if key in kept}
     missing = [key for key in jobs if key not in found]
     context = multiprocessing.get_context("spawn")
-    with ProcessPool(2, 25, context=context, initializer=start_worker) as pool:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
+        ProcessPool(2, 25, context=context, initializer=start_worker, initargs=[scratch]) as pool,
+    ):
         futures = {key: pool.schedule(jobs[key][0], args=jobs[key][1], timeout=TIME_LIMIT_S) for key in missing}
         for done, (key, future) in enumerate(futures.items()):
             try:

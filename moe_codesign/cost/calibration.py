@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.cost import fused_moe
-from moe_codesign.cost.conventions import Conventions, timed_terms
+from moe_codesign.cost.conventions import Conventions, Mask, timed_terms
 from moe_codesign.cost.fused_moe import Coefficients, Terms
 from moe_codesign.cost.loads import Columns
 from moe_codesign.cost.stacks import StackTiles
@@ -140,7 +140,7 @@ class Calibration:
         outside = self._outside(columns)
         parts = fused_moe.parts_us(self.coefficients, t)
         width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
-        width = width * np.where([bool(names) for names in outside], _OUTSIDE_WIDENING, 1.0)
+        width = width * np.where(np.any(list(outside.values()), axis=0), _OUTSIDE_WIDENING, 1.0)
         if self.transferred_from is not None:
             sibling = _family(load_chip(self.transferred_from)) == _family(chip)
             width = width * (_SIBLING_WIDENING if sibling else _TRANSFER_WIDENING)
@@ -156,31 +156,32 @@ class Calibration:
             tiles=fused_moe.stack_tiles(columns, chip, self.file.stack, self.file.dtype, tuned),
         )
 
-    def _notes(self, columns: Columns, outside: list[tuple[str, ...]], vendor: str, tuned: Path | None) -> list[str]:
-        found, every = self.conventions, []
+    def _notes(self, columns: Columns, outside: dict[str, Mask], vendor: str, tuned: Path | None) -> list[str]:
+        found = self.conventions
+        always = [f"coefficients of {self.transferred_from}, which has measurements"] if self.transferred_from else []
+        if vendor != "nvidia":
+            always.append("tiles by the stack's rule for CUDA")
         untold = found.has_tuned(columns) if tuned is None else np.zeros(len(columns), dtype=bool)
-        for names, is_untold, all_here in zip(outside, untold, found.runs_all_choices(columns), strict=True):
-            notes = []
-            if self.transferred_from is not None:
-                notes.append(f"coefficients of {self.transferred_from}, which has measurements")
-            if vendor != "nvidia":
-                notes.append("tiles by the stack's rule for CUDA")
+        flags = np.stack([untold, found.runs_all_choices(columns), *outside.values()], axis=1)
+        kinds, place = np.unique(flags, axis=0, return_inverse=True)
+        texts = []
+        for is_untold, all_here, *beyond in kinds.tolist():
+            notes = list(always)
             if is_untold:
                 notes.append("timed with a tuned file that is not told, not at the rule's tile; give --tuned")
             if all_here:
                 notes.append("timed with all choices of the rank's tokens run on it")
-            if names:
+            if names := [name for name, is_beyond in zip(outside, beyond, strict=True) if is_beyond]:
                 notes.append("outside of the measured range: " + ", ".join(names))
-            every.append("; ".join(notes))
-        return every
+            texts.append("; ".join(notes))
+        return [texts[kind] for kind in place.ravel().tolist()]
 
-    def _outside(self, columns: Columns) -> list[tuple[str, ...]]:
-        """Fields outside of the fitted range, of each problem."""
-        wrong = {
+    def _outside(self, columns: Columns) -> dict[str, Mask]:
+        """By field, problems outside of the fitted range."""
+        return {
             name: (getattr(columns, name) < low) | (getattr(columns, name) > high)
             for name, (low, high) in self.file.fitted_range.items()
         }
-        return [tuple(name for name, flags in wrong.items() if flags[i]) for i in range(len(columns))]
 
 
 def features(columns: Columns, t: Terms, physics_us: F64) -> F64:

@@ -280,8 +280,10 @@ def parts_us(x: Coefficients, t: Terms) -> dict[str, F64]:
     p = 2.0 + x.overlap
     found: dict[str, F64] = {}
     for name, g, narrow in (("gemm 1", t.gemms[0], x.narrow_up), ("gemm 2", t.gemms[1], x.narrow_down)):
-        sides = _sides(x, g, t)
-        found[name] = sum(side**p for side in sides.values()) ** (1 / p) * (1 + narrow * t.narrow)
+        sides = np.stack(list(_sides(x, g, t).values()))
+        # Over the longest: a fit may try exponents that no number is raised to.
+        longest = sides.max(axis=0)
+        found[name] = longest * ((sides / longest) ** p).sum(axis=0) ** (1 / p) * (1 + narrow * t.narrow)
     lost = [_forgotten(x, t, after.bytes) for after in t.after]
     slow = [share + (1 - share) * min(x.cached, 1.0) for share in lost]
     first, second = t.after
