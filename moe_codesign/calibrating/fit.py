@@ -33,6 +33,9 @@ _TREES: dict[str, Any] = {
     "iterations": 300,
     "depth": 6,
     "learning_rate": 0.1,
+    # Of 300 or 200 trees with all, half or 0.4 of the inputs a level, the least error on held-out shapes.
+    "rsm": 0.4,
+    "l2_leaf_reg": 10.0,
     "random_seed": 0,
     # The same trees on every machine, and no threads that spin beside other busy processes.
     "thread_count": 1,
