@@ -67,7 +67,7 @@ class Pair:
     def from_dict(cls, data: dict[str, Any]) -> "Pair":
         workload = dict(data["workload"])
         routing = dict(workload["routing"])
-        workload["routing"] = Routing(routing["kind"], routing["alpha"], tuple(routing["histogram"]))
+        workload["routing"] = Routing(**{**routing, "histogram": tuple(routing["histogram"])})
         timing = dict(data["timing"])
         timing["samples_us"] = tuple(timing["samples_us"])
         return cls(

@@ -26,7 +26,9 @@ class Routing:
     measured data carry; ``histogram`` proportional to counts measured in a real model.
 
     ``groups``, ``kept``: of ``balanced`` and ``power_law``, experts only of the ``kept`` best of ``groups`` equal
-    groups can be chosen (0: all can), as DeepSeek-V3 limits them to 4 of 8.
+    groups can be chosen (0: all can), as DeepSeek-V3 limits them to 4 of 8. It is what measured data carry, not what a
+    router does: its logits know only chosen and not, so that of equals the first are taken, and counts are far from
+    even (of ``balanced/8/4`` with 256 experts and top-8 all tokens choose experts 0 to 3).
     """
 
     kind: str = "balanced"
@@ -34,6 +36,13 @@ class Routing:
     histogram: tuple[float, ...] = ()
     groups: int = 0
     kept: int = 0
+
+    def __post_init__(self) -> None:
+        if self.groups or self.kept:
+            if self.kind not in _LIMITED:
+                raise UserError("routing", value=self.kind, mend="limit balanced or power_law to groups, no other")
+            if not 0 < self.kept <= self.groups:
+                raise UserError("routing groups", value=str(self), mend="keep 1 group or more, no more than there are")
 
     @classmethod
     def parse(cls, text: str) -> "Routing":
@@ -45,11 +54,11 @@ class Routing:
         kind, _, argument = str(text).partition(":")
         if kind.partition("/")[0] in _LIMITED and "/" in str(text):
             plain, *limits = str(text).split("/")
-            if len(limits) != 2 or not all(limit.isdecimal() for limit in limits):
+            if len(limits) != 2 or not all(limit.isdecimal() and len(limit) < 7 for limit in limits):
                 raise UserError("routing", value=text, mend="give groups and how many are kept, as in balanced/8/4")
             groups, kept = map(int, limits)
-            if not 0 < kept <= groups:
-                raise UserError("routing groups", value=text, mend="keep 1 group or more, and not more than there are")
+            if groups == 0:
+                raise UserError("routing groups", value=text, mend="give 1 group or more")
             return dataclasses.replace(cls.parse(plain), groups=groups, kept=kept)
         if kind not in _KINDS:
             raise UserError("routing", value=text, mend=_MEND)
@@ -91,9 +100,10 @@ class Routing:
             int64 [num_experts], summing to ``num_tokens * top_k``, each at most ``num_tokens``.
 
         Raises:
-            UserError: the histogram is not ``num_experts`` long, or the experts kept are too few.
+            UserError: the histogram is not ``num_experts`` long, the experts kept are too few, or the experts are not
+                the same number on every rank.
         """
-        return _counts(self, num_tokens, num_experts, top_k, seed, ranks)
+        return _counts(self, num_tokens, num_experts, top_k, seed, ranks if self.kind == "power_law" else 1)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -101,7 +111,9 @@ def _counts(routing: Routing, num_tokens: int, num_experts: int, top_k: int, see
     counts: Counts
     total = num_tokens * top_k
     rng = np.random.default_rng(seed)
-    if routing.groups:
+    if num_experts % ranks:
+        raise UserError(f"{num_experts} experts on ranks", value=ranks, mend="give as many experts to every rank")
+    if routing.groups > routing.kept:
         if num_experts % routing.groups or top_k > routing.kept * (num_experts // routing.groups):
             raise UserError(
                 f"routing {routing} of top-{top_k} of {num_experts} experts",
@@ -111,8 +123,11 @@ def _counts(routing: Routing, num_tokens: int, num_experts: int, top_k: int, see
         if routing.kind == "balanced":
             chosen = _in_step(num_tokens, num_experts, top_k)
         else:
-            chosen = laid_out(open_to_all.counts(num_tokens, num_experts, top_k, seed, ranks), num_tokens)
-        counts = _limited(chosen, num_experts, routing.groups, routing.kept)
+            chosen = _laid_out(open_to_all.counts(num_tokens, num_experts, top_k, seed, ranks), num_tokens)
+        counts = np.zeros(num_experts, dtype=np.int64)
+        tokens = max(1, 4_000_000 // num_experts)
+        for start in range(0, num_tokens, tokens):
+            counts += _limited(chosen[start : start + tokens], num_experts, routing.groups, routing.kept)
     elif routing.kind == "balanced":
         counts = np.full(num_experts, total // num_experts, dtype=np.int64)
         extra = total % num_experts
@@ -202,18 +217,38 @@ def _raise_least(counts: Counts, units: int) -> None:
 
 
 def _in_step(num_tokens: int, num_experts: int, top_k: int) -> Counts:
-    """[T, k] experts, aiconfigurator's balanced choices: token t's j-th is t + j ceil(E / k), few tokens spread."""
+    """[T, k] experts, aiconfigurator's balanced choices: token t's j-th is t + j ceil(E / k) mod E, few tokens spread.
+
+    Where k ceil(E / k) is far above E a token's last choices repeat its first.
+    """
     stride = -(-num_experts // top_k)
     token = np.arange(num_tokens)
     first = token if num_tokens >= stride else token * stride // num_tokens
     return np.asarray((first[:, None] + stride * np.arange(top_k)) % num_experts)
 
 
-def laid_out(counts: Counts, num_tokens: int) -> Counts:
+def _laid_out(counts: Counts, num_tokens: int) -> Counts:
     """[T, k] distinct experts that give these counts: experts from the fullest, each as often as it counts, dealt to
     tokens 0 to T - 1 again and again. So does aiconfigurator."""
     order = np.argsort(-counts, kind="stable")
     return np.asarray(np.repeat(order, counts[order]).reshape(-1, num_tokens).T)
+
+
+def tokens_with(counts: Counts, own: slice, num_tokens: int) -> int:
+    """Tokens with one of the ``own`` experts, where they are given experts as aiconfigurator lays its power law out."""
+    order = np.argsort(-counts, kind="stable")
+    begins = np.empty(len(counts), dtype=np.int64)
+    begins[order] = np.cumsum(counts[order]) - counts[order]
+    first, size = begins[own] % num_tokens, counts[own]
+    # +1 where an expert's tokens begin, -1 after they end; those that run past the last token go on at the first.
+    edges = np.zeros(num_tokens + 1, dtype=np.int64)
+    ends = first + size
+    np.add.at(edges, first, 1)
+    np.add.at(edges, np.minimum(ends, num_tokens), -1)
+    beyond = np.maximum(ends - num_tokens, 0)
+    np.add.at(edges, 0 * beyond, (beyond > 0).astype(np.int64))
+    np.add.at(edges, beyond, -(beyond > 0).astype(np.int64))
+    return int((np.cumsum(edges[:-1]) > 0).sum())
 
 
 def _limited(chosen: Counts, num_experts: int, groups: int, kept: int) -> Counts:

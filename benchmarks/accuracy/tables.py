@@ -1,6 +1,7 @@
 """The tables of results/accuracy/README.md."""
 
 import dataclasses
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -183,7 +184,9 @@ def ordering(sets: Sequence[Set]) -> list[str]:
         }
         names = ("num_tokens", "top_k", "hidden", "width", "gated", "experts", "local_experts")
         c = {name: np.concatenate([getattr(data.columns, name) for data, _ in parts]) for name in names}
-        _, routing = np.unique(np.concatenate([data.routing for data, _ in parts]), return_inverse=True)
+        # Limited choices stand beside others of their kind, as in the tables that they are from.
+        kinds = [re.sub(r"/\d+/\d+$", "", str(kind)) for data, _ in parts for kind in data.routing]
+        _, routing = np.unique(kinds, return_inverse=True)
         ep = c["experts"] / c["local_experts"]
         tp = np.array([int(key.split("-")[1]) for key in keys]) // c["width"]
         # A rank's share of the width: among rows of one split that orders as the whole layer's.

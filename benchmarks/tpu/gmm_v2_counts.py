@@ -18,6 +18,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import tempfile
 import types
 from dataclasses import asdict
 from importlib.metadata import version
@@ -43,8 +44,9 @@ TIME_LIMIT_S = 400.0
 _folder: Path | None = None
 
 
-def start_worker(profile: bool) -> None:
+def start_worker(profile: bool, scratch: str) -> None:
     global _folder
+    tempfile.tempdir = scratch
     _folder = prepare_process(profile=profile)
 
 
@@ -159,7 +161,10 @@ def count(chip: str, transposed: bool, known: dict[str, float | str]) -> dict[st
     target, context = TARGETS[chip], multiprocessing.get_context("spawn")
     compared = {(k, n) for _, _, k, n, _ in projections()} if chip in COMPARED and not transposed else set()
     pairs = sorted(compared | set(PUBLISHED_GRADIENTS if transposed else PUBLISHED))
-    with ProcessPool(1, context=context, initializer=start_worker, initargs=[False]) as pool:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ProcessPool(1, context=context, initializer=start_worker, initargs=[False, scratch]) as pool,
+    ):
         issue = pool.schedule(issue_bundles, args=[target]).result()
         tiles = {pair: pool.schedule(default_tile, args=[target, transposed, *pair]).result() for pair in pairs}
     widths = {(k, tile["tile_n"]) for (k, _), tile in tiles.items()}
@@ -168,7 +173,10 @@ def count(chip: str, transposed: bool, known: dict[str, float | str]) -> dict[st
         {(width, d, b) for k, width in widths for d in depths(k, width) for b in (1, BUCKETS)}, key=math.prod
     )
     cycles: dict[str, float | str] = {}
-    with ProcessPool(2, context=context, initializer=start_worker, initargs=[True]) as pool:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
+        ProcessPool(2, context=context, initializer=start_worker, initargs=[True, scratch]) as pool,
+    ):
         jobs = {
             point: pool.schedule(visit_cycles, args=[target, transposed, *point], timeout=TIME_LIMIT_S)
             for point in points

@@ -76,21 +76,24 @@ def fit_coefficients(
     return Coefficients.from_logs(min(found, key=lambda one: float(one.cost)).x)
 
 
-def fit_physics(data: Measured, start: Coefficients | None = None) -> tuple[Coefficients, Conventions]:
+def fit_physics(
+    data: Measured, start: Coefficients | None = None, tries: int = _TRIES
+) -> tuple[Coefficients, Conventions]:
     """Coefficients and the conventions that the rows were timed under.
 
     Args:
         data: measured rows.
         start: where to begin and what to stay near, such as a similar chip's.
+        tries: places at random to begin at too, of each fit.
     """
     found = Conventions()
     whole = np.flatnonzero(data.columns.local_experts == data.columns.experts)
     begin = start or Coefficients()
-    x = fit_coefficients(data.take(whole) if len(whole) >= _FEWEST else data, found, begin, start)
+    x = fit_coefficients(data.take(whole) if len(whole) >= _FEWEST else data, found, begin, start, tries=tries)
     for _ in range(_ROUNDS):
         found = dataclasses.replace(found, all_choices_here=_all_choices(data, x, found))
         found = dataclasses.replace(found, tuned=_tuned(data, x, found))
-        x = fit_coefficients(data, found, x, start)
+        x = fit_coefficients(data, found, x, start, tries=tries)
     return x, found
 
 

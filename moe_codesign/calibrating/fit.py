@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import math
 import tempfile
@@ -37,7 +38,7 @@ _TREES: dict[str, Any] = {
     "rsm": 0.4,
     "l2_leaf_reg": 10.0,
     "random_seed": 0,
-    # The same trees on every machine, and no threads that spin beside other busy processes.
+    # No threads that spin beside other busy processes, and sums in one order.
     "thread_count": 1,
     "allow_writing_files": False,
     "logging_level": "Silent",
@@ -61,10 +62,8 @@ def errors(predicted: F64, measured: F64) -> tuple[float, float, float]:
 
 
 def _learn(x: F64, residual: F64, shape_key: npt.NDArray[np.str_]) -> SymmetricTrees:
-    try:
-        import catboost
-    except ImportError:
-        raise UserError("catboost is not installed", mend='pip install "moe-codesign[calibrate]"') from None
+    import catboost
+
     place = np.unique(shape_key, return_inverse=True)[1]
     weight = 1.0 / np.sqrt(np.bincount(place)[place])
     model = catboost.CatBoostRegressor(**_TREES)
@@ -129,6 +128,8 @@ def calibrate(
         conventions = Conventions()
         interval = _interval(off, data.columns.num_tokens)
     else:
+        if importlib.util.find_spec("catboost") is None:
+            raise UserError("catboost is not installed", mend='pip install "moe-codesign[calibrate]"')
         x, conventions = physics or fit_physics(data, start.coefficients if start is not None else None)
         work, t = timed_terms(x, conventions, data.columns, data.chip, data.stack, data.dtype)
         times = fused_moe.total_us(x, t)

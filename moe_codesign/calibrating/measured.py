@@ -200,7 +200,7 @@ def _measured(
         else:
             problems.append((shape, work))
             latency.append(time_us)
-            routing.append(text(row, "routing", "balanced").partition("/")[0])
+            routing.append(text(row, "routing", "balanced"))
             keys.append(
                 f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
             )

@@ -19,7 +19,7 @@ def start(scratch: str) -> None:
         scratch: folder for its temporary files, which its parent removes: a process that hangs and is killed cannot.
     """
     silence()
-    tempfile.tempdir = scratch
+    tempfile.tempdir = os.environ["TMPDIR"] = scratch
 
 
 def silence() -> None:

@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import platformdirs
@@ -40,6 +40,11 @@ TOKEN_BUCKETS = (128, 1024)
 """Intervals differ below, between and above: decode is bound by memory, prefill by compute."""
 
 
+INPUTS = 27
+"""Of the correction's trees; see :func:`features`."""
+FORMAT: Literal[2] = 2
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,8 +63,10 @@ class Accuracy(_Table):
 
 
 class CalibrationFile(_Table):
-    """The TOML file."""
+    """The TOML file. ``format`` changes with the coefficients and the inputs of the trees, which mean nothing to
+    another version's."""
 
+    format: Literal[2] = FORMAT
     chip: str
     stack: str
     dtype: str
@@ -269,12 +276,27 @@ def _load(path: Path) -> Calibration:
 def _read(path: Path, changed: int) -> Calibration:
     """The file as it was at that time: `calibrate` may write it anew in the same process."""
     try:
-        file = CalibrationFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        if table.get("format") != FORMAT:
+            raise ValueError(f"of format {table.get('format', 1)}, this version reads {FORMAT}")
+        file = CalibrationFile.model_validate(table)
         Coefficients(**file.coefficients)
         if file.correction_share == 0:
             return Calibration(file)
-        return Calibration(file, SymmetricTrees.from_bytes(path.with_suffix(".trees.npz").read_bytes()))
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError) as error:
+        trees = SymmetricTrees.from_bytes(path.with_suffix(".trees.npz").read_bytes())
+        if trees.inputs > INPUTS:
+            raise ValueError(f"its trees ask for {trees.inputs} inputs, of which there are {INPUTS}")
+        return Calibration(file, trees)
+    except (
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+    ) as error:
         raise UserError(f"calibration {path}: {str(error).splitlines()[0]}", mend="calibrate again") from None
 
 

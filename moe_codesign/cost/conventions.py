@@ -60,7 +60,11 @@ class Conventions:
     tuned: Set[str] = frozenset()
 
     def runs_all_choices(self, columns: Columns) -> Mask:
-        """Rows whose rank did. A shape that is not known is taken as those of its experts and top-k, else as most."""
+        """Rows whose rank did.
+
+        A shape that is not known is one of them if all are that share its experts and top-k, or, where none does, if
+        most are.
+        """
         known = self.all_choices_here
         found = np.zeros(len(columns), dtype=bool)
         if not any(known.values()):

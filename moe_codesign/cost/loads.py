@@ -10,7 +10,7 @@ import numpy as np
 from moe_codesign.cost.stacks import BLOCK_M
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
-from moe_codesign.routing import Counts, Routing, laid_out
+from moe_codesign.routing import Counts, Routing, tokens_with
 from moe_codesign.shape import MoEShape
 from moe_codesign.workload import Workload
 
@@ -121,15 +121,18 @@ def _loads(routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed
 
 
 def _entering(routing: Routing, by_rank: Counts, rank: int, tokens: int) -> float:
-    """Tokens with an expert on the rank."""
-    rows = int(by_rank[rank].sum())
+    """Tokens with an expert on the rank. Exact of power laws and of balanced choices; of others as if a token's choices
+    were independent of one another."""
+    counts = by_rank[rank]
     if len(by_rank) == 1:
         return float(tokens)
-    if routing.kind == "balanced":
+    if routing.kind == "balanced" and not routing.groups:
         # A token's choices are dealt over the experts in even steps, so over the ranks too.
-        return float(min(tokens, rows))
-    chosen = laid_out(by_rank.ravel(), tokens)
-    return float((chosen // by_rank.shape[1] == rank).any(axis=1).sum())
+        return float(min(tokens, int(counts.sum())))
+    if routing.kind == "power_law" and not routing.groups:
+        first = rank * len(counts)
+        return float(tokens_with(by_rank.ravel(), slice(first, first + len(counts)), tokens))
+    return float(tokens * (1 - np.prod(1 - counts / tokens)))
 
 
 def with_others_on_first(columns: Columns) -> Columns:

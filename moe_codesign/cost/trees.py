@@ -16,7 +16,7 @@ _BLOCK = 16384
 """Rows at a time: their features stay in a core's cache while all trees pass over them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SymmetricTrees:
     """The sum of the trees' leaves and a bias.
 
@@ -66,11 +66,24 @@ class SymmetricTrees:
         """Read what :meth:`to_bytes` wrote.
 
         Raises:
-            ValueError: it is something else. zipfile.BadZipFile: no archive. KeyError: an array is missing.
+            ValueError: it is something else. zipfile.BadZipFile, RuntimeError: a harmed archive. KeyError: an array is
+                missing.
         """
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             found = cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+        if found.features.ndim != 2 or not np.issubdtype(found.features.dtype, np.integer):
+            raise ValueError("the trees' inputs are no numbers of inputs")
         trees, depth = found.features.shape
-        if found.borders.shape != (trees, depth) or found.leaves.shape != (trees, 2**depth) or depth > 8:
-            raise ValueError("the trees' arrays do not fit together")
+        shapes = {"borders": (trees, depth), "leaves": (trees, 2**depth), "bias": (1,)}
+        for name, shape in shapes.items():
+            array = getattr(found, name)
+            if array.shape != shape or array.dtype != np.float32 or depth > 8:
+                raise ValueError(f"the trees' {name} do not fit")
+        if (found.features < 0).any() or not (np.isfinite(found.leaves).all() and np.isfinite(found.bias).all()):
+            raise ValueError("the trees hold what no tree can")
         return found
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs a row needs at least."""
+        return int(self.features.max(initial=-1)) + 1

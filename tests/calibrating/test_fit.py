@@ -15,9 +15,10 @@ import moe_codesign.chips
 from moe_codesign.calibrating import fit
 from moe_codesign.calibrating.conventions import fit_physics
 from moe_codesign.calibrating.fit import calibrate, calibrate_split, errors, in_test_split
-from moe_codesign.calibrating.measured import Measured, from_rows
+from moe_codesign.calibrating.measured import Measured, from_rows, renamed
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import calibration, fused_moe
+from moe_codesign.cost.calibration import features
 from moe_codesign.cost.conventions import Conventions, timed_terms
 from moe_codesign.cost.fused_moe import Coefficients, bound_us
 from moe_codesign.cost.loads import columns_of
@@ -196,7 +197,9 @@ def test_a_chip_of_ones_own_can_be_calibrated_and_others_go_on(tmp_path: Path, m
     assert "which has measurements" in other["warning"]
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "rubbish", "other arrays", "other shapes"])
+@pytest.mark.parametrize(
+    "harm", ["cut", "gone", "rubbish", "other arrays", "other shapes", "other inputs", "other format"]
+)
 def test_harmed_trees_are_told_in_their_rows_alone(harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path))
     name = f"{CHIP}-vllm-bfloat16"
@@ -208,6 +211,14 @@ def test_harmed_trees_are_told_in_their_rows_alone(harm: str, tmp_path: Path, mo
         trees.write_bytes(trees.read_bytes()[:500])
     elif harm == "gone":
         trees.unlink()
+    elif harm == "other inputs":
+        flat = np.zeros((1, 1), dtype=np.float32)
+        np.savez(
+            trees, features=[[calibration.INPUTS]], borders=flat, leaves=np.zeros((1, 2), np.float32), bias=flat[0]
+        )
+    elif harm == "other format":
+        file = tmp_path / f"{name}.toml"
+        file.write_text(file.read_text().replace(f"format = {calibration.FORMAT}", "format = 1"))
     elif harm == "rubbish":
         trees.write_bytes(b"tree")
     elif harm == "other arrays":
@@ -219,6 +230,45 @@ def test_harmed_trees_are_told_in_their_rows_alone(harm: str, tmp_path: Path, mo
     vllm, sglang = mc.predict([problem, {**problem, "stack": "sglang"}])
     assert vllm["error"].startswith("calibration ")
     assert sglang["error"] == ""
+
+
+def test_without_catboost_it_is_named_before_anything_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(fit, "fit_physics", None)
+    with pytest.raises(UserError, match=r"catboost is not installed.*moe-codesign\[calibrate\]"):
+        calibrate(measured())
+
+
+def test_inputs_of_the_trees_are_as_many_as_a_file_may_ask_for() -> None:
+    data = measured()
+    _, t = timed_terms(TRUTH, Conventions(), data.columns, data.chip, data.stack, data.dtype)
+    assert features(data.columns, t, data.latency_us).shape == (len(data), calibration.INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("stack", "version", "shape", "gated", "routing"),
+    [
+        ("vllm", "0.24.0", (7168, 2048, 256, 8), True, "power_law:1.2/8/4"),
+        ("sglang", "0.5.14", (7168, 2048, 256, 8), True, "power_law:1.2/8/4"),
+        ("sglang", "0.5.10", (7168, 2048, 256, 8), True, "power_law:1.2"),
+        ("sglang", "0.5.14", (7168, 2048, 384, 8), True, "power_law:1.2"),
+        ("vllm", "0.24.0", (2688, 1856, 128, 6), False, "power_law:1.2"),
+        ("sglang", "0.5.10", (2688, 1856, 128, 6), True, "power_law:1.2"),
+        ("sglang", "0.5.14", (1024, 2688, 512, 22), True, "power_law:1.2"),
+        ("sglang", "0.5.14", (8192, 5120, 512, 22), False, "power_law:1.2"),
+    ],
+)
+def test_rows_are_read_as_their_collector_timed_them(
+    stack: str, version: str, shape: tuple[int, int, int, int], gated: bool, routing: str
+) -> None:
+    hidden, inter, experts, top_k = shape
+    row = {
+        "framework": stack.upper(), "version": version, "hidden_size": hidden, "inter_size": inter, "topk": top_k,
+        "num_experts": experts, "num_tokens": 8, "moe_tp_size": 1, "moe_ep_size": 1, "distribution": "power_law_1.2",
+        "latency": 0.1,
+    }  # fmt: skip
+    found = renamed(row)
+    assert (found["gated"], found["routing"]) == (gated, routing)
 
 
 def test_arrays_say_what_catboost_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,9 @@ def faulty_compile(one: Request) -> Artifact:
 
 def test_hang_crash_and_error_are_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "compile_one", faulty_compile)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    # By the environment, which the spawned processes inherit.
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     (tmp_path / "temporary").mkdir()
     cache = ArtifactCache(tmp_path)
     wanted = requests()
