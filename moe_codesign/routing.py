@@ -239,15 +239,15 @@ def tokens_with(counts: Counts, own: slice, num_tokens: int) -> int:
     order = np.argsort(-counts, kind="stable")
     begins = np.empty(len(counts), dtype=np.int64)
     begins[order] = np.cumsum(counts[order]) - counts[order]
-    first, size = begins[own] % num_tokens, counts[own]
+    first = begins[own] % num_tokens
+    ends = first + counts[own]
+    beyond = ends[ends > num_tokens] - num_tokens
     # +1 where an expert's tokens begin, -1 after they end; those that run past the last token go on at the first.
     edges = np.zeros(num_tokens + 1, dtype=np.int64)
-    ends = first + size
     np.add.at(edges, first, 1)
     np.add.at(edges, np.minimum(ends, num_tokens), -1)
-    beyond = np.maximum(ends - num_tokens, 0)
-    np.add.at(edges, 0 * beyond, (beyond > 0).astype(np.int64))
-    np.add.at(edges, beyond, -(beyond > 0).astype(np.int64))
+    edges[0] += len(beyond)
+    np.add.at(edges, beyond, -1)
     return int((np.cumsum(edges[:-1]) > 0).sum())
 
 

@@ -124,12 +124,13 @@ def _entering(routing: Routing, by_rank: Counts, rank: int, tokens: int) -> floa
     """Tokens with an expert on the rank. Exact of power laws and of balanced choices; of others as if a token's choices
     were independent of one another."""
     counts = by_rank[rank]
+    limited = routing.groups > routing.kept
     if len(by_rank) == 1:
         return float(tokens)
-    if routing.kind == "balanced" and not routing.groups:
+    if routing.kind == "balanced" and not limited:
         # A token's choices are dealt over the experts in even steps, so over the ranks too.
         return float(min(tokens, int(counts.sum())))
-    if routing.kind == "power_law" and not routing.groups:
+    if routing.kind == "power_law" and not limited:
         first = rank * len(counts)
         return float(tokens_with(by_rank.ravel(), slice(first, first + len(counts)), tokens))
     return float(tokens * (1 - np.prod(1 - counts / tokens)))
