@@ -115,25 +115,27 @@ def _loads(routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed
         busiest = int(by_rank.sum(axis=1).argmax())
         counts = by_rank[busiest]
         tiles = [float((-(-counts // height)).sum()) for height in BLOCK_M]
-        entering = _entering(routing, by_rank, busiest, tokens)
+        entering = _entering(routing, by_rank, busiest, tokens, k)
         found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), entering, *tiles])
     return tuple(np.mean(found, axis=0).tolist())
 
 
-def _entering(routing: Routing, by_rank: Counts, rank: int, tokens: int) -> float:
-    """Tokens with an expert on the rank. Exact of power laws and of balanced choices; of others as if a token's choices
-    were independent of one another."""
+def _entering(routing: Routing, by_rank: Counts, rank: int, tokens: int, k: int) -> float:
+    """Tokens with an expert on the rank. Exact of power laws and of balanced choices; of others as if a token drew its
+    distinct experts with the rank's share of them."""
     counts = by_rank[rank]
-    limited = routing.groups > routing.kept
+    rows, limited = float(counts.sum()), routing.groups > routing.kept
     if len(by_rank) == 1:
         return float(tokens)
     if routing.kind == "balanced" and not limited:
         # A token's choices are dealt over the experts in even steps, so over the ranks too.
-        return float(min(tokens, int(counts.sum())))
+        return min(float(tokens), rows)
     if routing.kind == "power_law" and not limited:
         first = rank * len(counts)
         return float(tokens_with(by_rank.ravel(), slice(first, first + len(counts)), tokens))
-    return float(tokens * (1 - np.prod(1 - counts / tokens)))
+    own = rows / (tokens * k) * by_rank.size
+    none = np.prod(np.maximum(1 - own / (by_rank.size - np.arange(k)), 0.0))
+    return float(np.clip(tokens * (1 - none), max(rows / k, float(counts.max())), min(float(tokens), rows)))
 
 
 def with_others_on_first(columns: Columns) -> Columns:
