@@ -38,6 +38,11 @@ def _narrow(data: np.ndarray, dtype: Any) -> np.ndarray:
     return rounded.view(np.uint16 if dtype == tl.bfloat16 else np.uint8)
 
 
+def _quietly() -> np.errstate:
+    """Rows past an expert's end may hold anything, infinity too: they are computed and not stored."""
+    return np.errstate(invalid="ignore", over="ignore")
+
+
 def correct_narrow_floats() -> None:
     """Patch the interpreter once for this process."""
     builder = interpreter.InterpreterBuilder
@@ -46,15 +51,15 @@ def correct_narrow_floats() -> None:
     original_dot, original_binary, original_cast = builder.create_dot, builder.binary_op, builder.cast_impl
 
     def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
-        # Rows past an expert's end may hold anything: they are computed and not stored.
-        with np.errstate(invalid="ignore", over="ignore"):
+        with _quietly():
             return original_dot(self, _widen(a), _widen(b), *rest)
 
     def binary_op(self: Any, lhs: Any, rhs: Any, op: Any) -> Any:
         scalar = lhs.dtype.scalar
-        if scalar not in _NARROW:
-            return original_binary(self, lhs, rhs, op)
-        result = op(_widen(lhs).data, _widen(rhs).data)
+        with _quietly():
+            if scalar not in _NARROW:
+                return original_binary(self, lhs, rhs, op)
+            result = op(_widen(lhs).data, _widen(rhs).data)
         if result.dtype == np.bool_:
             return interpreter.TensorHandle(result, tl.int1)
         return interpreter.TensorHandle(_narrow(result, scalar), scalar)
