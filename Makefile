@@ -7,8 +7,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-# Tests that kill, hang and time: nothing runs beside them.
-ALONE := faults regression
 
 
 setup: $(READY)
@@ -34,9 +32,8 @@ test: lint
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/numerics -n $(JOBS) -q
 	@echo "Running the Pallas kernels in JAX's TPU interpreter: about 3 minutes on two cores."
 	$(BIN)/python -m pytest tests/kernels -n $(JOBS) -q
-	@echo "Running all other tests: about 12 minutes on two cores."
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(addprefix --ignore=tests/,kernels $(ALONE)) -n $(JOBS) --dist loadfile -q
-	$(BIN)/python -m pytest $(addprefix tests/,$(ALONE))
+	@echo "Running all other tests: about 18 minutes on two cores."
+	$(BIN)/python -m pytest --ignore=tests/kernels
 
 regress: setup
 	@echo "Compiling every kernel for six chips and comparing with the baseline: about 2 minutes on two cores."
