@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, bench
-from moe_codesign.measure.job import Inputs, Outcome, Tiles
+from moe_codesign.measure.job import Outcome, Tiles, routings_of
 from moe_codesign.measure.protocol import F64, measure_layer
 from moe_kernels import reference
 
@@ -27,18 +27,21 @@ class FakeDevice:
     def __init__(self) -> None:
         self.runs = 0
 
-    def load(self, inputs: Inputs, dtype: str) -> None:
-        self.inputs = inputs
+    def load(self, job: LayerJob) -> None:
+        rng = np.random.default_rng(job.seed)
+        experts, hidden, width = len(job.rows), job.hidden_size, job.intermediate_size
+        self.x, self.pair_weight = rng.normal(size=(job.tokens, hidden)), rng.random(sum(job.rows))
+        self.gate, self.up = rng.normal(size=(2, experts, hidden, width))
+        self.down = rng.normal(size=(experts, width, hidden))
+        self.routings = routings_of(job)
 
-    def weights(self) -> tuple[F64, F64, F64 | None, F64]:
-        i = self.inputs
-        assert i.up is not None
-        return tuple(np.asarray(a, np.float64) for a in (i.x, i.gate, i.up, i.down))  # type: ignore[return-value]
+    def expected(self, routing: int) -> F64:
+        sizes, token = self.routings[routing]
+        return reference.moe_experts(self.x, self.gate, self.up, self.down, token, self.pair_weight, sizes)
 
     def run(self, tiles: Tiles, routing: int) -> F64:
         self.runs += 1
-        sizes, token = self.inputs.routings[routing]
-        out = reference.moe_experts(*self.weights(), token, self.inputs.pair_weight.astype(float), sizes)
+        out = self.expected(routing)
         if tiles == WRONG and routing == 1:
             out = out * 1.2
         if tiles == NAN:

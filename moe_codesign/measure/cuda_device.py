@@ -1,5 +1,6 @@
 """A CUDA or ROCm GPU, through PyTorch and Triton: CUDA graph, cold L2, device events."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 import triton
 
-from moe_codesign.measure.job import Inputs, Tiles
+from moe_codesign.measure.job import LayerJob, Tiles, routings_of
 from moe_codesign.measure.protocol import F64
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.formats import fp8_type
@@ -24,42 +25,48 @@ def _runtime() -> str:
 
 
 class CudaDevice:
-    """The current CUDA device."""
+    """The current CUDA device; or the interpreter's, which has no timer."""
 
-    def __init__(self) -> None:
-        self.name = torch.cuda.get_device_name()
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device or torch.device("cuda")
+        on_gpu = self._device.type == "cuda"
+        self.name = torch.cuda.get_device_name(self._device) if on_gpu else "interpreter"
         self.software = f"torch {torch.__version__}, triton {triton.__version__}, {_runtime()}"
-        self._flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device="cuda")
+        self._flush = torch.empty(_FLUSH_BYTES if on_gpu else 1, dtype=torch.int8, device=self._device)
         self._arrays: dict[str, Any] = {}
         self._expert = Expert()
         self._graphs: dict[str, tuple[Any, torch.Tensor]] = {}
 
-    def load(self, inputs: Inputs, dtype: str) -> None:
-        def put(array: Any, dtype: torch.dtype) -> torch.Tensor:
-            return torch.from_numpy(array).to(device="cuda", dtype=dtype)
+    def load(self, job: LayerJob) -> None:
+        generator = torch.Generator(device=self._device).manual_seed(job.seed)
+        wide = torch.float16 if job.dtype == "float16" else torch.bfloat16
+        experts, hidden, width = len(job.rows), job.hidden_size, job.intermediate_size
 
-        def weights(array: Any, matrices: int) -> Weights:
-            plain = put(np.ascontiguousarray(array), wide)
-            if dtype in ("bfloat16", "float16"):
+        def draw(*shape: int, scale: float = 1.0) -> torch.Tensor:
+            return torch.randn(shape, generator=generator, device=self._device, dtype=wide).mul_(scale)
+
+        def weights(plain: torch.Tensor, matrices: int) -> Weights:
+            if job.dtype in ("bfloat16", "float16"):
                 return plain
             old = fp8_type(target_of(plain.device)) == "fp8e4b8"
             fp8 = torch.float8_e4m3fnuz if old else torch.float8_e4m3fn
-            return quantize_weights(plain, dtype, matrices=matrices, fp8=fp8)
+            return quantize_weights(plain, job.dtype, matrices=matrices, fp8=fp8)
+
+        def put(array: Any) -> torch.Tensor:
+            return torch.from_numpy(array).to(device=self._device, dtype=torch.int32)
 
         self._graphs.clear()
-        wide = torch.float16 if dtype == "float16" else torch.bfloat16
-        self._expert = Expert(activation="relu2" if inputs.up is None else "swiglu")
-        up = [w.transpose(0, 2, 1) for w in (inputs.gate, inputs.up) if w is not None]
+        self._arrays.clear()
+        self._expert = Expert(activation="swiglu" if job.gated else "relu2")
+        matrices = self._expert.matrices
+        # A hidden unit's variance does not grow with H or I.
         self._arrays = {
-            "x": put(inputs.x, wide),
-            "w_up": weights(np.concatenate(up, axis=1), len(up)),
-            "w_down": weights(inputs.down.transpose(0, 2, 1), 1),
-            "pair_weight": put(inputs.pair_weight, torch.float32),
-            "routings": [
-                (put(np.repeat(np.arange(len(sizes)), sizes), torch.int32), put(token, torch.int32))
-                for sizes, token in inputs.routings
-            ],
-            "width": inputs.gate.shape[2],
+            "x": draw(job.tokens, hidden),
+            "w_up": weights(draw(experts, matrices * width, hidden, scale=hidden**-0.5), matrices),
+            "w_down": weights(draw(experts, hidden, width, scale=width**-0.5), 1),
+            "pair_weight": torch.rand(sum(job.rows), generator=generator, device=self._device) + 0.1,
+            "routings": [(put(np.repeat(np.arange(experts), sizes)), put(token)) for sizes, token in routings_of(job)],
+            "width": width,
         }
 
     def _call(self, tiles: Tiles, routing: int) -> torch.Tensor:
@@ -85,7 +92,9 @@ class CudaDevice:
         # The allocator hands the block just freed to the next request of its size: the hidden rows, so that rows
         # which GEMM 1 fails to write cannot hold an earlier candidate's right values.
         pairs = self._arrays["pair_weight"].numel()
-        poison = torch.full((pairs, self._arrays["width"]), float("nan"), dtype=self._arrays["x"].dtype, device="cuda")
+        poison = torch.full(
+            (pairs, self._arrays["width"]), float("nan"), dtype=self._arrays["x"].dtype, device=self._device
+        )
         del poison
         return np.asarray(self._call(tiles, routing).double().cpu().numpy())
 
@@ -112,12 +121,30 @@ class CudaDevice:
 
         return once
 
-    def weights(self) -> tuple[F64, F64, F64 | None, F64]:
-        def host(held: Weights) -> F64:
-            tensor = dequantize_weights(held) if isinstance(held, QuantizedWeights) else held
-            return np.asarray(tensor.double().cpu().numpy())
+    def expected(self, routing: int) -> F64:
+        # Every expert by itself in PyTorch's float64, on the device: a host takes most of a minute for a large layer.
+        expert, token = self._arrays["routings"][routing]
+        x, pair_weight = self._arrays["x"].double(), self._arrays["pair_weight"].double()
+        out = torch.zeros_like(x)
+        start = 0
+        for index, size in enumerate(torch.bincount(expert.long(), minlength=self._arrays["w_down"].shape[0]).tolist()):
+            if size:
+                part = slice(start, start + size)
+                up, down = (_float64(self._arrays[name], index) for name in ("w_up", "w_down"))
+                product = x[token[part].long()] @ up.T
+                if self._expert.matrices == 2:
+                    gate, value = product.chunk(2, -1)
+                    hidden = torch.nn.functional.silu(gate) * value
+                else:
+                    hidden = torch.relu(product).square()
+                out.index_add_(0, token[part].long(), (hidden @ down.T) * pair_weight[part, None])
+            start += size
+        return np.asarray(out.cpu().numpy())
 
-        width = self._arrays["width"]
-        stacked = host(self._arrays["w_up"]).transpose(0, 2, 1)
-        up = stacked[:, :, width:] if stacked.shape[2] > width else None
-        return host(self._arrays["x"]), stacked[:, :, :width], up, host(self._arrays["w_down"]).transpose(0, 2, 1)
+
+def _float64(weights: Weights, expert: int) -> torch.Tensor:
+    """One expert's matrix as the device holds it."""
+    if isinstance(weights, QuantizedWeights):
+        one = dataclasses.replace(weights, values=weights.values[[expert]], scale=weights.scale[[expert]])
+        return dequantize_weights(one)[0].double()
+    return weights[expert].double()

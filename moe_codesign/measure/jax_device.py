@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moe_codesign.measure.job import Inputs, Tiles
+from moe_codesign.measure.job import LayerJob, Routing, Tiles, routings_of
 from moe_codesign.measure.protocol import F64
+from moe_kernels import reference
 from moe_kernels.pallas.layer import Tile, moe_experts
 from moe_kernels.tile import BlockedTile, PallasTile, Value
 
@@ -23,22 +24,30 @@ class JaxDevice:
         self.name = self._device.device_kind
         self.software = f"jax {jax.__version__}"
         self._arrays: dict[str, Any] = {}
-        self._inputs: Inputs | None = None
+        self._routings: tuple[Routing, ...] = ()
 
-    def load(self, inputs: Inputs, dtype: str) -> None:
-        if dtype != "bfloat16":
-            raise ValueError(f"dtype {dtype} is not measured by the Pallas kernels; use bfloat16")
+    def load(self, job: LayerJob) -> None:
+        if job.dtype != "bfloat16":
+            raise ValueError(f"dtype {job.dtype} is not measured by the Pallas kernels; use bfloat16")
+        rng = np.random.default_rng(job.seed)
+        experts, hidden, width = len(job.rows), job.hidden_size, job.intermediate_size
 
         def put(array: Any, dtype: Any) -> jax.Array:
             return jax.device_put(jnp.asarray(array, dtype=dtype), self._device)
 
-        self._inputs = inputs
+        def draw(*shape: int, scale: float = 1.0) -> jax.Array:
+            # Uniform, of variance 1: three times faster to draw than normal, and weights are most of the set-up.
+            values = (rng.random(shape, dtype=np.float32) - np.float32(0.5)) * np.float32(scale * 12**0.5)
+            return put(values, jnp.bfloat16)
+
+        self._routings = routings_of(job)
+        # A hidden unit's variance does not grow with H or I.
         self._arrays = {
-            "x": put(inputs.x, jnp.bfloat16),
-            "w_up": tuple(put(w, jnp.bfloat16) for w in (inputs.gate, inputs.up) if w is not None),
-            "w_down": put(inputs.down, jnp.bfloat16),
-            "pair_weight": put(inputs.pair_weight, jnp.float32),
-            "routings": [(put(s, jnp.int32), put(t, jnp.int32)) for s, t in inputs.routings],
+            "x": draw(job.tokens, hidden),
+            "w_up": tuple(draw(experts, hidden, width, scale=hidden**-0.5) for _ in range(1 + job.gated)),
+            "w_down": draw(experts, width, hidden, scale=width**-0.5),
+            "pair_weight": put(rng.random(sum(job.rows), dtype=np.float32) + np.float32(0.1), jnp.float32),
+            "routings": [(put(s, jnp.int32), put(t, jnp.int32)) for s, t in self._routings],
         }
 
     def _call(self, tiles: Tiles, routing: int) -> jax.Array:
@@ -70,7 +79,12 @@ class JaxDevice:
 
         return once
 
-    def weights(self) -> tuple[F64, F64, F64 | None, F64]:
+    def expected(self, routing: int) -> F64:
+        def host(name: str) -> F64:
+            return np.asarray(self._arrays[name], dtype=np.float64)
+
         gate, *up = (np.asarray(w, dtype=np.float64) for w in self._arrays["w_up"])
-        x, down = (np.asarray(self._arrays[name], dtype=np.float64) for name in ("x", "w_down"))
-        return x, gate, up[0] if up else None, down
+        sizes, token = self._routings[routing]
+        return reference.moe_experts(
+            host("x"), gate, up[0] if up else None, host("w_down"), token, host("pair_weight"), sizes
+        )

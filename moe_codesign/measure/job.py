@@ -83,44 +83,19 @@ class Failure:
 Outcome = Measurement | Failure
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Float32 inputs of one layer (cast by the device), and routings to check it under.
-
-    ``routings``: (rows per expert int32 [E], token of each pair int32 [P]); the first is the job's own, then
-    one expert that gets all rows, then rows on every other expert only.
-    """
-
-    x: npt.NDArray[np.float32]
-    gate: npt.NDArray[np.float32]
-    up: npt.NDArray[np.float32] | None
-    down: npt.NDArray[np.float32]
-    pair_weight: npt.NDArray[np.float32]
-    routings: tuple[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]], ...]
+Ints = npt.NDArray[np.int32]
+Routing = tuple[Ints, Ints]
+"""Rows per expert [E], and the token of each pair [P] in expert order."""
 
 
-def make_inputs(job: LayerJob) -> Inputs:
-    """Random inputs of unit scale: a hidden unit's variance does not grow with H or I."""
-    rng = np.random.default_rng(job.seed)
-    experts, hidden, width = len(job.rows), job.hidden_size, job.intermediate_size
-
-    def draw(*shape: int, scale: float = 1.0) -> npt.NDArray[np.float32]:
-        # Uniform, of variance 1: three times faster to draw than normal, and weights are most of the set-up.
-        return (rng.random(shape, dtype=np.float32) - np.float32(0.5)) * np.float32(scale * 12**0.5)
-
+def routings_of(job: LayerJob) -> tuple[Routing, ...]:
+    """What to check a layer under: the job's own routing, all rows on one expert, rows on every other expert only."""
     pairs = sum(job.rows)
     own = np.array(job.rows, dtype=np.int32)
-    everything = np.zeros(experts, dtype=np.int32)
-    everything[experts // 2] = pairs
-    sparse = np.zeros(experts, dtype=np.int32)
+    everything = np.zeros(len(own), dtype=np.int32)
+    everything[len(own) // 2] = pairs
+    sparse = np.zeros(len(own), dtype=np.int32)
     sparse[::2] = pairs // len(sparse[::2])
     sparse[0] += pairs - sparse.sum()
     token = (np.arange(pairs) % job.tokens).astype(np.int32)
-    return Inputs(
-        x=draw(job.tokens, hidden),
-        gate=draw(experts, hidden, width, scale=hidden**-0.5),
-        up=draw(experts, hidden, width, scale=hidden**-0.5) if job.gated else None,
-        down=draw(experts, width, hidden, scale=width**-0.5),
-        pair_weight=rng.random(pairs, dtype=np.float32) + np.float32(0.1),
-        routings=tuple((sizes, token) for sizes in (own, everything, sparse)),
-    )
+    return tuple((sizes, token) for sizes in (own, everything, sparse))

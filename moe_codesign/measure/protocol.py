@@ -1,5 +1,6 @@
 """The measuring protocol, the same on every device: verify, interleave and time, verify again."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from moe_codesign.measure.job import Failure, Inputs, LayerJob, Measurement, Outcome, Tiles, make_inputs
+from moe_codesign.measure.job import Failure, LayerJob, Measurement, Outcome, Tiles, routings_of
 from moe_kernels import reference
 
 F64 = npt.NDArray[np.float64]
@@ -20,17 +21,20 @@ class Device(Protocol):
     name: str
     software: str
 
-    def load(self, inputs: Inputs, dtype: str) -> None:
-        """Put weights and activations on the device, in the data type (activations in 16 bits)."""
+    def load(self, job: LayerJob) -> None:
+        """Draw weights and activations of unit scale and put them on the device, rounded to the job's type."""
+
+    def expected(self, routing: int) -> F64:
+        """The layer's output [T, H] in float64, from the operands as the device holds them.
+
+        ``routing`` counts those of :func:`moe_codesign.measure.job.routings_of`.
+        """
 
     def run(self, tiles: Tiles, routing: int) -> F64:
-        """The layer's output [T, H] under one of the inputs' routings; fresh or poisoned memory each time."""
+        """The kernels' output [T, H]; fresh or poisoned memory each time."""
 
     def timer(self, tiles: Tiles) -> Callable[[], float]:
         """A function that runs the layer once under the job's own routing and returns us."""
-
-    def weights(self) -> tuple[F64, F64, F64 | None, F64]:
-        """(x, gate, up, down) as the device holds them, after rounding to the data type."""
 
 
 @dataclass
@@ -45,15 +49,14 @@ class _Candidate:
 
 def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
     """Verify and time every candidate of a job; a candidate that fails does not stop the others."""
-    inputs = make_inputs(job)
-    device.load(inputs, job.dtype)
+    device.load(job)
     tolerance = reference.LAYER_TOLERANCE[job.dtype]
-    expected = _References(device, inputs)
+    expected = functools.cache(device.expected)
     alive: list[_Candidate] = []
     outcomes: dict[int, Outcome] = {}
     for position, tiles in enumerate(job.candidates):
         try:
-            error, checks = _verify(device, tiles, expected, range(len(inputs.routings)), tolerance)
+            error, checks = _verify(device, tiles, expected, range(len(routings_of(job))), tolerance)
             if not error <= tolerance:
                 outcomes[position] = Failure(tiles=tiles, reason=f"wrong result: row error {error:.3g}")
                 continue
@@ -86,30 +89,12 @@ def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
     return [outcomes[i] for i in range(len(job.candidates))]
 
 
-class _References:
-    """Float64 results per routing, computed once."""
-
-    def __init__(self, device: Device, inputs: Inputs) -> None:
-        self._weights = device.weights()
-        self._inputs = inputs
-        self._known: dict[int, F64] = {}
-
-    def __getitem__(self, routing: int) -> F64:
-        if routing not in self._known:
-            x, gate, up, down = self._weights
-            sizes, token = self._inputs.routings[routing]
-            self._known[routing] = reference.moe_experts(
-                x, gate, up, down, token, self._inputs.pair_weight.astype(np.float64), sizes
-            )
-        return self._known[routing]
-
-
 def _verify(
-    device: Device, tiles: Tiles, expected: _References, routings: Sequence[int], tolerance: float
+    device: Device, tiles: Tiles, expected: Callable[[int], F64], routings: Sequence[int], tolerance: float
 ) -> tuple[float, int]:
     worst = 0.0
     for routing in routings:
-        error = reference.row_error(device.run(tiles, routing), expected[routing])
+        error = reference.row_error(device.run(tiles, routing), expected(routing))
         if not error <= tolerance:
             return error, len(routings)
         worst = max(worst, error)

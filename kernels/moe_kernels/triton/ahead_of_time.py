@@ -110,12 +110,17 @@ def weight_gradient_source(
 
 
 def any_source(function: Any, types: dict[str, str | None], constants: dict[str, Any]) -> Any:
-    """The source of any kernel: pointers are int32 and 16-byte aligned, numbers int32, unless ``types`` says else."""
+    """The source of any kernel: pointers are int32 and 16-byte aligned, numbers int32, unless ``types`` says else.
+
+    Nothing is assumed of arguments that a launch does not specialise on.
+    """
     names = function.arg_names
+    plain = {p.name for p in function.params if p.do_not_specialize or p.do_not_specialize_on_alignment}
     signature = {
         n: "constexpr" if n in constants else types.get(n) or ("*i32" if n.endswith("_ptr") else "i32") for n in names
     }
-    aligned = [n for n in names if signature[n].startswith("*") or (n in _ALIGNED and signature[n] == "i32")]
+    hinted = [n for n in names if signature[n].startswith("*") or (n in _ALIGNED and signature[n] == "i32")]
+    aligned = [n for n in hinted if n not in plain]
     return triton.compiler.ASTSource(
         function,
         signature=signature,

@@ -46,7 +46,7 @@ class Alignment:
     tiles: dict[int, RowTiles]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("num_pairs", "first_expert"))
 def count_kernel(ids_ptr, counts_ptr, num_pairs, first_expert, BLOCK: tl.constexpr):
     """Pairs of each expert; one program an expert, so nothing has to be zeroed before."""
     expert = tl.program_id(0)
@@ -73,7 +73,11 @@ def _list_tiles(counts, expert, first_row, expert_ptr, row_ptr, end_ptr, count_p
         tl.store(count_ptr, tl.sum(per_expert, 0))
 
 
-@triton.jit
+_LISTS = tuple(f"{name}_{i}_ptr" for name in ("expert", "row", "end", "count") for i in (1, 2))
+"""Parts of one allocation: where they begin depends on the number of tiles, and is worth no binary of its own."""
+
+
+@triton.jit(do_not_specialize=("num_pairs", "first_expert"), do_not_specialize_on_alignment=_LISTS)
 def place_kernel(
     ids_ptr,
     counts_ptr,

@@ -314,7 +314,12 @@ def _gemm_tile(
         )
 
 
-@triton.jit
+# What a launch passes of these changes nothing worth compiling for: a tile has one binary, and it is the one that is
+# compiled ahead of time.
+@triton.jit(
+    do_not_specialize=("num_rows", "group_m"),
+    do_not_specialize_on_alignment=("tile_expert_ptr", "tile_row_ptr", "tile_end_ptr", "num_row_tiles_ptr"),
+)
 def grouped_gemm_kernel(
     a,
     w,

@@ -1,0 +1,476 @@
+"""Race the tiles of our grouped GEMMs on the GPU that is here: what the cost model of our kernels is fitted to.
+
+For every problem (a model's GEMM 1 or GEMM 2 at a number of tokens) every tile is launched, compared with float64 and
+timed in rounds, with a cold L2; a tile that is over three times slower than the best is timed once. Then whole layers
+are timed with the best pair and with the pair that an untuned call takes. Kernels are compiled beforehand, in parallel.
+Writes results/gpu/DEVICE_tiles.csv.gz and DEVICE_tiles.json (what ran where).
+
+    python benchmarks/gpu_tiles.py [--only MODEL,..] [--dtypes A,B] [--jobs N] [--limit-s S]
+"""
+
+import argparse
+import csv
+import dataclasses
+import datetime
+import gzip
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from moe_codesign.measure.cuda_device import CudaDevice
+from moe_codesign.measure.job import LayerJob, Tiles
+from moe_codesign.models import find_model
+from moe_codesign.routing import Routing
+from moe_codesign.workload import RankWork, Workload, rank_work
+from moe_kernels.kernel import Op, Problem
+from moe_kernels.reference import LAYER_TOLERANCE, row_error
+from moe_kernels.tile import TritonTile
+from moe_kernels.triton import grouped_gemm
+from moe_kernels.triton.alignment import Alignment, align
+from moe_kernels.triton.launch import Weights, launch_gemm, target_of
+from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_rows, quantize_weights
+from moe_kernels.triton.rows import activate_rows
+from moe_kernels.triton.tiles import default_tile
+
+OUT = Path(__file__).parents[1] / "results" / "gpu"
+DRAWN = {
+    # model: (ep, tokens by data type)
+    "Qwen3-30B-A3B": (1, {"bfloat16": (1, 16, 64, 256, 1024, 4096), "fp8_block": (1, 64, 1024), "mxfp4": (16, 1024)}),
+    "DeepSeek-V3": (8, {"bfloat16": (8, 128, 2048), "fp8_block": (8, 128, 2048)}),
+    "gpt-oss-120b": (1, {"bfloat16": (1, 64, 1024), "mxfp4": (1, 64, 1024)}),
+    "Mixtral-8x7B": (1, {"bfloat16": (1, 16, 256, 2048), "fp8": (16, 2048)}),
+    "Qwen3-235B-A22B": (2, {"bfloat16": (4, 32, 512), "fp8_block": (32, 512)}),
+    "DeepSeek-V2-Lite": (1, {"bfloat16": (2, 128, 2048), "int8": (128, 2048)}),
+    "Qwen3-Next-80B-A3B": (4, {"bfloat16": (16, 256, 4096)}),
+    "Phi-3.5-MoE": (2, {"bfloat16": (8, 64, 1024)}),
+}
+SHARE = {"bfloat16": 1.0, "fp8_block": 0.6, "mxfp4": 0.35, "fp8": 0.35, "int8": 0.25}
+"""Of the binaries, by type: what they take to compile is most of a run."""
+ROUNDS = 7
+HOPELESS = 3.0
+"""Times the fastest: such a tile is timed once."""
+FIELDS = (
+    "op", "dtype", "model", "ep", "tokens", "routing", "seed", "k", "n", "groups", "rows", "tile", "latency_us",
+    "low_us", "high_us", "samples", "error", "registers", "spills", "shared_bytes", "reason",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer of a rank."""
+
+    model: str
+    ep: int
+    tokens: int
+    dtype: str
+    routing: str
+    seed: int = 0
+
+    def work(self) -> RankWork:
+        workload = Workload(
+            name="race",
+            num_tokens=self.tokens,
+            dtype=self.dtype,
+            routing=Routing.parse(self.routing),
+            ep=self.ep,
+            seed=self.seed,
+        )
+        return rank_work(find_model(self.model), workload)
+
+
+def cases(only: set[str], dtypes: set[str]) -> Iterator[Case]:
+    for model, (ep, by_dtype) in DRAWN.items():
+        for dtype, tokens in by_dtype.items():
+            for number, count in enumerate(tokens):
+                # Every third is skewed, as real routers are.
+                routing = "zipf:0.8" if number % 3 == 2 else "uniform"
+                if (not only or model in only) and (not dtypes or dtype in dtypes):
+                    yield Case(model, ep, count, dtype, routing)
+
+
+@dataclass
+class Gemm:
+    """Operands of one GEMM of a layer, and its float64 result."""
+
+    op: Op
+    a: torch.Tensor
+    a_scale: torch.Tensor | None
+    weights: Weights
+    rows: dict[int, Alignment]
+    pair_weight: torch.Tensor
+    out: torch.Tensor
+    expected: torch.Tensor
+    parts: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def k(self) -> int:
+        return int(self.weights.shape[2])
+
+    @property
+    def matrices(self) -> int:
+        return 2 if self.op == "gate_up" else 1
+
+    @property
+    def n(self) -> int:
+        return int(self.weights.shape[1]) // self.matrices
+
+    def launcher(self, tile: TritonTile) -> Callable[[], Any]:
+        rows = self.rows[tile.block_m]
+        common: dict[str, Any] = {"a_scale": self.a_scale, "matrices": self.matrices}
+        if self.op == "down":
+            return lambda: launch_gemm(
+                self.a, self.weights, self.out, rows, tile,
+                gather=False, epilogue="add", row_weight=self.pair_weight, **common,
+            )  # fmt: skip
+        if tile.split_k == 1:
+            return lambda: launch_gemm(
+                self.a,
+                self.weights,
+                self.out,
+                rows,
+                tile,
+                gather=True,
+                epilogue="hidden",
+                activation="swiglu",
+                **common,
+            )
+        if tile.split_k not in self.parts:
+            size = (tile.split_k, len(self.out), 2 * self.n)
+            self.parts[tile.split_k] = torch.empty(size, dtype=torch.float32, device=self.out.device)
+        parts = self.parts[tile.split_k]
+
+        def run() -> None:
+            launch_gemm(self.a, self.weights, parts, rows, tile, gather=True, epilogue="partial", **common)
+            # In place of what the activation's own output would be: the same work.
+            self.out.copy_(activate_rows(parts, rows.start[-1:], "swiglu", 1.0, 0.0, self.out.dtype))
+
+        return run
+
+    def verify(self, run: Callable[[], Any]) -> float:
+        """Largest error of an element over the root mean square of its row; NaN if one was not written."""
+        self.out.fill_(0.0 if self.op == "down" else float("nan"))
+        run()
+        error = (self.out.double() - self.expected).abs().amax(1)
+        scale = self.expected.square().mean(1).sqrt()
+        return float(torch.where(scale > 0, error / scale, error * 1e30).max())
+
+
+def gemms_of(case: Case, device: torch.device, work: RankWork) -> Iterator[Gemm]:
+    """Both GEMMs of a layer with random operands."""
+    experts, hidden, width = len(work.rows), work.hidden_size, work.intermediate_size
+    generator = torch.Generator(device=device).manual_seed(case.seed)
+
+    def draw(*shape: int, scale: float = 1.0) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=device, dtype=torch.bfloat16).mul_(scale)
+
+    def weights(n: int, k: int, matrices: int) -> Weights:
+        plain = draw(experts, matrices * n, k, scale=k**-0.5)
+        if case.dtype == "bfloat16":
+            return plain
+        return quantize_weights(plain, case.dtype, matrices=matrices, fp8=torch.float8_e4m3fn)
+
+    sizes = work.rows.tolist()
+    pairs = sum(sizes)
+    expert = torch.repeat_interleave(torch.arange(experts), torch.tensor(sizes)).to(device, torch.int32)
+    token = (torch.arange(pairs, device=device) % work.tokens).to(torch.int32)
+    pair_weight = torch.rand(pairs, generator=generator, device=device) + 0.1
+    rows: dict[int, Alignment] = {}
+    for block_m in (8, 16, 32, 64, 128):
+        one = align(expert[:, None], experts, (block_m, block_m))
+        rows[block_m] = dataclasses.replace(one, token=token[one.slot])
+    own = rows[16]
+    ops: tuple[Op, ...] = ("gate_up", "down")
+    for op in ops:
+        up = op == "gate_up"
+        k, n, matrices = (hidden, width, 2) if up else (width, hidden, 1)
+        held = weights(n, k, matrices)
+        plain = draw(work.tokens if up else pairs, k)
+        a, a_scale = quantize_rows(plain, held) if isinstance(held, QuantizedWeights) else (plain, None)
+        expected = torch.zeros((pairs if up else work.tokens, n), dtype=torch.float64, device=device)
+        start = 0
+        for index, size in enumerate(sizes):
+            part, start = slice(start, start + size), start + size
+            if not size:
+                continue
+            matrix = _float64(held, index)
+            if up:
+                gate, value = (plain[own.token[part].long()].double() @ matrix.T).chunk(2, -1)
+                expected[part] = torch.nn.functional.silu(gate) * value
+            else:
+                scaled = (plain[part].double() @ matrix.T) * pair_weight[own.slot[part].long(), None].double()
+                expected.index_add_(0, own.token[part].long(), scaled)
+        out = torch.empty(expected.shape, dtype=torch.bfloat16 if up else torch.float32, device=device)
+        yield Gemm(op, a, a_scale, held, rows, pair_weight, out, expected)
+
+
+def _float64(weights: Weights, expert: int) -> torch.Tensor:
+    if isinstance(weights, QuantizedWeights):
+        one = dataclasses.replace(weights, values=weights.values[[expert]], scale=weights.scale[[expert]])
+        return dequantize_weights(one)[0].double()
+    return weights[expert].double()
+
+
+def forms(dtype: str, op: Op, target: str | None) -> list[TritonTile]:
+    """The part of the kernel's tiles that is raced in this type: the same for every problem, a random share of them.
+
+    Each stands for all its values of ``group_m`` and ``split_k``, which are no part of a binary.
+    """
+    problem = Problem(op=op, dtype=dtype)
+    good = [tile for tile in grouped_gemm.KERNEL.tiles() if grouped_gemm.KERNEL.refuses(problem, tile, target) is None]
+    every = list(dict.fromkeys(form_of(tile) for tile in good))
+    picked = np.random.default_rng(0).permutation(len(every))[: round(SHARE[dtype] * len(every))]
+    return [every[i] for i in sorted(picked)]
+
+
+def form_of(tile: TritonTile) -> TritonTile:
+    return dataclasses.replace(tile, group_m=1, split_k=1)
+
+
+def tiles_of(gemm: Gemm, dtype: str, target: str | None) -> list[TritonTile]:
+    """The default tile, and those of :func:`forms` that the problem takes.
+
+    A block_k that does not divide K is another binary, and left out.
+    """
+    problem = Problem(op=gemm.op, dtype=dtype, k=gemm.k, n=gemm.n)
+    sizes = torch.diff(gemm.rows[16].start)
+    default = default_tile(problem, float(sizes.sum() / (sizes > 0).sum()), target)
+    of_type = set(forms(dtype, gemm.op, target))
+    tiles = (tile for tile in grouped_gemm.KERNEL.tiles() if form_of(tile) in of_type and gemm.k % tile.block_k == 0)
+    taken = (tile for tile in tiles if grouped_gemm.KERNEL.refuses(problem, tile, target) is None)
+    return list(dict.fromkeys([default, *taken]))
+
+
+def race(gemm: Gemm, tiles: list[TritonTile], dtype: str, flush: torch.Tensor) -> list[dict[str, Any]]:
+    """A row per tile: verified, then timed in rounds over all."""
+    rows, alive = [], []
+    launched = watched()
+    for tile in tiles:
+        row: dict[str, Any] = {"tile": json.dumps(tile.as_dict()), "reason": ""}
+        rows.append(row)
+        try:
+            run = gemm.launcher(tile)
+            row["error"] = gemm.verify(run)
+        except Exception as problem:
+            if "CUDA error" in str(problem):
+                raise
+            row["reason"] = f"{type(problem).__name__}: {str(problem).splitlines()[0][:200]}"
+            continue
+        if not row["error"] <= LAYER_TOLERANCE[dtype]:
+            row["reason"] = "wrong result"
+            continue
+        binary = launched[0]
+        row |= {"registers": binary.n_regs, "spills": binary.n_spills, "shared_bytes": binary.metadata.shared}
+        alive.append((row, run, []))
+    samples: list[tuple[list[float], torch.cuda.Event, torch.cuda.Event]] = []
+    best = float("inf")
+    for _ in range(ROUNDS):
+        for _, run, times in alive:
+            if times and min(times) > HOPELESS * best:
+                continue
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            # The flush keeps the device busy while the host launches: events then lie around the kernel alone.
+            flush.zero_()
+            start.record()
+            run()
+            end.record()
+            samples.append((times, start, end))
+        torch.cuda.synchronize()
+        for times, start, end in samples:
+            times.append(1e3 * start.elapsed_time(end))
+        samples.clear()
+        best = min((min(times) for _, _, times in alive), default=best)
+    for row, _, times in alive:
+        low, median, high = np.percentile(times, [5, 50, 95])
+        row |= {"latency_us": median, "low_us": low, "high_us": high, "samples": len(times)}
+    return rows
+
+
+def watched() -> list[Any]:
+    """A list that holds, from now on, the binary that the kernel's last launch ran."""
+    kernel, held = grouped_gemm.grouped_gemm_kernel, []
+    run = type(kernel).run
+
+    def watching(*arguments: Any, **options: Any) -> Any:
+        held[:] = [run(kernel, *arguments, **options)]
+        return held[0]
+
+    kernel.run = watching
+    return held
+
+
+@triton.jit
+def _nothing_kernel(x_ptr):
+    tl.store(x_ptr, 0.0)
+
+
+def floor_us(flush: torch.Tensor) -> list[float]:
+    """A kernel that does nothing, timed in the same way: what events and launch add."""
+    x = torch.zeros(1, device="cuda")
+    found = []
+    for _ in range(20):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        flush.zero_()
+        start.record()
+        _nothing_kernel[(1,)](x)
+        end.record()
+        torch.cuda.synchronize()
+        found.append(1e3 * start.elapsed_time(end))
+    return found[5:]
+
+
+def compile_some(wanted: list[tuple[str, Op, TritonTile]]) -> int:
+    """Launch tiles on a small problem, so that their binaries lie in Triton's cache. Returns how many failed."""
+    failed = 0
+    for (dtype, op), group in itertools.groupby(wanted, key=lambda one: one[:2]):
+        gemm = _small(dtype, op)
+        for _, _, tile in group:
+            try:
+                gemm.launcher(tile)()
+                if op == "gate_up" and tile.swap_ab:  # split, it stores parts: another binary
+                    gemm.launcher(dataclasses.replace(tile, split_k=2))()
+            except Exception:
+                failed += 1
+    torch.cuda.synchronize()
+    return failed
+
+
+def _small(dtype: str, op: Op) -> Gemm:
+    k, n, matrices = 1024, 256, 2 if op == "gate_up" else 1
+    plain = torch.randn((2, matrices * n, k), device="cuda", dtype=torch.bfloat16)
+    held = plain if dtype == "bfloat16" else quantize_weights(plain, dtype, matrices=matrices, fp8=torch.float8_e4m3fn)
+    x = torch.randn((16, k), device="cuda", dtype=torch.bfloat16)
+    a, a_scale = quantize_rows(x, held) if isinstance(held, QuantizedWeights) else (x, None)
+    ids = (torch.arange(16, device="cuda", dtype=torch.int32) % 2)[:, None]
+    rows = {m: align(ids, 2, (m, m)) for m in (8, 16, 32, 64, 128)}
+    out = torch.zeros((16, n), device="cuda", dtype=torch.bfloat16 if op == "gate_up" else torch.float32)
+    return Gemm(op, a, a_scale, held, rows, torch.ones(16, device="cuda"), out, out.double())
+
+
+def compile_ahead(found: list[Case], jobs: int, target: str | None) -> str:
+    """All binaries of the race, by so many processes."""
+    ops: tuple[Op, ...] = ("gate_up", "down")
+    types = dict.fromkeys(case.dtype for case in found)
+    every = [(dtype, op, tile) for dtype in types for op in ops for tile in forms(dtype, op, target)]
+    start = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        failed = sum(pool.map(compile_some, [every[i::jobs] for i in range(jobs)], chunksize=1))
+    return f"{len(every)} forms compiled in {time.perf_counter() - start:.0f} s by {jobs} processes, {failed} failed"
+
+
+def layers(device: CudaDevice, case: Case, pairs: dict[str, Tiles]) -> Iterator[dict[str, Any]]:
+    """The whole layer with each pair of tiles."""
+    job = LayerJob.of(case.work(), tuple(pairs.values()), budget_s=0.02)
+    device.load(job)
+    for name, tiles in pairs.items():
+        row: dict[str, Any] = {"op": f"layer, {name}", "tile": json.dumps(tiles), "reason": ""}
+        try:
+            error = row_error(device.run(tiles, 0), device.expected(0))
+            once = device.timer(tiles)
+            times = [once() for _ in range(12)][2:]
+        except Exception as problem:
+            yield row | {"reason": f"{type(problem).__name__}: {str(problem).splitlines()[0][:200]}"}
+            continue
+        low, median, high = np.percentile(times, [5, 50, 95])
+        yield row | {"latency_us": median, "low_us": low, "high_us": high, "samples": len(times), "error": error}
+
+
+def run(case: Case, device: CudaDevice, options: argparse.Namespace, flush: torch.Tensor) -> list[dict[str, Any]]:
+    target = target_of(torch.device("cuda"))
+    found: list[dict[str, Any]] = []
+    best: list[dict[str, Any]] = []
+    default: list[dict[str, Any]] = []
+    about = dataclasses.asdict(case)
+    for gemm in gemms_of(case, torch.device("cuda"), case.work()):
+        tiles = tiles_of(gemm, case.dtype, target)
+        rows = race(gemm, tiles, case.dtype, flush)
+        sizes = {"k": gemm.k, "n": gemm.n, "groups": gemm.weights.shape[0], "rows": gemm.rows[16].slot.numel()}
+        found += [about | sizes | {"op": gemm.op} | row for row in rows]
+        timed = [row for row in rows if "latency_us" in row]
+        best.append(json.loads(min(timed, key=lambda row: row["latency_us"])["tile"]))
+        default.append(tiles[0].as_dict())
+        del gemm
+    pairs = {"best": (best[0], best[1]), "default": (default[0], default[1])}
+    return found + [about | row for row in layers(device, case, pairs)]
+
+
+def provenance(notes: dict[str, Any]) -> dict[str, Any]:
+    """What the times depend on."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "cuda": str(torch.version.cuda or torch.version.hip),
+        "python": platform.python_version(),
+        "commit": commit or os.environ.get("COMMIT", ""),
+        "date": datetime.date.today().isoformat(),
+        "protocol": f"L2 flushed, {ROUNDS} rounds over all tiles, device events, each verified against float64",
+    } | notes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="models")
+    parser.add_argument("--dtypes", default="")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--limit-s", type=float, default=float("inf"), help="start no further problem after this")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("skipped: PyTorch sees no GPU here (torch.cuda.is_available() is False)")
+        return
+    start = time.perf_counter()
+    words = [set(filter(None, text.split(","))) for text in (options.only, options.dtypes)]
+    found = list(cases(words[0], words[1]))
+    notes: dict[str, Any] = {"compile": compile_ahead(found, options.jobs, target_of(torch.device("cuda")))}
+    print(notes["compile"], flush=True)
+    flush = torch.empty(512 << 20, dtype=torch.int8, device="cuda")
+    notes["launch_floor_us"] = float(np.median(floor_us(flush)))
+    device = CudaDevice()
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = options.out / (re.sub(r"[\s/]+", "_", torch.cuda.get_device_name()) + "_tiles")
+    rows: list[dict[str, Any]] = []
+    # Small and large, all types first: a run that is cut short has some of each.
+    for case in sorted(found, key=lambda case: (case.tokens > 512, case.dtype != "bfloat16", case.model)):
+        if time.perf_counter() - start > options.limit_s:
+            notes["cut short"] = f"after {options.limit_s:g} s"
+            break
+        try:
+            more = run(case, device, options, flush)
+        except torch.OutOfMemoryError as problem:
+            print(case, str(problem).splitlines()[0][:200], flush=True)
+            continue
+        rows += more
+        timed = [r for r in more if r.get("latency_us")]
+        wrong = [r for r in more if r["reason"]]
+        print(f"{time.perf_counter() - start:.0f} s {case}: {len(timed)} timed, {len(wrong)} not", flush=True)
+        for row in wrong[:3]:
+            print("   ", row["op"], row["tile"], row["reason"], row.get("error"), flush=True)
+        with gzip.open(stem.with_suffix(".csv.gz"), "wt", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows([{name: _short(row.get(name, "")) for name in FIELDS} for row in rows])
+        stem.with_suffix(".json").write_text(json.dumps(provenance(notes), indent=1))
+    print(f"written to {stem}.csv.gz")
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.5g}" if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What measures a layer on a GPU checks the kernels against its own float64, and catches a fault."""
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from moe_codesign.measure import LayerJob, Measurement
+from moe_codesign.measure.cuda_device import CudaDevice
+from moe_codesign.measure.protocol import measure_layer
+from moe_kernels.reference import LAYER_TOLERANCE, row_error
+from moe_kernels.tile import TritonTile
+
+TILE = TritonTile(block_m=16, block_n=32, block_k=32, num_warps=4, num_stages=2)
+TILES = (TILE.as_dict(), dataclasses.replace(TILE, split_k=2).as_dict())
+JOB = LayerJob(
+    rows=(3, 0, 17, 1), tokens=9, hidden_size=128, intermediate_size=128, gated=True, candidates=(TILES,), budget_s=0.01
+)
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_tiles.py"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gated"),
+    [
+        *((dtype, True) for dtype in ("bfloat16", "float16", "fp8", "fp8_block", "int8", "mxfp4", "int4")),
+        ("bfloat16", False),
+    ],
+)
+def test_the_device_agrees_with_its_own_reference(dtype: str, gated: bool, device: torch.device) -> None:
+    job = dataclasses.replace(JOB, dtype=dtype, gated=gated)
+    on = CudaDevice(device)
+    on.load(job)
+    for routing in range(3):
+        found, expected = on.run(TILES, routing), on.expected(routing)
+        assert row_error(found, expected) <= LAYER_TOLERANCE[dtype]
+        assert not row_error(1.5 * found, expected) <= LAYER_TOLERANCE[dtype]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="times are a device's")
+def test_a_layer_is_timed() -> None:
+    (found,) = measure_layer(JOB, CudaDevice())
+    assert isinstance(found, Measurement), found
+    assert np.isfinite(found.samples_us).all()
+    assert min(found.samples_us) > 0
+
+
+@pytest.fixture(scope="module")
+def race() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_gpu_tiles", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "fp8_block", "mxfp4"])
+def test_each_gemm_of_the_race_is_verified(race: ModuleType, dtype: str, device: torch.device) -> None:
+    case = race.Case("small", 1, 7, dtype, "uniform")
+    work = dataclasses.replace(
+        race.Case("Qwen3-30B-A3B", 16, 7, dtype, "uniform").work(), hidden_size=128, intermediate_size=128
+    )
+    for gemm in race.gemms_of(case, device, work):
+        for tile in (TILE, dataclasses.replace(TILE, split_k=2)):
+            run = gemm.launcher(tile)
+            assert gemm.verify(run) <= LAYER_TOLERANCE[dtype]
+            gemm.expected *= 1.5
+            assert not gemm.verify(run) <= LAYER_TOLERANCE[dtype]
+            gemm.expected /= 1.5
