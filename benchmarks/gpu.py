@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from moe_codesign.measure.cuda_device import CacheFlush
 from moe_kernels.reference import LAYER_TOLERANCE
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton import Expert, QuantizedWeights, dequantize_weights, quantize_weights
@@ -191,11 +192,11 @@ def graph_times_us(run: Callable[[], torch.Tensor], seconds: float) -> tuple[lis
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         out = run()
-    flush = torch.empty(512 << 20, dtype=torch.int8, device="cuda")
+    flush = CacheFlush(torch.device("cuda"))
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     samples: list[float] = []
     while len(samples) < 10 or (sum(samples) < 1e6 * seconds and len(samples) < 200):
-        flush.zero_()
+        flush()
         out.fill_(float("nan"))
         start.record()
         graph.replay()
@@ -259,9 +260,9 @@ def provenance() -> dict[str, str]:
         "triton": triton.__version__,
         "cuda": str(torch.version.cuda or torch.version.hip),
         "python": platform.python_version(),
-        "commit": commit or os.environ.get("COMMIT", ""),
+        "commit": os.environ.get("COMMIT") or commit,
         "date": datetime.date.today().isoformat(),
-        "protocol": "CUDA graph, L2 flushed, outputs poisoned, verified against float64 before and after",
+        "protocol": "CUDA graph, L2 flushed by reading, outputs poisoned, verified against float64 before and after",
     }
 
 

@@ -29,7 +29,7 @@ from moe_codesign.chips import load_chip
 from moe_codesign.compiler import compile_all, requests_for
 from moe_codesign.compiler.artifact import GpuFacts, compiler_version
 from moe_codesign.compiler.gpu import binary_facts
-from moe_codesign.cost import gpu
+from moe_codesign.cost import gpu, native
 from moe_codesign.cost.problem import GroupedGemm, layer_gemms
 from moe_codesign.cost.table import Tables, TileTable, kernel_for, table_of
 from moe_codesign.models import find_model
@@ -249,7 +249,8 @@ def others(gemm: GroupedGemm, num_tokens: int, facts: dict[Other, GpuFacts], tem
         known = [(t, f) for t, f in known if f.shared_bytes <= 232448]
         if not known:
             continue
-        times = gpu.tile_times(table_of_facts([t for t, _ in known], [f for _, f in known], template), flat).total_us
+        table = table_of_facts([t for t, _ in known], [f for _, f in known], template)
+        times = gpu.tile_times(table, flat, native.of_chip(table.chip).coefficients).total_us
         best = int(np.argmin(times))
         found.append(measure(kernel, *known[best], flat, float(times[best]), 1))
     return found
@@ -309,7 +310,7 @@ def our_table(tables: Tables, op: Op) -> TileTable:
 
 def ours(gemm: GroupedGemm, table: TileTable) -> list[Line]:
     """Every tile of ours that runs the problem, fastest first."""
-    times = gpu.tile_times(table, gemm).total_us
+    times = gpu.tile_times(table, gemm, native.of_chip(table.chip).coefficients).total_us
     order = np.argsort(times)
     kernel = table.kernel
     lines = []

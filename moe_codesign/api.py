@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from moe_codesign.auditing import AuditRow, audit_shape
+from moe_codesign.calibrating import native as calibrating_native
 from moe_codesign.calibrating.fit import calibrate_split
 from moe_codesign.calibrating.measured import from_aiconfigurator, from_rows
 from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, compile_functions, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.function import CompiledFunction, function_request
-from moe_codesign.cost import calibration
+from moe_codesign.cost import calibration, native
 from moe_codesign.cost.calibration import Calibration
 from moe_codesign.cost.estimate import default_tiles
+from moe_codesign.cost.native import NativeFile
 from moe_codesign.cost.problem import Bound, layer_bound
 from moe_codesign.cost.stacks import STACKS
 from moe_codesign.cost.table import Tables, kernel_for
@@ -206,7 +208,8 @@ def calibrate(
     """Fit a calibration from measured times and write it; `predict` uses it from then on.
 
     Args:
-        chip: catalogue name or chip file. stack: ``vllm`` or ``sglang``. dtype: of the rows.
+        chip: catalogue name or chip file. dtype: of the rows.
+        stack: ``vllm`` or ``sglang``; our own is :func:`calibrate_native`.
         source: ``aiconfigurator``, or a table with the columns of `predict` and ``latency_us``. With few rows what is
             known of the chip, or of the most similar one, is scaled and no more.
         out: folder; default the user's own, which `predict` reads first (MOE_CODESIGN_CALIBRATIONS moves it).
@@ -216,7 +219,7 @@ def calibrate(
     """
     found = load_chip(chip)
     if stack not in STACKS:
-        raise UserError("stack", value=stack, mend="use " + ", ".join(STACKS))
+        raise UserError("stack", value=stack, mend="use " + ", ".join((*STACKS, "native")))
     folder = Path(out) if out is not None else calibration.own_folder()
     check_folder(folder)
     try:
@@ -231,6 +234,30 @@ def calibrate(
         data = from_rows(found, stack, dtype, rows, str(source))
         fitted = calibrate_split(data, start, then_all=True)
     return fitted, calibration.save(fitted, folder)
+
+
+def calibrate_native(
+    chip: str, source: str | Path, *, jobs: int = 1, out: str | Path | None = None
+) -> tuple[NativeFile, Path]:
+    """The same for our own kernels, from races of their tiles (benchmarks/gpu_tiles.py makes a table of them).
+
+    Args:
+        chip: catalogue name or chip file, a GPU. source: the table, .csv or .csv.gz.
+        jobs: compiler processes: every tile is compiled, since the model reads the binary's facts.
+        out: as :func:`calibrate`.
+
+    Raises:
+        UserError: no such chip, too few races, or a row that is none.
+    """
+    found = load_chip(chip)
+    if found.backend != "triton":
+        raise UserError(f"our kernels' tiles are raced on GPUs, {found.name} is none", mend="give a GPU's name")
+    folder = Path(out) if out is not None else calibration.own_folder()
+    check_folder(folder)
+    races = calibrating_native.read_races(Path(source), found, jobs=jobs)
+    fitted = calibrating_native.calibrate(found, races, str(source), native.of_chip(found).coefficients)
+    assert fitted.file is not None
+    return fitted.file, native.save(fitted, folder)
 
 
 def regress(

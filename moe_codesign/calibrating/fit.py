@@ -58,17 +58,21 @@ def errors(predicted: F64, measured: F64) -> tuple[float, float, float]:
     return float(found.mean()), float(np.median(found)), float(np.percentile(found, 90))
 
 
-def _learn(x: F64, residual: F64, shape_key: npt.NDArray[np.str_]) -> SymmetricTrees:
+def learn(x: F64, residual: F64, weight: F64) -> SymmetricTrees:
+    """Trees on [rows, inputs] that predict a logarithm's residual; rows by weight."""
     import catboost
 
-    place = np.unique(shape_key, return_inverse=True)[1]
-    weight = 1.0 / np.sqrt(np.bincount(place)[place])
     model = catboost.CatBoostRegressor(**_TREES)
     model.fit(x, residual, sample_weight=weight / weight.mean())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.json"
         model.save_model(str(path), format="json")
         return _as_arrays(json.loads(path.read_text()))
+
+
+def _learn(x: F64, residual: F64, shape_key: npt.NDArray[np.str_]) -> SymmetricTrees:
+    place = np.unique(shape_key, return_inverse=True)[1]
+    return learn(x, residual, 1.0 / np.sqrt(np.bincount(place)[place]))
 
 
 def _as_arrays(model: dict[str, Any]) -> SymmetricTrees:

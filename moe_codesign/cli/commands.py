@@ -157,15 +157,17 @@ def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: 
 
 @click.command()
 @click.option("--chip", required=True, help="Catalogue name or chip file.")
-@click.option("--stack", required=True, help="vllm or sglang: whose fused MoE was timed.")
+@click.option("--stack", required=True, help="vllm or sglang: whose fused MoE was timed; native: ours.")
 @click.option("--dtype", default="bfloat16", show_default=True)
 @click.option(
     "--from", "source", default="aiconfigurator", show_default=True,
-    help="aiconfigurator (the installed aiconfigurator-core), or a table as for predict with a column latency_us.",
+    help="aiconfigurator (the installed aiconfigurator-core), or a table as for predict with a column latency_us; "
+    "of native the races that benchmarks/gpu_tiles.py writes.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; default your own, which predict reads first.")
+@JOBS
 @JSON
-def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, as_json: bool) -> None:
+def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, jobs: int, as_json: bool) -> None:
     """Fit the cost model of a chip under a software stack to measured times.
 
     \b
@@ -173,6 +175,18 @@ def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, 
     """
     from moe_codesign import api
 
+    if stack == "native":
+        raced, path = api.calibrate_native(chip, source, jobs=jobs, out=out)
+        if as_json:
+            emit({"path": str(path), **raced.model_dump()})
+            return
+        click.echo(
+            f"{path}: {raced.rows} tiles of {raced.races} races ({', '.join(raced.log_width)}) fitted; on shapes left "
+            f"out: error {raced.error:.1%}, loss of the tile named best {raced.regret:.1%} (physics alone "
+            f"{raced.physics_error:.1%}, {raced.physics_regret:.1%}); 90 % lie within "
+            + ", ".join(f"{width:.1%} ({dtype})" for dtype, width in raced.log_width.items())
+        )
+        return
     fitted, path = api.calibrate(chip, stack, dtype=dtype, source=source, out=out)
     file = fitted.file
     if as_json:

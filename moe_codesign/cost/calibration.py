@@ -233,12 +233,16 @@ def own_folder() -> Path:
 
 def save(calibration: Calibration, folder: Path) -> Path:
     """Write the TOML file and the trees; returns the TOML's path."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = calibration.file
-    path = folder / f"{file.chip}-{file.stack}-{file.dtype}.toml"
-    # Whole or not at all, and the trees first: a file that names a share of them is never without.
-    if calibration.trees is not None and file.correction_share > 0:
-        _replace(path.with_suffix(".trees.npz"), calibration.trees.to_bytes())
+    trees = calibration.trees if file.correction_share > 0 else None
+    return write(folder / f"{file.chip}-{file.stack}-{file.dtype}.toml", file, trees)
+
+
+def write(path: Path, file: BaseModel, trees: SymmetricTrees | None) -> Path:
+    """Whole or not at all, and the trees first: a file that names them is never without."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if trees is not None:
+        _replace(path.with_suffix(".trees.npz"), trees.to_bytes())
     _replace(path, _toml(file.model_dump(exclude_none=True)).encode())
     return path
 
@@ -336,7 +340,7 @@ def find(chip: Chip, stack: str, dtype: str, *, without: str | None = None, ship
             f"no calibration for stack {stack} and dtype {dtype}",
             mend="use one of " + ", ".join(f"{s} {d}" for s, d in known) + ", or run `moe-codesign calibrate`",
         )
-    donor = min(donors, key=lambda name: _distance(chip, load_chip(name)))
+    donor = min(donors, key=lambda name: distance(chip, load_chip(name)))
     return dataclasses.replace(_load(donors[donor]), transferred_from=donor)
 
 
@@ -346,7 +350,7 @@ def _family(chip: Chip) -> str:
     return target[:-1] if target.startswith(("cuda:1", "hip:")) else target
 
 
-def _distance(chip: Chip, other: Chip) -> float:
+def distance(chip: Chip, other: Chip) -> float:
     """Between chips: one architecture first, then FLOPs a byte and peak."""
 
     def numbers(one: Chip) -> tuple[float, float]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moe_codesign.chips import Chip
-from moe_codesign.cost import gpu, ragged_dot, ragged_dot_tpu, tpu
+from moe_codesign.cost import gpu, native, ragged_dot, ragged_dot_tpu, tpu
 from moe_codesign.cost.gpu import TileTimes
 from moe_codesign.cost.problem import Bound, GroupedGemm, gemm_bound, layer_bound, layer_gemms
-from moe_codesign.cost.table import F64, Tables, TileSpace, TileTable, kernel_for
+from moe_codesign.cost.table import Tables, TileSpace, TileTable, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.shape import activation_bytes
 from moe_codesign.timing import Grade, Timing
@@ -51,7 +51,7 @@ def rank_tiles(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
         reasons = sorted(set(table.refused.values()))
         raise NoTileError(f"no tile of {table.kernel.name} {table.op} compiles for {table.chip.name}: {reasons[0]}")
     if table.chip.backend == "triton":
-        return gpu.tile_times(table, gemm, ideal)
+        return native.of_chip(table.chip).tile_times(table, gemm, ideal)
     return tpu.tile_times(table, gemm, ideal)
 
 
@@ -119,7 +119,8 @@ def estimate_gemm(
     if tile is not None and kernel_name is None and not chip.is_host:
         return _public(tables, chip, bound, gemm, tile)
     table = tables.get(chip, kernel, gemm.op, gemm.dtype, only=tile)
-    launch = gpu.LAUNCH_US if chip.backend == "triton" else tpu.LAUNCH_US
+    # A GPU's GEMM brings its launch along.
+    launch = 0.0 if chip.backend == "triton" else tpu.LAUNCH_US
     return _compose(chip, bound, [(gemm, table, _choose(table, gemm, tile))], {"launch": launch}, False)
 
 
@@ -127,7 +128,7 @@ def _public(tables: Tables, chip: Chip, bound: Bound, gemm: GroupedGemm, tile: T
     if chip.backend == "triton":
         table = tables.get(chip, kernel_for(chip, ragged_dot.KERNEL), gemm.op, gemm.dtype, only=tile)
         coefficients, interval, warning = ragged_dot.coefficients_of(chip)
-        times = ragged_dot.tile_times(_row(table, _choose(table, gemm, tile)), gemm, coefficients)
+        times = ragged_dot.tile_times(table.rows(np.array([_choose(table, gemm, tile)])), gemm, coefficients)
         total, parts = float(times.total_us[0]), {name: float(us[0]) for name, us in times.parts_us.items()}
     else:
         of_tpu, interval, warning = ragged_dot_tpu.coefficients_of(chip)
@@ -184,13 +185,13 @@ def _compose(
 ) -> Estimate:
     total, parts = sum(overhead.values()), dict(overhead)
     for gemm, table, row in chosen:
-        times = rank_tiles(_row(table, row), gemm)
+        times = rank_tiles(table.rows(np.array([row])), gemm)
         total += float(times.total_us[0])
         for name, values in times.parts_us.items():
             parts[name] = parts.get(name, 0.0) + float(values[0])
     gemms = [gemm for gemm, _, _ in chosen]
     is_gpu = chip.backend == "triton"
-    interval = gpu.INTERVAL if is_gpu else tpu.INTERVAL
+    interval = native.of_chip(chip).interval(gemms[0].dtype) if is_gpu else tpu.INTERVAL
     timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if is_gpu else "simulated")
     losses = _losses(bound, chosen, overhead, timing.latency_us) if with_losses else {}
     tiles = tuple(table.tiles[row] for _, table, row in chosen)
@@ -243,18 +244,11 @@ def _losses(
     ideal: frozenset[str] = frozenset()
     for name in ("padding", "waves"):
         ideal |= {name}
-        without = sum(float(rank_tiles(_row(t, r), g, ideal).total_us[0]) for g, t, r in chosen)
+        without = sum(float(rank_tiles(t.rows(np.array([r])), g, ideal).total_us[0]) for g, t, r in chosen)
         losses[name] = max(left - without, 0.0)
         left = min(left, without)
     losses["memory" if bound.kind == "memory" else "pipeline"] = max(left - bound.us, 0.0)
     return losses
-
-
-def _row(table: TileTable, row: int) -> TileTable:
-    columns: dict[str, F64] = {name: values[row : row + 1] for name, values in table.columns.items()}
-    return TileTable(
-        table.kernel, table.chip, table.op, (table.tiles[row],), (table.artifacts[row],), columns, table.refused
-    )
 
 
 def _datasheet(bound: Bound, note: str) -> Estimate:

@@ -41,6 +41,12 @@ class TileTable:
         """Row of a tile, or None if it did not compile or was not compiled."""
         return self._rows.get(tile)
 
+    def rows(self, places: npt.NDArray[np.int64]) -> "TileTable":
+        """The table of these rows, in this order."""
+        columns = {name: values[places] for name, values in self.columns.items()}
+        tiles, artifacts = (tuple(every[i] for i in places) for every in (self.tiles, self.artifacts))
+        return TileTable(self.kernel, self.chip, self.op, tiles, artifacts, columns, self.refused)
+
     def unsupported(self, problem: Problem) -> dict[int, str]:
         """Rows whose tile cannot run a problem of this very size, and why."""
         if problem not in self._unsupported:

@@ -55,7 +55,7 @@ AUXILIARY: dict[str, tuple[str, str, dict[str, str], dict[str, Any]]] = {
         "quantize",
         "quantize_kernel",
         {"x_ptr": "*bf16", "out_ptr": "fp8", "scale_ptr": "*fp32"},
-        {"BLOCK": 128, "FORMAT": "fp8_block", "num_valid_ptr": None},
+        {"BLOCK": 1024, "FORMAT": "fp8_block", "num_valid_ptr": None},
     ),
     "route": (
         "router",

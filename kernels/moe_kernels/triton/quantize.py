@@ -178,6 +178,10 @@ def _per_element(scale: torch.Tensor, n: int, k: int) -> torch.Tensor:
     return scale.repeat_interleave(BLOCK, -2)[..., :n, :].repeat_interleave(BLOCK, -1)[..., :k]
 
 
+_PART = 1024
+"""Values of a row that one program rounds."""
+
+
 @triton.jit
 def quantize_kernel(
     x_ptr,
@@ -189,7 +193,8 @@ def quantize_kernel(
     BLOCK: tl.constexpr,
     FORMAT: tl.constexpr,
 ):
-    """One row a program: ``int8`` one scale a row, ``fp8_block`` one a 128, ``fp8`` by the given scale."""
+    """``int8``: a row a program, one scale. ``fp8_block``, ``fp8``: BLOCK values of a row, one scale a 128 or the given
+    one; parts of a row side by side, since at decode there are few rows."""
     row = tl.program_id(0).to(tl.int64)
     valid = True
     if num_valid_ptr is not None:
@@ -210,16 +215,18 @@ def quantize_kernel(
                 rounded = (x + tl.where(x < 0, -0.5, 0.5)).to(tl.int8)
                 tl.store(out_ptr + row * K + start + at, rounded, mask=ok)
         else:
-            for start in range(0, K, BLOCK):
-                ok = start + at < K
-                x = tl.load(x_ptr + row * K + start + at, mask=ok, other=0.0).to(tl.float32)
-                if FORMAT == "fp8_block":
-                    scale = tl.maximum(tl.max(tl.abs(x), 0) / top, 1e-12)
-                    tl.store(scale_ptr + row * tl.cdiv(K, BLOCK) + start // BLOCK, scale)
-                else:
-                    scale = tl.load(scale_ptr)
-                y = tl.minimum(tl.maximum(x / scale, -top), top)
-                tl.store(out_ptr + row * K + start + at, y.to(out_ptr.dtype.element_ty), mask=ok)
+            at += tl.program_id(1) * BLOCK
+            x = tl.load(x_ptr + row * K + at, mask=at < K, other=0.0).to(tl.float32)
+            if FORMAT == "fp8_block":
+                parts = tl.reshape(x, (BLOCK // 128, 128))
+                scale = tl.maximum(tl.max(tl.abs(parts), 1) / top, 1e-12)
+                which = tl.program_id(1) * (BLOCK // 128) + tl.arange(0, BLOCK // 128)
+                tl.store(scale_ptr + row * tl.cdiv(K, 128) + which, scale, mask=which < tl.cdiv(K, 128))
+                y = tl.reshape(parts / scale[:, None], (BLOCK,))
+            else:
+                y = x / tl.load(scale_ptr)
+            y = tl.minimum(tl.maximum(y, -top), top)
+            tl.store(out_ptr + row * K + at, y.to(out_ptr.dtype.element_ty), mask=at < K)
 
 
 def quantize_rows(
@@ -249,6 +256,6 @@ def quantize_rows(
     else:
         scale = torch.empty((rows, -(-k // BLOCK)), dtype=torch.float32, device=x.device)
     if rows:
-        block = BLOCK if weights.dtype == "fp8_block" else 1024
-        quantize_kernel[(rows,)](x, values, scale, num_valid, k, top, BLOCK=block, FORMAT=weights.dtype)
+        parts = 1 if weights.dtype == "int8" else triton.cdiv(k, _PART)
+        quantize_kernel[(rows, parts)](x, values, scale, num_valid, k, top, BLOCK=_PART, FORMAT=weights.dtype)
     return values, scale

@@ -1,0 +1,151 @@
+"""What races of our own kernels' tiles say of a chip: coefficients of the physics, a learned correction, an interval.
+
+One TOML file per chip that was raced, beside it the arrays of the correction's trees. A chip without a file takes the
+most similar one's coefficients, without the correction and with the interval of a model that is not calibrated.
+"""
+
+import functools
+import tomllib
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from moe_codesign.chips import Chip, load_chip
+from moe_codesign.cost import gpu
+from moe_codesign.cost.calibration import SHIPPED, distance, own_folder, write
+from moe_codesign.cost.gpu import Coefficients, TileTimes
+from moe_codesign.cost.problem import GroupedGemm
+from moe_codesign.cost.table import F64, TileTable
+from moe_codesign.cost.trees import SymmetricTrees
+from moe_codesign.errors import UserError
+from moe_codesign.shape import DTYPE_BYTES
+
+UNKNOWN_INTERVAL = (0.6, 2.4)
+"""Low and high over the estimate of a chip that was not raced: see results/interval_coverage.md."""
+FORMAT: Literal[1] = 1
+_SUFFIX = "-native"
+
+
+class NativeFile(BaseModel):
+    """The TOML file. ``format`` changes with the coefficients and with the inputs of the trees.
+
+    Args:
+        log_width: of the 90 % interval, on the logarithm of the time, by type that was raced.
+        races: GEMMs of which all tiles were raced. rows: tiles timed.
+        error, regret: on models left out: mean error of a time, mean loss of the tile named best; physics alone beside.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = FORMAT
+    chip: str
+    source: str
+    compiled_by: str
+    races: int
+    rows: int
+    log_width: dict[str, float]
+    coefficients: dict[str, float]
+    error: float
+    regret: float
+    physics_error: float
+    physics_regret: float
+
+
+@dataclass(frozen=True)
+class Native:
+    """Coefficients for our kernels on a chip, and the trees of its own races."""
+
+    coefficients: Coefficients
+    file: NativeFile | None
+    trees: SymmetricTrees | None
+
+    def _width(self, dtype: str) -> float | None:
+        """Of the interval of a type that was raced; float16 runs as bfloat16 does."""
+        known = self.file.log_width if self.file is not None else {}
+        return known.get(dtype, known.get("bfloat16") if dtype == "float16" else None)
+
+    def interval(self, dtype: str) -> tuple[float, float]:
+        """Low and high over an estimate."""
+        width = self._width(dtype)
+        return UNKNOWN_INTERVAL if width is None else (float(np.exp(-width)), float(np.exp(width)))
+
+    def tile_times(self, table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
+        """Time of one grouped GEMM with every tile; ``ideal`` as :func:`moe_codesign.cost.gpu.work_of`."""
+        times = gpu.tile_times(table, gemm, self.coefficients, ideal)
+        if self.trees is None or self._width(gemm.dtype) is None:
+            return times
+        # What a loss costs is the physics' to say, on the scale of the whole.
+        whole = gpu.tile_times(table, gemm, self.coefficients) if ideal else times
+        return times.scaled(np.exp(self.trees.predict(features(table, gemm, whole))))
+
+
+def features(table: TileTable, gemm: GroupedGemm, times: TileTimes) -> F64:
+    """[tiles, inputs] that the correction is learned from: sides of the physics, the tile, how it fills the chip."""
+    w, c = gpu.work_of(table, gemm), table.columns
+
+    def log(values: F64 | float) -> F64:
+        return np.asarray(np.log(np.maximum(values, 1e-9)))
+
+    core_us = times.parts_us["compute"] + times.parts_us["latency"]
+    sides = (core_us, *(times.parts_us[name] for name in ("memory", "l2", "add")))
+    sizes = ("block_m", "block_n", "block_k", "num_warps", "num_stages", "group_m", "split_k")
+    inputs = [
+        log(times.total_us),
+        *(log(side / times.total_us) for side in sides),
+        *(log(c[name]) for name in sizes),
+        *(c[name] for name in ("persistent", "tma", "swap_ab", "wide_mma", "narrow_mma")),
+        float(gemm.op == "down"),
+        8.0 * DTYPE_BYTES[gemm.dtype],
+        float(gemm.dtype == "fp8_block"),
+        log(w.fill),
+        w.fill - np.floor(w.fill),
+        log(w.busy),
+        log(w.fill * w.busy),
+        log(w.steps),
+        log(gemm.total_rows / max(gemm.active_groups, 1) / c["block_m"]),
+        log(w.issue_us),
+        log(w.weight_us),
+        log(w.rereads_us + 1.0),
+    ]
+    return np.stack([np.broadcast_to(np.asarray(one, dtype=float), len(table)) for one in inputs], axis=1)
+
+
+def save(native: Native, folder: Path) -> Path:
+    """Write the TOML file and the trees; returns the TOML's path."""
+    assert native.file is not None
+    return write(folder / f"{native.file.chip}{_SUFFIX}.toml", native.file, native.trees)
+
+
+def of_chip(chip: Chip) -> Native:
+    """What is known of our kernels on the chip.
+
+    Raises:
+        UserError: a file of its calibration cannot be read.
+    """
+    paths = {
+        p.stem.removesuffix(_SUFFIX): p for folder in (SHIPPED, own_folder()) for p in folder.glob(f"*{_SUFFIX}.toml")
+    }
+    if chip.name in paths:
+        return _read(paths[chip.name], paths[chip.name].stat().st_mtime_ns)
+    if not paths:
+        return Native(Coefficients(), None, None)
+    donor = paths[min(paths, key=lambda name: distance(chip, load_chip(name)))]
+    return Native(_read(donor, donor.stat().st_mtime_ns).coefficients, None, None)
+
+
+@functools.cache
+def _read(path: Path, changed: int) -> Native:
+    """The file as it was at that time: `calibrate` may write it anew in the same process."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        if table.get("format") != FORMAT:
+            raise ValueError(f"of format {table.get('format')}, this version reads {FORMAT}")
+        file = NativeFile.model_validate(table)
+        trees = SymmetricTrees.from_bytes(path.with_suffix(".trees.npz").read_bytes())
+        return Native(Coefficients(**file.coefficients), file, trees)
+    except Exception as error:
+        raise UserError(f"calibration {path}: {str(error).splitlines()[0]}", mend="calibrate again") from None
