@@ -8,6 +8,7 @@ against the best tile of each problem. Takes most of an hour on two cores where 
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -27,8 +28,10 @@ OUT = Path(__file__).parents[1] / "kernels" / "moe_kernels" / "triton" / "defaul
 CHIPS = ("a100_sxm", "l40s", "h100_sxm", "b200", "mi300x", "mi355x")
 DTYPES = {"16": "bfloat16", "8": "fp8_block", "4": "mxfp4"}
 """The type that stands for a width: of the 8-bit ones the one with most registers."""
-ROWS = ((1, 3), (6, 12), (20, 30), (40, 60), (80, 120), (200, 400), (1000, 4000))
-"""Rows per expert that stand for each range of ROW_STEPS."""
+RANKS = (1, 8)
+"""That share the experts."""
+ROWS = ((1, 3), (6, 11), (14, 22), (28, 44), (60, 90), (150, 400), (1000, 4000))
+"""Mean rows per expert that stand for each range of ROW_STEPS."""
 
 
 def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: int) -> list[dict[str, int | bool]]:
@@ -48,10 +51,11 @@ def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: i
                 continue
             k, n = shape.hidden_size, shape.moe_intermediate_size
             k, n = (n, k) if op == "down" else (k, n)
-            # An eighth of the experts, as one of eight ranks has.
-            counts = max(shape.num_experts // 8, 1)
-            for count in rows:
-                each = np.full(counts, count, dtype=np.int64)
+            for ranks, count in itertools.product(RANKS, rows):
+                counts = max(shape.num_experts // ranks, 1)
+                # As a router's choices fall that favours none.
+                each = np.random.default_rng(0).poisson(count, counts)
+                each[0] = max(each[0], 1)
                 gemm = GroupedGemm(op, each, k, n, int(each.sum()), dtype, accumulates=op == "down")
                 times = np.where(usable, rank_tiles(table, gemm).total_us, np.inf)
                 fits = [kernel.refuses(gemm.problem, t, chip.target) is None for t in table.tiles]

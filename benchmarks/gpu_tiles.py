@@ -32,12 +32,12 @@ import triton
 import triton.language as tl
 
 from moe_codesign.measure.cuda_device import CacheFlush, CudaDevice
-from moe_codesign.measure.job import LayerJob, Tiles
+from moe_codesign.measure.job import Failure, LayerJob, Tiles
+from moe_codesign.measure.protocol import measure_layer
 from moe_codesign.models import find_model
 from moe_codesign.routing import Routing
 from moe_codesign.workload import RankWork, Workload, rank_work
 from moe_kernels.kernel import Op, Problem
-from moe_kernels.reference import row_error
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton import grouped_gemm
 from moe_kernels.triton.alignment import Alignment, align
@@ -407,20 +407,16 @@ def compile_ahead(found: list[Case], jobs: int, target: str | None) -> str:
 
 
 def layers(device: CudaDevice, case: Case, pairs: dict[str, Tiles]) -> Iterator[dict[str, Any]]:
-    """The whole layer with each pair of tiles."""
-    job = LayerJob.of(case.work(), tuple(pairs.values()), budget_s=0.02)
-    device.load(job)
-    for name, tiles in pairs.items():
+    """The whole layer with each pair of tiles, as the tool measures it."""
+    outcomes = measure_layer(LayerJob.of(case.work(), tuple(pairs.values()), budget_s=0.02), device)
+    for (name, tiles), found in zip(pairs.items(), outcomes, strict=True):
         row: dict[str, Any] = {"op": f"layer, {name}", "tile": json.dumps(tiles), "reason": ""}
-        try:
-            error = row_error(device.run(tiles, 0), device.expected(0))
-            once = device.timer(tiles)
-            times = [once() for _ in range(12)][2:]
-        except Exception as problem:
-            yield row | {"reason": f"{type(problem).__name__}: {str(problem).splitlines()[0][:200]}"}
+        if isinstance(found, Failure):
+            yield row | {"reason": found.reason}
             continue
-        low, median, high = np.percentile(times, [5, 50, 95])
-        yield row | {"latency_us": median, "low_us": low, "high_us": high, "samples": len(times), "error": error}
+        low, median, high = np.percentile(found.samples_us, [5, 50, 95])
+        count = len(found.samples_us)
+        yield row | {"latency_us": median, "low_us": low, "high_us": high, "samples": count, "error": found.error}
 
 
 def run(case: Case, device: CudaDevice, options: argparse.Namespace, flush: CacheFlush) -> list[dict[str, Any]]:

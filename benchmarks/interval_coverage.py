@@ -23,8 +23,6 @@ from moe_codesign.shape import MoEShape
 from moe_codesign.workload import Workload, rank_work
 
 GPU_SETS = (
-    ("h100_sxm", "h100_sxm", "vllm/0.24.0"),
-    ("h100_sxm", "h100_sxm", "sglang/0.5.14"),
     ("h200_sxm", "h200_sxm", "vllm/0.24.0"),
     ("a100_sxm", "a100_sxm", "sglang/0.5.10"),
     ("l40s", "l40s", "sglang/0.5.14"),

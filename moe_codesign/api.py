@@ -242,7 +242,7 @@ def calibrate_native(
     """The same for our own kernels, from races of their tiles (benchmarks/gpu_tiles.py makes a table of them).
 
     Args:
-        chip: catalogue name or chip file, a GPU. source: the table, .csv or .csv.gz.
+        chip: catalogue name or chip file, a GPU. source: the table, .csv or .csv.gz, or a folder of them.
         jobs: compiler processes: every tile is compiled, since the model reads the binary's facts.
         out: as :func:`calibrate`.
 
@@ -255,7 +255,7 @@ def calibrate_native(
     folder = Path(out) if out is not None else calibration.own_folder()
     check_folder(folder)
     races = calibrating_native.read_races(Path(source), found, jobs=jobs)
-    fitted = calibrating_native.calibrate(found, races, str(source), native.of_chip(found).coefficients)
+    fitted, _ = calibrating_native.calibrate(found, races, str(source), native.of_chip(found).coefficients)
     assert fitted.file is not None
     return fitted.file, native.save(fitted, folder)
 

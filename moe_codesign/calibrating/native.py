@@ -70,19 +70,16 @@ class Race:
 
 
 def read_races(path: Path, chip: Chip, *, jobs: int = 1) -> list[Race]:
-    """Races of a table: the columns of `predict`, ``op`` (gate_up or down), ``tile`` (JSON), ``latency_us``, ``flush``.
+    """Races of a table, or of every table (.csv, .csv.gz) of a folder.
 
-    Rows without a time are passed over. Every tile is compiled for the chip, whose facts the model reads.
+    A row has the columns of `predict`, ``op`` (gate_up or down), ``tile`` (JSON), ``latency_us`` and ``flush``. Rows
+    without a time are passed over. Every tile is compiled for the chip, whose facts the model reads.
 
     Raises:
         UserError: no such table, a row that is none, or no races in it.
     """
-    try:
-        plain = path.read_bytes()
-        lines = (gzip.decompress(plain) if path.suffix == ".gz" else plain).decode().splitlines()
-        rows: list[Row] = [row for row in csv.DictReader(lines) if row.get("latency_us")]
-    except (OSError, UnicodeDecodeError, zlib.error, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+    found = [path] if not path.is_dir() else sorted([*path.glob("*.csv"), *path.glob("*.csv.gz")])
+    rows = [row for one in found for row in _timed_rows(one)]
     grouped: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     about = ("hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "num_tokens", "ep", "tp",
              "routing", "seed", "flush")  # fmt: skip
@@ -100,6 +97,15 @@ def read_races(path: Path, chip: Chip, *, jobs: int = 1) -> list[Race]:
         table = table_of(kernel, chip, cast(Op, op), {tile: artifacts[r] for (_, tile), r in requests.items()})
         races += [race for some in by_problem.values() if (race := _race(some, table, dtype)) is not None]
     return races
+
+
+def _timed_rows(path: Path) -> list[Row]:
+    try:
+        plain = path.read_bytes()
+        lines = (gzip.decompress(plain) if path.suffix == ".gz" else plain).decode().splitlines()
+        return [row for row in csv.DictReader(lines) if row.get("latency_us")]
+    except (OSError, UnicodeDecodeError, zlib.error, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
 
 
 def _tile(kind: type[TileConfig], row: Row) -> TileConfig:
@@ -148,8 +154,8 @@ def fit_physics(races: Sequence[Race], start: Coefficients) -> tuple[Coefficient
     return Coefficients.from_logs(solved.x[:-1]), float(np.exp(solved.x[-1]))
 
 
-def calibrate(chip: Chip, races: Sequence[Race], source: str, start: Coefficients) -> Native:
-    """Coefficients, trees and interval; judged with each shape left out.
+def calibrate(chip: Chip, races: Sequence[Race], source: str, start: Coefficients) -> tuple[Native, list["Judged"]]:
+    """Coefficients, trees and interval; and each race as a fit without its shape has it.
 
     Raises:
         UserError: too few races or shapes.
@@ -184,7 +190,7 @@ def calibrate(chip: Chip, races: Sequence[Race], source: str, start: Coefficient
             "physics_regret": float(np.mean([one.physics_regret for one in judged])),
         }
     )
-    return dataclasses.replace(native, file=file)
+    return dataclasses.replace(native, file=file), judged
 
 
 def _width(judged: Sequence["Judged"]) -> float:

@@ -13,6 +13,9 @@ from moe_codesign.measure.job import Failure, LayerJob, Measurement, Outcome, Ti
 from moe_kernels import reference
 
 F64 = npt.NDArray[np.float64]
+WARM_S = 0.05
+"""Untimed rounds before: a GPU that has waited takes tens of milliseconds to raise its clock, and an H100's first ten
+layers were up to 14 % slower for it."""
 
 
 class Device(Protocol):
@@ -117,8 +120,9 @@ def _time(job: LayerJob, candidates: list[_Candidate]) -> list[tuple[_Candidate,
             failed[candidate.position] = (candidate, problem)
             return None
 
-    for candidate in candidates:
-        once(candidate)
+    start = time.perf_counter()
+    while any(once(candidate) is not None for candidate in candidates) and time.perf_counter() - start < WARM_S:
+        pass
     start = time.perf_counter()
     budget = job.budget_s * len(candidates)
     for round_number in range(job.max_samples):
