@@ -135,7 +135,7 @@ def main() -> None:
         "fastest, mean. *Regret*: the time of the tile that the model names the best over the fastest, less one.",
         *by_dtype("Models that were raced after the fit", blind, fitted.file.log_width),
         "\nThe fit is of the first table. These were measured with another flush of the L2 as well: the first by",
-        f"writing, after which dirty lines are written back on the clock (fitted: {dirty:.2f} of the L2), these by reading.",
+        f"writing, after which dirty lines are written back on the clock (fitted: {dirty:.2f} of the L2).",
         *by_dtype("Both tables, each shape by a fit without it", judged, whole.file.log_width),
         "\n## What its parts are worth (each shape left out)\n",
         HEAD,

@@ -52,23 +52,23 @@ class Coefficients:
         launch_us: of the kernel.
     """
 
-    overlap: float = 2.26
-    matrix: float = 1.0
-    alone: float = 0.55
-    legacy: float = 2.9
-    issue: float = 1.18
-    shared: float = 0.72
-    latency: float = 3.0
-    fetch: float = 0.66
-    edge: float = 4.6
+    overlap: float = 1.96
+    matrix: float = 0.99
+    alone: float = 0.6
+    legacy: float = 2.8
+    issue: float = 2.0
+    shared: float = 1.2
+    latency: float = 2.9
+    fetch: float = 0.73
+    edge: float = 3.4
     epilogue: float = 3.0
-    waves: float = 1.4
-    memory: float = 1.02
-    rows: float = 3.6
-    reread: float = 0.47
-    l2: float = 0.87
-    add: float = 9.0
-    launch_us: float = 4.2
+    waves: float = 1.3
+    memory: float = 1.05
+    rows: float = 2.8
+    reread: float = 0.46
+    l2: float = 0.75
+    add: float = 9.7
+    launch_us: float = 7.2
 
     def logs(self) -> F64:
         return np.asarray(np.log(np.array(astuple(self))))

@@ -1,0 +1,150 @@
+"""Our own kernels' cost model: fitted to races whose truth is known, written, read, carried to another chip."""
+
+import csv
+import dataclasses
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moe_codesign import api
+from moe_codesign.calibrating.native import Race, fit_physics, judge, physics_us, read_races
+from moe_codesign.chips import load_chip
+from moe_codesign.cost import gpu, native
+from moe_codesign.cost.gpu import Coefficients
+from moe_codesign.cost.problem import layer_gemms
+from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.errors import UserError
+from moe_codesign.rows import layer_of
+from moe_codesign.workload import rank_work
+
+CHIP = load_chip("h100_sxm")
+TRUTH = dataclasses.replace(Coefficients(), memory=1.15, launch_us=6.0, l2=0.6, edge=6.0)
+SPACE = {
+    "block_m": (16, 64), "block_n": (64, 128), "block_k": (64,), "num_warps": (4,), "num_stages": (3,),
+    "group_m": (1, 8), "split_k": (1,), "persistent": (False,), "tma": (False,), "swap_ab": (False,),
+}  # fmt: skip
+SHAPES = ((1024, 512, 16, 2), (2048, 768, 32, 4), (4096, 1024, 8, 2), (2048, 256, 64, 8))
+
+
+def races_of(path: Path, *, flush: str = "read", noise: float = 0.01, shapes: int = len(SHAPES)) -> Path:
+    """A table of races whose times are the physics' at TRUTH, and some of the L2 written back where it is dirty."""
+    rng = np.random.default_rng(0)
+    kernel, rows = kernel_for(CHIP), []
+    for hidden, width, experts, top_k in SHAPES[:shapes]:
+        for tokens in (4, 512):
+            about = {
+                "hidden_size": hidden, "moe_intermediate_size": width, "num_experts": experts,
+                "num_experts_per_tok": top_k, "num_tokens": tokens, "routing": "uniform", "seed": 0,
+                "dtype": "bfloat16", "flush": flush,
+            }  # fmt: skip
+            for gemm in layer_gemms(rank_work(*layer_of(about, "bfloat16"))):
+                table = Tables(jobs=2).get(CHIP, kernel, gemm.op, space=SPACE)
+                us = gpu.tile_times(table, gemm, TRUTH, dirty=0.5 * (flush == "write")).total_us
+                us = us * np.exp(noise * rng.standard_normal(len(us)))
+                rows += [
+                    about | {"op": gemm.op, "tile": json.dumps(tile.as_dict()), "latency_us": time}
+                    for tile, time in zip(table.tiles, us.tolist(), strict=True)
+                ]
+    rows.append(rows[0] | {"latency_us": ""})
+    rows.append(rows[0] | {"op": "layer, best"})
+    with gzip.open(path, "wt", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "own"
+    monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(folder))
+    return folder
+
+
+def errors(races: list[Race], x: Coefficients, dirty: float) -> float:
+    return float(np.mean([np.abs(physics_us(x, r, dirty=dirty) / r.latency_us - 1).mean() for r in races]))
+
+
+@pytest.mark.parametrize("flush", ["read", "write"])
+def test_a_fit_finds_the_times_again(flush: str, tmp_path: Path) -> None:
+    races = read_races(races_of(tmp_path / "races.csv.gz", flush=flush), CHIP, jobs=2)
+    assert len(races) == 16
+    assert errors(races, Coefficients(), 1.0) > 0.04
+    x, dirty = fit_physics(races, Coefficients())
+    assert errors(races, x, dirty) < 0.02
+    if flush == "write":
+        assert dirty == pytest.approx(0.5, abs=0.2)
+
+
+def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: Path) -> None:
+    table = races_of(tmp_path / "races.csv.gz")
+    before = native.of_chip(CHIP)
+    file, path = api.calibrate_native("h100_sxm", table, jobs=2)
+    assert path == own / "h100_sxm-native.toml"
+    assert (file.races, file.error < 0.05, file.regret < 0.05) == (16, True, True)
+    after = native.of_chip(CHIP)
+    assert after.file is not None
+    assert after.file.coefficients == pytest.approx(file.coefficients, rel=1e-5)
+    assert after.coefficients != before.coefficients
+    races = read_races(table, CHIP, jobs=2)
+    assert np.mean([one.error for one in judge((after, 0.0), races)]) < 0.03
+    low, high = after.interval("bfloat16")
+    assert 0.8 < low < 1 < high < 1.25
+    assert after.interval("float16") == (low, high)
+    assert after.interval("mxfp4") == native.UNKNOWN_INTERVAL, "a type that was not raced"
+
+
+def test_a_chip_that_was_not_raced_takes_coefficients_and_no_more() -> None:
+    raced, other = native.of_chip(CHIP), native.of_chip(load_chip("mi300x"))
+    assert other.coefficients == raced.coefficients
+    assert (other.trees, other.interval("bfloat16")) == (None, native.UNKNOWN_INTERVAL)
+
+
+def test_losses_are_on_the_scale_of_the_whole() -> None:
+    model, kernel = native.of_chip(CHIP), kernel_for(CHIP)
+    gemm = layer_gemms(rank_work(*layer_of(dict(zip(("hidden_size", "moe_intermediate_size", "num_experts",
+        "num_experts_per_tok", "num_tokens"), (2048, 768, 128, 8, 64), strict=True)), "bfloat16")))[0]  # fmt: skip
+    table = Tables(jobs=2).get(CHIP, kernel, gemm.op, space=SPACE)
+    whole, ideal = model.tile_times(table, gemm), model.tile_times(table, gemm, {"padding", "waves"})
+    physics, bare = (gpu.tile_times(table, gemm, model.coefficients, off) for off in (set(), {"padding", "waves"}))
+    assert ideal.total_us / whole.total_us == pytest.approx(bare.total_us / physics.total_us)
+    assert (ideal.total_us <= whole.total_us * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("fault", ["text", "format", "trees"])
+def test_a_broken_file_says_so(fault: str, own: Path) -> None:
+    own.mkdir()
+    for name in ("h100_sxm-native.toml", "h100_sxm-native.trees.npz"):
+        content = (native.SHIPPED / name).read_bytes()
+        if fault == "text" and name.endswith("toml"):
+            content = b"[["
+        elif fault == "format" and name.endswith("toml"):
+            content = content.replace(b"format = 1", b"format = 99")
+        elif fault == "trees" and name.endswith("npz"):
+            content = content[:100]
+        (own / name).write_bytes(content)
+    with pytest.raises(UserError, match="calibrate again"):
+        native.of_chip(CHIP)
+
+
+def test_too_few_races_and_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="4 races of 1 shapes are too few"):
+        api.calibrate_native("h100_sxm", races_of(tmp_path / "few.csv.gz", shapes=1), out=tmp_path / "out")
+    (tmp_path / "empty.csv").write_text("op,latency_us\nlayer,3.0\n")
+    with pytest.raises(UserError, match="holds no races"):
+        api.calibrate_native("h100_sxm", tmp_path / "empty.csv", out=tmp_path / "out")
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"op,latency_us\n")[:12])
+    with pytest.raises(UserError, match="cannot be read"):
+        api.calibrate_native("h100_sxm", tmp_path / "cut.csv.gz", out=tmp_path / "out")
+    with pytest.raises(UserError, match="tpu_v6e is none"):
+        api.calibrate_native("tpu_v6e", tmp_path / "empty.csv", out=tmp_path / "out")
+
+
+def test_what_was_raced_is_what_is_shipped() -> None:
+    model = native.of_chip(CHIP)
+    assert model.file is not None
+    assert model.file.error < 0.1
+    assert set(model.file.log_width) == {"bfloat16", "fp8", "fp8_block", "int8", "mxfp4"}
