@@ -2,7 +2,7 @@
 
 Fits the first table of races and judges it by the second, which was measured after that fit and of other models; fits
 both and judges every shape by the others; asks what the binaries' facts and the trees are worth; and predicts the whole
-layers that benchmarks/gpu.py timed. Six minutes on two cores where the tiles are compiled, twenty where not.
+layers that benchmarks/gpu.py timed. A quarter of an hour where the tiles are compiled, half an hour where not.
 
     python benchmarks/accuracy/native.py [--jobs 2]
 """
@@ -137,13 +137,15 @@ def main() -> None:
         "\nThe fit is of the first table. These were measured with another flush of the L2 as well: the first by",
         f"writing, after which dirty lines are written back on the clock (fitted: {dirty:.2f} of the L2).",
         *by_dtype("Both tables, each shape by a fit without it", judged, whole.file.log_width),
+        "\nThe widths of these intervals are taken from these very errors, so that they hold 90 % of them by construction;",
+        "above they were fixed before.",
         "\n## What its parts are worth (each shape left out)\n",
         HEAD,
         line("physics and trees", judged),
         line("physics", known, physics=True),
         line("physics, without the binaries' facts", bare, physics=True),
         "\n## Whole layers\n",
-        "Of benchmarks/gpu.py, at its two fixed tiles (`plain`, `descriptors`), none of which was fitted.",
+        "Of benchmarks/gpu.py, at its two fixed tiles (`plain`, `descriptors`). No time of a layer was fitted.",
         "",
         *layers(Tables(jobs=jobs)),
     ]

@@ -193,7 +193,7 @@ def _compose(
     is_gpu = chip.backend == "triton"
     interval = native.of_chip(chip).interval(gemms[0].dtype) if is_gpu else tpu.INTERVAL
     timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if is_gpu else "simulated")
-    losses = _losses(bound, chosen, overhead, timing.latency_us) if with_losses else {}
+    losses = _losses(bound, chosen, parts, timing.latency_us) if with_losses else {}
     tiles = tuple(table.tiles[row] for _, table, row in chosen)
     return Estimate(timing, chosen[0][1].kernel.name, tiles, tuple(notes), losses)
 
@@ -231,20 +231,21 @@ def _timing(
 
 
 def _losses(
-    bound: Bound, chosen: list[tuple[GroupedGemm, TileTable, int]], overhead: dict[str, float], latency: float
+    bound: Bound, chosen: list[tuple[GroupedGemm, TileTable, int]], parts: dict[str, float], latency: float
 ) -> dict[str, float]:
     """What each inefficiency costs: the time with it less the time without it, one after the other.
 
     What remains over the physical bound is the memory system's where the bound is memory, else the pipeline's.
     """
-    losses = {"launch": overhead["launch"]}
-    if "permute" in overhead:
-        losses["permute"] = overhead["permute"]
+    losses: dict[str, float] = {name: parts[name] for name in ("launch", "permute") if name in parts}
     left = latency - sum(losses.values())
     ideal: frozenset[str] = frozenset()
     for name in ("padding", "waves"):
         ideal |= {name}
-        without = sum(float(rank_tiles(t.rows(np.array([r])), g, ideal).total_us[0]) for g, t, r in chosen)
+        without = 0.0
+        for gemm, table, row in chosen:
+            times = rank_tiles(table.rows(np.array([row])), gemm, ideal)
+            without += float(times.total_us[0] - times.parts_us.get("launch", np.zeros(1))[0])
         losses[name] = max(left - without, 0.0)
         left = min(left, without)
     losses["memory" if bound.kind == "memory" else "pipeline"] = max(left - bound.us, 0.0)
