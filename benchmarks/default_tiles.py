@@ -78,6 +78,7 @@ def main() -> None:
     jobs = options.jobs
     cache = ArtifactCache()
     rule: dict[str, dict[str, dict[str, list[dict[str, int | bool]]]]] = json.loads(OUT.read_text())["tiles"]
+    steps: dict[str, list[int]] = json.loads(OUT.read_text())["row_steps"]
     for chip_name in options.chips.split(","):
         chip = load_chip(chip_name)
         by_width = rule.setdefault(family(chip.target), {})
@@ -86,7 +87,9 @@ def main() -> None:
             assert width_class(stand_in) == width
             ops: tuple[Op, ...] = ("gate_up", "down")
             by_width[width] = {op: best_tiles(chip_name, stand_in, op, cache, jobs) for op in ops}
-        OUT.write_text(json.dumps({"made_with": compiler_version("triton"), "tiles": rule}, indent=1) + "\n")
+        steps[family(chip.target)] = list(ROW_STEPS)
+        made = {"made_with": compiler_version("triton"), "row_steps": steps, "tiles": rule}
+        OUT.write_text(json.dumps(made, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -255,7 +255,9 @@ def calibrate_native(
     folder = Path(out) if out is not None else calibration.own_folder()
     check_folder(folder)
     races = calibrating_native.read_races(Path(source), found, jobs=jobs)
-    fitted, _ = calibrating_native.calibrate(found, races, str(source), native.of_chip(found).coefficients)
+    fitted, _ = calibrating_native.calibrate(
+        found, races, str(source), native.of_chip(found, shipped_only=True).coefficients
+    )
     assert fitted.file is not None
     return fitted.file, native.save(fitted, folder)
 

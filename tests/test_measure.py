@@ -86,6 +86,26 @@ def test_one_bad_candidate_does_not_stop_the_others() -> None:
     assert [type(f) for f in found] == [Failure, Measurement, Failure]
 
 
+def test_every_candidate_is_warm_before_any_is_timed() -> None:
+    import dataclasses
+
+    calls: list[int] = []
+
+    class Watched(FakeDevice):
+        def timer(self, tiles: Tiles) -> Callable[[], float]:
+            def once() -> float:
+                calls.append(int(tiles[0]["tile"]))
+                return 10.0
+
+            return once
+
+    other = ({"tile": 9}, {"tile": 9})
+    found = measure_layer(dataclasses.replace(JOB, candidates=(GOOD, other)), Watched())
+    timed = [len(one.samples_us) for one in found if isinstance(one, Measurement)]
+    assert calls[:4] == [0, 9, 0, 9]
+    assert calls.count(9) > timed[1]
+
+
 def test_the_same_tiles_twice_are_two_measurements() -> None:
     import dataclasses
 

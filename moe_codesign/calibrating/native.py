@@ -7,7 +7,9 @@ table of them. All tiles of a shape are left out together when the fit is judged
 import csv
 import dataclasses
 import gzip
+import importlib.util
 import json
+import math
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,14 +32,15 @@ from moe_codesign.cost.table import F64, Tables, TileTable, kernel_for, table_of
 from moe_codesign.errors import UserError
 from moe_codesign.rows import Row, layer_of, text
 from moe_codesign.workload import rank_work
-from moe_kernels.kernel import Op
+from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import TileConfig
 from moe_kernels.triton.formats import FORMATS
 
+OPS: tuple[Op, ...] = ("gate_up", "down")
 GOOD = 1.5
 """Times the fastest: the tiles that a choice is among, of which errors are told. Slower ones are fitted, with less
 weight."""
-_FEWEST_RACES, _FEWEST_SHAPES = 8, 3
+_FEWEST_RACES, _FEWEST_SHAPES, _FEWEST_SHAPES_OF_A_TYPE = 8, 3, 2
 _COVERAGE = 0.9
 _DIRTY = {"write": 1.0, "read": 0.0}
 """How the L2 was flushed: by writing, it is full of lines that must be written back on the clock."""
@@ -59,6 +62,11 @@ class Race:
     dirty: float
 
     @property
+    def mean_rows(self) -> float:
+        """Per expert that has any."""
+        return self.gemm.total_rows / max(self.gemm.active_groups, 1)
+
+    @property
     def good(self) -> "np.ndarray[Any, np.dtype[np.bool_]]":
         """Tiles near the fastest."""
         return np.asarray(self.latency_us < GOOD * self.latency_us.min())
@@ -78,18 +86,20 @@ def read_races(path: Path, chip: Chip, *, jobs: int = 1) -> list[Race]:
     Raises:
         UserError: no such table, a row that is none, or no races in it.
     """
+    if importlib.util.find_spec("catboost") is None:
+        raise UserError("a fit needs catboost", mend='pip install "moe-codesign[calibrate]"')
     found = [path] if not path.is_dir() else sorted([*path.glob("*.csv"), *path.glob("*.csv.gz")])
-    rows = [row for one in found for row in _timed_rows(one)]
+    kernel = kernel_for(chip)
+    rows = [row for one in found for row in _timed_rows(one, chip, kernel)]
     grouped: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     about = ("hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "num_tokens", "ep", "tp",
              "routing", "seed", "flush")  # fmt: skip
     for row in rows:
-        if row.get("op") in ("gate_up", "down"):
+        if row.get("op") in OPS:
             grouped[str(row["op"]), text(row, "dtype", "bfloat16")][json.dumps([row.get(n) for n in about])].append(row)
     if not grouped:
         raise UserError(f"{path} holds no races", mend="make them with benchmarks/gpu_tiles.py")
-    tables, kernel = Tables(jobs=jobs), kernel_for(chip)
-    races = []
+    tables, races = Tables(jobs=jobs), []
     for (op, dtype), by_problem in grouped.items():
         tiles = dict.fromkeys(_tile(kernel.tile_type, row) for some in by_problem.values() for row in some)
         requests = requests_for(kernel, chip, (cast(Op, op),), dtype, list(tiles))
@@ -99,13 +109,33 @@ def read_races(path: Path, chip: Chip, *, jobs: int = 1) -> list[Race]:
     return races
 
 
-def _timed_rows(path: Path) -> list[Row]:
+def _timed_rows(path: Path, chip: Chip, kernel: Kernel) -> list[Row]:
+    """Rows of races with a time. Raises UserError, which names the row, where one is none."""
     try:
         plain = path.read_bytes()
         lines = (gzip.decompress(plain) if path.suffix == ".gz" else plain).decode().splitlines()
-        return [row for row in csv.DictReader(lines) if row.get("latency_us")]
-    except (OSError, UnicodeDecodeError, zlib.error, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+        rows: list[Row] = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, zlib.error, EOFError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error})", mend="give a table of races, .csv or .csv.gz") from None
+    timed = []
+    for number, row in enumerate(rows, 2):
+        if row.get("op") not in OPS or not row.get("latency_us"):
+            continue
+        try:
+            layer_of(row, text(row, "dtype", "bfloat16"))
+            _tile(kernel.tile_type, row)
+            if not 0 < float(row["latency_us"]) < math.inf:
+                raise ValueError(f"latency_us = {row['latency_us']}")
+            if text(row, "flush", "read") not in _DIRTY:
+                raise ValueError(f"flush = {row['flush']!r}: give read or write")
+            if text(row, "dtype", "bfloat16") not in kernel.dtypes:
+                raise ValueError(f"dtype = {row['dtype']!r}: give one of {', '.join(kernel.dtypes)}")
+            if text(row, "chip", chip.name) != chip.name:
+                raise ValueError(f"chip = {row['chip']!r}, not {chip.name}")
+        except (UserError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
+        timed.append(row)
+    return timed
 
 
 def _tile(kind: type[TileConfig], row: Row) -> TileConfig:
@@ -171,7 +201,7 @@ def calibrate(chip: Chip, races: Sequence[Race], source: str, start: Coefficient
         one
         for shape in shapes
         for one in judge(
-            _fitted(chip, [race for race in races if race.shape != shape], x),
+            fitted(chip, [race for race in races if race.shape != shape], start),
             [race for race in races if race.shape == shape],
         )
     ]
@@ -242,14 +272,20 @@ def judge(native: tuple[Native, float], races: Sequence[Race]) -> list[Judged]:
     return found
 
 
-def _fitted(chip: Chip, races: Sequence[Race], start: Coefficients) -> tuple[Native, float]:
+def fitted(chip: Chip, races: Sequence[Race], start: Coefficients) -> tuple[Native, float]:
+    """Physics and trees, and the share of the L2 that was written back."""
     x, dirty = fit_physics(races, start)
     return _learned(chip, races, x, dirty), dirty
 
 
 def _learned(chip: Chip, races: Sequence[Race], x: Coefficients, dirty: float) -> Native:
-    inputs, rest, weights = [], [], []
+    shapes: dict[str, set[str]] = defaultdict(set)
     for race in races:
+        shapes[race.gemm.dtype].add(race.shape)
+    # What one shape alone says of a type cannot be asked of another.
+    types = sorted(dtype for dtype, some in shapes.items() if len(some) >= _FEWEST_SHAPES_OF_A_TYPE)
+    inputs, rest, weights = [], [], []
+    for race in (race for race in races if race.gemm.dtype in types):
         # The trees see the time of a clean L2, as they will.
         inputs.append(features(race.table, race.gemm, gpu.tile_times(race.table, race.gemm, x)))
         rest.append(np.log(race.latency_us / physics_us(x, race, dirty=dirty)))
@@ -261,7 +297,8 @@ def _learned(chip: Chip, races: Sequence[Race], x: Coefficients, dirty: float) -
         compiled_by=compiler_version(chip.backend),
         races=len(races),
         rows=sum(len(race.latency_us) for race in races),
-        log_width=dict.fromkeys(sorted({race.gemm.dtype for race in races}), 0.0),
+        log_width=dict.fromkeys(types, 0.0),
+        most_rows={dtype: max(race.mean_rows for race in races if race.gemm.dtype == dtype) for dtype in types},
         coefficients=dataclasses.asdict(x),
         error=0.0,
         regret=0.0,

@@ -176,6 +176,8 @@ def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, 
     from moe_codesign import api
 
     if stack == "native":
+        if source == "aiconfigurator":
+            raise UserError("aiconfigurator has no times of our kernels", mend="give --from FILE, a table of races")
         raced, path = api.calibrate_native(chip, source, jobs=jobs, out=out)
         if as_json:
             emit({"path": str(path), **raced.model_dump()})

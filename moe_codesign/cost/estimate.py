@@ -191,7 +191,7 @@ def _compose(
             parts[name] = parts.get(name, 0.0) + float(values[0])
     gemms = [gemm for gemm, _, _ in chosen]
     is_gpu = chip.backend == "triton"
-    interval = native.of_chip(chip).interval(gemms[0].dtype) if is_gpu else tpu.INTERVAL
+    interval = native.of_chip(chip).interval(gemms) if is_gpu else tpu.INTERVAL
     timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if is_gpu else "simulated")
     losses = _losses(bound, chosen, parts, timing.latency_us) if with_losses else {}
     tiles = tuple(table.tiles[row] for _, table, row in chosen)

@@ -24,7 +24,7 @@ _BLOCK_RESERVED_BYTES = 1024
 LAYER_LAUNCHES = 4
 """Kernels of a layer beside the GEMMs' own: place, count, the sum's zeros, and the row tokens."""
 LAUNCH_US = 3.0
-"""Per kernel inside a CUDA graph, drain and fill included: 3.1 us for one that does nothing (results/gpu, H100)."""
+"""Per kernel, drain and fill included: 3.1 us for one that does nothing, between two events (results/gpu, H100)."""
 _SHARED_BYTES_PER_CYCLE = 128.0
 """Of a core's shared memory: 32 banks of 4 bytes (CUDA C++ Programming Guide)."""
 
@@ -206,7 +206,11 @@ def work_of(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) 
         # Of Blackwell one thread issues for all.
         is_alone=wide * (groups <= 1) * (chip.target == "cuda:90"),
         issue_us=1e6 * c["loop_instructions"] * c["num_warps"] / (chip.core.schedulers or 4) / clock,
-        shared_us=1e6 * _shared_bytes(c, width, groups, item) / (_SHARED_BYTES_PER_CYCLE * clock),
+        # Elsewhere instructions have other shapes, and nothing was fitted.
+        shared_us=(chip.target == "cuda:90")
+        * 1e6
+        * _shared_bytes(c, width, groups, item)
+        / (_SHARED_BYTES_PER_CYCLE * clock),
         fetch_us=bk
         * (np.minimum(fetched_rows / np.maximum(row_tiles, 1e-9), bm) * item + width * weight_item)
         / per_core,
@@ -226,7 +230,7 @@ def work_of(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) 
 
 
 def _shared_bytes(c: dict[str, F64], width: F64, groups: F64, item: float) -> F64:
-    """What a step's matrix instructions read of shared memory.
+    """What a step's matrix instructions read of shared memory, on Hopper.
 
     Wide ones read both operands: 64 rows of one, up to 256 of the other, 16 (or 32 bytes) of K; groups of warps lie
     along the first while it has 64 rows for each. Warp-level ones are fed from registers, into which each warp loads

@@ -6,7 +6,7 @@ most similar one's coefficients, without the correction and with the interval of
 
 import functools
 import tomllib
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,12 @@ from moe_codesign.shape import DTYPE_BYTES
 
 UNKNOWN_INTERVAL = (0.6, 2.4)
 """Low and high over the estimate of a chip that was not raced: see results/interval_coverage.md."""
+LAYER_LOG_WIDTH = 0.2
+"""Of a layer's 90 % interval: its other kernels are counted, not fitted. What it holds: results/accuracy/native.md."""
+_BEYOND = 2.0
+"""Times the rows per expert that were raced, up to which a race tells. Chosen."""
+INPUTS = 32
+"""Of the trees; see :func:`features`."""
 FORMAT: Literal[1] = 1
 _SUFFIX = "-native"
 
@@ -34,7 +40,8 @@ class NativeFile(BaseModel):
     """The TOML file. ``format`` changes with the coefficients and with the inputs of the trees.
 
     Args:
-        log_width: of the 90 % interval, on the logarithm of the time, by type that was raced.
+        log_width: of a GEMM's 90 % interval, on the logarithm of the time, by type that was raced with several shapes.
+        most_rows: per expert that has any, by the same types: what was raced.
         races: GEMMs of which all tiles were raced. rows: tiles timed.
         error, regret: on models left out: mean error of a time, mean loss of the tile named best; physics alone beside.
     """
@@ -48,6 +55,7 @@ class NativeFile(BaseModel):
     races: int
     rows: int
     log_width: dict[str, float]
+    most_rows: dict[str, float]
     coefficients: dict[str, float]
     error: float
     regret: float
@@ -63,20 +71,28 @@ class Native:
     file: NativeFile | None
     trees: SymmetricTrees | None
 
-    def _width(self, dtype: str) -> float | None:
-        """Of the interval of a type that was raced; float16 runs as bfloat16 does."""
-        known = self.file.log_width if self.file is not None else {}
-        return known.get(dtype, known.get("bfloat16") if dtype == "float16" else None)
+    def _width(self, gemm: GroupedGemm) -> float | None:
+        """Of the interval of a GEMM like those that were raced; float16 runs as bfloat16 does."""
+        dtype = "bfloat16" if gemm.dtype == "float16" else gemm.dtype
+        if self.file is None or dtype not in self.file.log_width:
+            return None
+        rows = gemm.total_rows / max(gemm.active_groups, 1)
+        return self.file.log_width[dtype] if rows <= _BEYOND * self.file.most_rows[dtype] else None
 
-    def interval(self, dtype: str) -> tuple[float, float]:
-        """Low and high over an estimate."""
-        width = self._width(dtype)
-        return UNKNOWN_INTERVAL if width is None else (float(np.exp(-width)), float(np.exp(width)))
+    def interval(self, gemms: Sequence[GroupedGemm]) -> tuple[float, float]:
+        """Low and high over the estimate of a GEMM, or of a layer that is made of several."""
+        widths = [self._width(gemm) for gemm in gemms]
+        if any(width is None for width in widths):
+            return UNKNOWN_INTERVAL
+        width = max(width for width in widths if width is not None)
+        if len(gemms) > 1:
+            width = max(width, LAYER_LOG_WIDTH)
+        return float(np.exp(-width)), float(np.exp(width))
 
     def tile_times(self, table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
         """Time of one grouped GEMM with every tile; ``ideal`` as :func:`moe_codesign.cost.gpu.work_of`."""
         times = gpu.tile_times(table, gemm, self.coefficients, ideal)
-        if self.trees is None or self._width(gemm.dtype) is None:
+        if self.trees is None or self._width(gemm) is None:
             return times
         # What a loss costs is the physics' to say, on the scale of the whole.
         whole = gpu.tile_times(table, gemm, self.coefficients) if ideal else times
@@ -120,21 +136,26 @@ def save(native: Native, folder: Path) -> Path:
     return write(folder / f"{native.file.chip}{_SUFFIX}.toml", native.file, native.trees)
 
 
-def of_chip(chip: Chip) -> Native:
-    """What is known of our kernels on the chip.
+def of_chip(chip: Chip, *, shipped_only: bool = False) -> Native:
+    """What is known of our kernels on the chip; ``shipped_only``: leave out a user's own files.
 
     Raises:
         UserError: a file of its calibration cannot be read.
     """
-    paths = {
-        p.stem.removesuffix(_SUFFIX): p for folder in (SHIPPED, own_folder()) for p in folder.glob(f"*{_SUFFIX}.toml")
-    }
-    if chip.name in paths:
-        return _read(paths[chip.name], paths[chip.name].stat().st_mtime_ns)
-    if not paths:
+    for folder in (SHIPPED,) if shipped_only else (own_folder(), SHIPPED):
+        path = folder / f"{chip.name}{_SUFFIX}.toml"
+        if path.exists():
+            return _read(path, path.stat().st_mtime_ns)
+    donors = _shipped()
+    if not donors:
         return Native(Coefficients(), None, None)
-    donor = paths[min(paths, key=lambda name: distance(chip, load_chip(name)))]
-    return Native(_read(donor, donor.stat().st_mtime_ns).coefficients, None, None)
+    donor = min(donors, key=lambda name: distance(chip, load_chip(name))) if len(donors) > 1 else next(iter(donors))
+    return Native(_read(donors[donor], 0).coefficients, None, None)
+
+
+@functools.cache
+def _shipped() -> dict[str, Path]:
+    return {path.stem.removesuffix(_SUFFIX): path for path in sorted(SHIPPED.glob(f"*{_SUFFIX}.toml"))}
 
 
 @functools.cache
@@ -146,6 +167,8 @@ def _read(path: Path, changed: int) -> Native:
             raise ValueError(f"of format {table.get('format')}, this version reads {FORMAT}")
         file = NativeFile.model_validate(table)
         trees = SymmetricTrees.from_bytes(path.with_suffix(".trees.npz").read_bytes())
+        if trees.inputs > INPUTS:
+            raise ValueError(f"its trees ask for {trees.inputs} inputs, of which there are {INPUTS}")
         return Native(Coefficients(**file.coefficients), file, trees)
     except Exception as error:
         raise UserError(f"calibration {path}: {str(error).splitlines()[0]}", mend="calibrate again") from None

@@ -121,8 +121,10 @@ def _time(job: LayerJob, candidates: list[_Candidate]) -> list[tuple[_Candidate,
             return None
 
     start = time.perf_counter()
-    while any(once(candidate) is not None for candidate in candidates) and time.perf_counter() - start < WARM_S:
-        pass
+    while True:
+        ran = [once(candidate) is not None for candidate in candidates]
+        if not any(ran) or time.perf_counter() - start >= WARM_S:
+            break
     start = time.perf_counter()
     budget = job.budget_s * len(candidates)
     for round_number in range(job.max_samples):

@@ -14,7 +14,7 @@ from moe_codesign.calibrating.native import Race, fit_physics, judge, physics_us
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import gpu, native
 from moe_codesign.cost.gpu import Coefficients
-from moe_codesign.cost.problem import layer_gemms
+from moe_codesign.cost.problem import GroupedGemm, layer_gemms
 from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.rows import layer_of
@@ -57,7 +57,7 @@ def races_of(path: Path, *, flush: str = "read", noise: float = 0.01, shapes: in
     return path
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "own"
     monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(folder))
@@ -91,16 +91,27 @@ def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: P
     assert after.coefficients != before.coefficients
     races = read_races(table, CHIP, jobs=2)
     assert np.mean([one.error for one in judge((after, 0.0), races)]) < 0.03
-    low, high = after.interval("bfloat16")
+    gemm = races[0].gemm
+    low, high = after.interval([gemm])
     assert 0.8 < low < 1 < high < 1.25
-    assert after.interval("float16") == (low, high)
-    assert after.interval("mxfp4") == native.UNKNOWN_INTERVAL, "a type that was not raced"
+    assert after.interval([dataclasses.replace(gemm, dtype="float16")]) == (low, high)
+    assert after.interval([gemm, gemm])[1] == np.exp(native.LAYER_LOG_WIDTH)
+    untold = dataclasses.replace(gemm, dtype="mxfp4"), dataclasses.replace(gemm, rows=gemm.rows * 10**6)
+    assert [after.interval([one]) for one in untold] == [native.UNKNOWN_INTERVAL] * 2
 
 
 def test_a_chip_that_was_not_raced_takes_coefficients_and_no_more() -> None:
     raced, other = native.of_chip(CHIP), native.of_chip(load_chip("mi300x"))
     assert other.coefficients == raced.coefficients
-    assert (other.trees, other.interval("bfloat16")) == (None, native.UNKNOWN_INTERVAL)
+    gemm = GroupedGemm("down", np.array([5, 7]), 2048, 768, 12, "bfloat16", accumulates=True)
+    assert (other.trees, other.interval([gemm])) == (None, native.UNKNOWN_INTERVAL)
+
+
+def test_a_calibration_of_a_chip_of_ones_own_is_no_other_chips(own: Path) -> None:
+    own.mkdir()
+    for name in (".toml", ".trees.npz"):
+        (own / f"mine-native{name}").write_bytes((native.SHIPPED / f"h100_sxm-native{name}").read_bytes())
+    assert native.of_chip(load_chip("mi300x")).coefficients == native.of_chip(CHIP).coefficients
 
 
 def test_losses_are_on_the_scale_of_the_whole() -> None:
@@ -143,8 +154,44 @@ def test_too_few_races_and_none(tmp_path: Path) -> None:
         api.calibrate_native("tpu_v6e", tmp_path / "empty.csv", out=tmp_path / "out")
 
 
-def test_what_was_raced_is_what_is_shipped() -> None:
-    model = native.of_chip(CHIP)
-    assert model.file is not None
-    assert model.file.error < 0.1
-    assert set(model.file.log_width) == {"bfloat16", "fp8", "fp8_block", "int8", "mxfp4"}
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tile", ""),
+        ("tile", '{"block_q": 1}'),
+        ("latency_us", "abc"),
+        ("latency_us", "-3"),
+        ("latency_us", "nan"),
+        ("flush", "none"),
+        ("dtype", "fp3"),
+        ("chip", "a100_sxm"),
+        ("num_tokens", "many"),
+        ("tile", "[1]"),
+    ],
+)
+def test_a_row_that_is_none_is_named(field: str, value: str, tmp_path: Path) -> None:
+    row = {
+        "hidden_size": "1024", "moe_intermediate_size": "512", "num_experts": "16", "num_experts_per_tok": "2",
+        "num_tokens": "8", "dtype": "bfloat16", "flush": "read", "op": "down", "chip": "h100_sxm", "latency_us": "20.5",
+        "tile": json.dumps({"block_m": 16, "block_n": 64, "block_k": 64, "num_warps": 4, "num_stages": 3}),
+    }  # fmt: skip
+    with (tmp_path / "races.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerows([row, row | {field: value}])
+    with pytest.raises(UserError, match="line 3"):
+        read_races(tmp_path / "races.csv", CHIP)
+
+
+def test_the_shipped_file_is_of_the_races_that_are_told() -> None:
+    folder = Path(native.SHIPPED).parents[2] / "results" / "gpu"
+    rows = [
+        row
+        for path in folder.glob("*.csv.gz")
+        for row in csv.DictReader(gzip.decompress(path.read_bytes()).decode().splitlines())
+        if row["op"] in ("gate_up", "down") and row["latency_us"]
+    ]
+    file = native.of_chip(CHIP).file
+    assert file is not None
+    assert file.rows == pytest.approx(len(rows), rel=0.03)  # without tiles that another compiler cannot fit
+    assert file.races == len({tuple(row[n] for n in ("op", "dtype", "model", "num_tokens")) for row in rows})

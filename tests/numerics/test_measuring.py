@@ -70,6 +70,6 @@ def test_each_gemm_of_the_race_is_verified(race: ModuleType, dtype: str, device:
         for tile in (TILE, dataclasses.replace(TILE, split_k=2)):
             run = gemm.launcher(tile)
             assert gemm.verify(run) <= race.TOLERANCE[dtype]
-            gemm.expected *= 4
+            gemm.expected *= 1 + 4 * race.TOLERANCE[dtype]
             assert not gemm.verify(run) <= race.TOLERANCE[dtype]
-            gemm.expected /= 4
+            gemm.expected /= 1 + 4 * race.TOLERANCE[dtype]

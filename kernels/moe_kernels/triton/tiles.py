@@ -20,8 +20,9 @@ from moe_kernels.triton.support import refusal
 Tiles = tuple[TritonTile, TritonTile]
 _DEFAULTS = Path(__file__).with_name("default_tiles.json")
 ROW_STEPS = (4, 12, 24, 48, 96, 512)
-"""Upper ends of the rule's ranges of mean rows per expert; the last range is open. They end well before a block size:
-of experts that have 16 rows on average half have more, and cost a second block each."""
+"""Upper ends of the ranges of mean rows per expert that tiles are chosen for; the last range is open. They end well
+before a block size: of experts that have 16 rows on average half have more, and cost a second block each. A family
+whose tiles were chosen for other ranges says so in the table."""
 
 
 def family(target: str | None) -> str:
@@ -39,25 +40,25 @@ def width_class(dtype: str) -> str:
     return str(min(FORMATS[dtype].weight_bits, 16))
 
 
-def row_step(rows_per_expert: float) -> int:
+def row_step(rows_per_expert: float, target: str | None) -> int:
     """The rule's range that holds this many rows: an index, ``len(ROW_STEPS)`` for the open one."""
-    return bisect.bisect_left(ROW_STEPS, rows_per_expert)
+    return bisect.bisect_left(_table()["row_steps"][family(target)], rows_per_expert)
 
 
 @functools.cache
-def _rule() -> dict[str, Any]:
-    return dict(json.loads(_DEFAULTS.read_text())["tiles"])
+def _table() -> dict[str, Any]:
+    return dict(json.loads(_DEFAULTS.read_text()))
 
 
 def default_tile(problem: Problem, rows_per_expert: float, target: str | None) -> TritonTile:
     """The untuned tile for a problem whose active experts have this many rows on average."""
-    return _default(problem, row_step(rows_per_expert), target)
+    return _default(problem, row_step(rows_per_expert, target), target)
 
 
 @functools.cache
 def _default(problem: Problem, step: int, target: str | None) -> TritonTile:
     op = "gate_up" if problem.op == "gate_up" else "down"
-    tile = TritonTile.from_dict(_rule()[family(target)][width_class(problem.dtype)][op][step])
+    tile = TritonTile.from_dict(_table()["tiles"][family(target)][width_class(problem.dtype)][op][step])
     # The rule is for sizes in general; this one may be too short to split, or its rows no multiple of 16 bytes.
     shorter = replace(tile, split_k=1)
     for one in (tile, shorter, replace(shorter, tma=False)):
