@@ -207,8 +207,8 @@ def main() -> None:
         *layers(Tables(jobs=jobs)),
         "\n## What a search measured\n",
         "Every layer of `moe-codesign search quickstart --chips h100_sxm --trials 24` on the device: shapes that",
-        "Optuna proposed near Qwen3-30B-A3B (the last two rows: the only ones of a shape that was raced), tiles by it or",
-        "by the first fit.",
+        "Optuna proposed near Qwen3-30B-A3B (the last two rows: the only ones of a shape that was raced), tiles by it",
+        "or by the first fit.",
         "",
         *searched(Tables(jobs=jobs)),
     ]
