@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
 from moe_codesign.compiler.artifact import compiler_version
 from moe_codesign.cost.estimate import rank_tiles
 from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.table import kernel_for, table_of
 from moe_codesign.models import models
-from moe_kernels.kernel import Op, Problem
+from moe_kernels.kernel import Kernel, Op, Problem
+from moe_kernels.tile import TileConfig
 from moe_kernels.triton.tiles import ROW_STEPS, family, width_class
 
 OUT = Path(__file__).parents[1] / "kernels" / "moe_kernels" / "triton" / "default_tiles.json"
@@ -63,11 +64,26 @@ def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: i
                 if np.isfinite(times).any():
                     losses.append(np.log(times / times.min()))
         mean = np.mean(losses, axis=0)
-        best = int(mean.argmin())
+        best = next(int(i) for i in mean.argsort() if _fits_its_width(kernel, chip, op, dtype, table.tiles[i], cache))
         print(f"{chip_name} {dtype} {op} {rows}: {table.tiles[best].label()}, {np.exp(mean[best]):.3f} of the best")
         chosen.append(table.tiles[best].as_dict())
     assert len(chosen) == len(ROW_STEPS) + 1
     return chosen
+
+
+def _fits_its_width(kernel: Kernel, chip: Chip, op: Op, dtype: str, tile: TileConfig, cache: ArtifactCache) -> bool:
+    """Whether the other types of the width take the tile too, without spilling."""
+    for other in kernel.dtypes:
+        if other == dtype or width_class(other) != width_class(dtype) or chip.peak(other) is None:
+            continue
+        if kernel.refuses(Problem(op=op, dtype=other), tile, chip.target) is not None:
+            continue  # a call falls back on a simpler form
+        requests = requests_for(kernel, chip, (op,), other, [tile])
+        artifacts = compile_all(requests.values(), cache)
+        table = table_of(kernel, chip, op, {one: artifacts[r] for (_, one), r in requests.items()})
+        if not len(table) or table.columns["spill_bytes"][0] > 0:
+            return False
+    return True
 
 
 def main() -> None:
