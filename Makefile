@@ -32,7 +32,7 @@ test: lint
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/numerics -n $(JOBS) -q
 	@echo "Running the Pallas kernels in JAX's TPU interpreter: about 3 minutes on two cores."
 	$(BIN)/python -m pytest tests/kernels -n $(JOBS) -q
-	@echo "Running all other tests: about 18 minutes on two cores."
+	@echo "Running all other tests: about 20 minutes on two cores."
 	$(BIN)/python -m pytest --ignore=tests/kernels
 
 regress: setup

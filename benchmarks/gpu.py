@@ -8,12 +8,10 @@ Needs a PyTorch that sees a GPU; without one it says so and ends well.
 
 import argparse
 import contextlib
-import datetime
 import itertools
 import json
 import multiprocessing
 import os
-import platform
 import re
 import subprocess
 from collections.abc import Callable
@@ -22,14 +20,15 @@ from pathlib import Path
 
 import torch
 
-from moe_codesign.measure.cuda_device import CacheFlush
+from moe_codesign.measure.cuda_device import CacheFlush, conditions
 from moe_kernels.reference import LAYER_TOLERANCE
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton import Expert, QuantizedWeights, dequantize_weights, quantize_weights
+from moe_kernels.triton import Expert, quantize_weights
 from moe_kernels.triton.formats import fp8_type, missing_on
 from moe_kernels.triton.launch import Weights, target_of
 from moe_kernels.triton.layer import experts_forward
 from moe_kernels.triton.operators import choose_tiles
+from moe_kernels.triton.quantize import expert_matrix
 
 OUT = Path(__file__).parents[1] / "results" / "gpu"
 SHAPES = {
@@ -127,21 +126,16 @@ def by_loop(layer: Layer, wide: torch.dtype | None = None) -> Callable[[], torch
     """A matmul per expert, the sizes known on the host. In ``wide`` (float64) it is the reference."""
     token, slot, ends = _sorted(layer)
     bounds = [0, *ends.tolist()]
-
-    def matrix(weights: Weights, expert: int) -> torch.Tensor:
-        if isinstance(weights, QuantizedWeights):
-            one = replace(weights, values=weights.values[[expert]], scale=weights.scale[[expert]])
-            return dequantize_weights(one)[0].to(wide or layer.x.dtype)
-        return weights[expert].to(wide or layer.x.dtype)
+    dtype = wide or layer.x.dtype
 
     def run() -> torch.Tensor:
         out = torch.zeros(layer.x.shape, dtype=wide or torch.float32, device=layer.x.device)
         for expert, (start, end) in enumerate(itertools.pairwise(bounds)):
             if start == end:
                 continue
-            rows = layer.x[token[start:end]].to(wide or layer.x.dtype)
-            gate, value = (rows @ matrix(layer.w_up, expert).T).chunk(2, -1)
-            y = (torch.nn.functional.silu(gate) * value) @ matrix(layer.w_down, expert).T
+            rows = layer.x[token[start:end]].to(dtype)
+            gate, value = (rows @ expert_matrix(layer.w_up, expert, dtype).T).chunk(2, -1)
+            y = (torch.nn.functional.silu(gate) * value) @ expert_matrix(layer.w_down, expert, dtype).T
             weight = layer.topk_weights.reshape(-1)[slot[start:end], None]
             out.index_add_(0, token[start:end], (y * weight).to(out.dtype))
         return out
@@ -251,17 +245,9 @@ def compile_one(problem: tuple[str, str, int]) -> None:
 
 def provenance() -> dict[str, str]:
     """What the times depend on."""
-    import triton
-
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "cuda": str(torch.version.cuda or torch.version.hip),
-        "python": platform.python_version(),
+    return conditions() | {
         "commit": os.environ.get("COMMIT") or commit,
-        "date": datetime.date.today().isoformat(),
         "protocol": "CUDA graph, L2 flushed by reading, outputs poisoned, verified against float64 before and after",
     }
 

@@ -11,13 +11,11 @@ Writes results/gpu/DEVICE_tiles.csv.gz and DEVICE_tiles.json (what ran where).
 import argparse
 import csv
 import dataclasses
-import datetime
 import gzip
 import itertools
 import json
 import multiprocessing
 import os
-import platform
 import re
 import subprocess
 import time
@@ -31,7 +29,7 @@ import torch
 import triton
 import triton.language as tl
 
-from moe_codesign.measure.cuda_device import CacheFlush, CudaDevice
+from moe_codesign.measure.cuda_device import CacheFlush, CudaDevice, conditions
 from moe_codesign.measure.job import Failure, LayerJob, Tiles
 from moe_codesign.measure.protocol import measure_layer
 from moe_codesign.models import find_model
@@ -42,7 +40,7 @@ from moe_kernels.tile import TritonTile
 from moe_kernels.triton import grouped_gemm
 from moe_kernels.triton.alignment import Alignment, align
 from moe_kernels.triton.launch import Weights, launch_gemm, target_of
-from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_rows, quantize_weights
+from moe_kernels.triton.quantize import QuantizedWeights, expert_matrix, quantize_rows, quantize_weights
 from moe_kernels.triton.rows import activate_rows
 from moe_kernels.triton.tiles import default_tile
 
@@ -229,7 +227,7 @@ def gemms_of(case: Case, device: torch.device, work: RankWork) -> Iterator[Gemm]
             part, start = slice(start, start + size), start + size
             if not size:
                 continue
-            matrix = _float64(held, index)
+            matrix = expert_matrix(held, index, torch.float64)
             if up:
                 gate, value = (exact[own.token[part].long()] @ matrix.T).chunk(2, -1)
                 expected[part] = torch.nn.functional.silu(gate) * value
@@ -248,13 +246,6 @@ def _activations(a: torch.Tensor, scale: torch.Tensor | None, dtype: str) -> tor
     if dtype == "fp8_block":
         return a.double() * wide.repeat_interleave(128, 1)[:, : a.shape[1]]
     return a.double() * (wide[:, None] if dtype == "int8" else wide)
-
-
-def _float64(weights: Weights, expert: int) -> torch.Tensor:
-    if isinstance(weights, QuantizedWeights):
-        one = dataclasses.replace(weights, values=weights.values[[expert]], scale=weights.scale[[expert]])
-        return dequantize_weights(one)[0].double()
-    return weights[expert].double()
 
 
 def forms(dtype: str, op: Op, target: str | None) -> list[TritonTile]:
@@ -443,16 +434,14 @@ def run(case: Case, device: CudaDevice, options: argparse.Namespace, flush: Cach
 def provenance(notes: dict[str, Any]) -> dict[str, Any]:
     """What the times depend on."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "cuda": str(torch.version.cuda or torch.version.hip),
-        "python": platform.python_version(),
-        "commit": os.environ.get("COMMIT") or commit,
-        "date": datetime.date.today().isoformat(),
-        "protocol": f"L2 flushed by reading, {ROUNDS} rounds over all tiles, device events, verified against float64",
-    } | notes
+    return (
+        conditions()
+        | {
+            "commit": os.environ.get("COMMIT") or commit,
+            "protocol": f"L2 flushed by reading, {ROUNDS} rounds over all tiles, device events, checked in float64",
+        }
+        | notes
+    )
 
 
 def main() -> None:

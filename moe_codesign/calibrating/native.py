@@ -95,8 +95,7 @@ def read_races(path: Path, chip: Chip, *, jobs: int = 1) -> list[Race]:
     about = ("hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "num_tokens", "ep", "tp",
              "routing", "seed", "flush")  # fmt: skip
     for row in rows:
-        if row.get("op") in OPS:
-            grouped[str(row["op"]), text(row, "dtype", "bfloat16")][json.dumps([row.get(n) for n in about])].append(row)
+        grouped[str(row["op"]), text(row, "dtype", "bfloat16")][json.dumps([row.get(n) for n in about])].append(row)
     if not grouped:
         raise UserError(f"{path} holds no races", mend="make them with benchmarks/gpu_tiles.py")
     tables, races = Tables(jobs=jobs), []
@@ -207,6 +206,8 @@ def calibrate(chip: Chip, races: Sequence[Race], source: str, start: Coefficient
     ]
     native = _learned(chip, races, x, dirty)
     assert native.file is not None
+    if native.trees is None:
+        raise UserError("no type was raced with two shapes", mend="race a second shape in the same type")
     file = native.file
     file = file.model_copy(
         update={
@@ -290,7 +291,7 @@ def _learned(chip: Chip, races: Sequence[Race], x: Coefficients, dirty: float) -
         inputs.append(features(race.table, race.gemm, gpu.tile_times(race.table, race.gemm, x)))
         rest.append(np.log(race.latency_us / physics_us(x, race, dirty=dirty)))
         weights.append(race.weight)
-    trees = learn(np.concatenate(inputs), np.concatenate(rest), np.concatenate(weights))
+    trees = learn(np.concatenate(inputs), np.concatenate(rest), np.concatenate(weights)) if inputs else None
     file = NativeFile(
         chip=chip.name,
         source="",

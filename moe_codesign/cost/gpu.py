@@ -17,8 +17,6 @@ from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.table import F64, TileTable
 from moe_codesign.shape import DTYPE_BYTES, activation_bytes
 
-EDGE_LATENCIES = 3.0
-"""Start and end of a block in units of memory latency: index loads, first tile, result out."""
 _BLOCK_RESERVED_BYTES = 1024
 """Shared memory that CUDA keeps for itself in each block (CUDA C++ Programming Guide, compute capability 8 on)."""
 LAYER_LAUNCHES = 4

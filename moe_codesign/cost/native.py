@@ -27,7 +27,8 @@ from moe_codesign.shape import DTYPE_BYTES
 UNKNOWN_INTERVAL = (0.6, 2.4)
 """Low and high over the estimate of a chip that was not raced: see results/interval_coverage.md."""
 LAYER_LOG_WIDTH = 0.2
-"""Of a layer's 90 % interval: its other kernels are counted, not fitted. What it holds: results/accuracy/native.md."""
+"""Of a layer's 90 % interval, at least: its other kernels are counted, not fitted. Chosen; what it holds is in
+results/accuracy/native.md."""
 _BEYOND = 2.0
 """Times the rows per expert that were raced, up to which a race tells. Chosen."""
 INPUTS = 32

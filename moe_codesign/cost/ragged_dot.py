@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from moe_codesign.chips import Chip
-from moe_codesign.cost.gpu import EDGE_LATENCIES, LAUNCH_US, TileTimes, resident_blocks
+from moe_codesign.cost.gpu import LAUNCH_US, TileTimes, resident_blocks
 from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.table import TileTable
 from moe_codesign.shape import DTYPE_BYTES, activation_bytes
@@ -23,6 +23,8 @@ from moe_codesign.shape import DTYPE_BYTES, activation_bytes
 KERNEL = "triton.grouped_matmul"
 """Whose binaries stand for theirs: the same loop, compiled by the same compiler."""
 FITTED = Path(__file__).parent / "ragged_dot.toml"
+_EDGE_LATENCIES = 3.0
+"""Start and end of a block in units of memory latency: index loads, first tile, result out."""
 _OVERLAP = 4.0
 """Exponent of the power mean of core, L2 and HBM time; 4 fits best of 1.5, 2, 3 and 4."""
 _LIKE = "h100_sxm"
@@ -104,7 +106,7 @@ def tile_times(table: TileTable, gemm: GroupedGemm, coefficients: Coefficients) 
     load_us = latency_us / np.maximum(c["num_stages"] - 1, 1)
     step_us = np.maximum(busy * np.maximum(matrix_us, issue_us), load_us)
     walk_us = waves * coefficients.walk_us_per_group * len(gemm.rows)
-    core_us = waves * (steps * step_us + EDGE_LATENCIES * latency_us) + walk_us
+    core_us = waves * (steps * step_us + _EDGE_LATENCIES * latency_us) + walk_us
 
     read = gemm.total_rows * gemm.k * item
     written = gemm.total_rows * gemm.n * item

@@ -1,6 +1,7 @@
 """A CUDA or ROCm GPU, through PyTorch and Triton: CUDA graph, cold L2, device events."""
 
-import dataclasses
+import datetime
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +15,22 @@ from moe_kernels.tile import TritonTile
 from moe_kernels.triton.formats import fp8_type
 from moe_kernels.triton.launch import Weights, target_of
 from moe_kernels.triton.layer import Expert, experts_of_pairs
-from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_weights
+from moe_kernels.triton.quantize import expert_matrix, quantize_weights
 
 _FLUSH_BYTES = 512 << 20
 """Read before each sample: twice the largest last-level cache there is (256 MB on MI300)."""
+
+
+def conditions() -> dict[str, str]:
+    """What times of this device depend on, beside the code that is timed."""
+    return {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "cuda": str(torch.version.cuda or torch.version.hip),
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 class CacheFlush:
@@ -145,7 +158,7 @@ class CudaDevice:
         for index, size in enumerate(torch.bincount(expert.long(), minlength=self._arrays["w_down"].shape[0]).tolist()):
             if size:
                 part = slice(start, start + size)
-                up, down = (_float64(self._arrays[name], index) for name in ("w_up", "w_down"))
+                up, down = (expert_matrix(self._arrays[name], index, torch.float64) for name in ("w_up", "w_down"))
                 product = x[token[part].long()] @ up.T
                 if self._expert.matrices == 2:
                     gate, value = product.chunk(2, -1)
@@ -155,11 +168,3 @@ class CudaDevice:
                 out.index_add_(0, token[part].long(), (hidden @ down.T) * pair_weight[part, None])
             start += size
         return np.asarray(out.cpu().numpy())
-
-
-def _float64(weights: Weights, expert: int) -> torch.Tensor:
-    """One expert's matrix as the device holds it."""
-    if isinstance(weights, QuantizedWeights):
-        one = dataclasses.replace(weights, values=weights.values[[expert]], scale=weights.scale[[expert]])
-        return dequantize_weights(one)[0].double()
-    return weights[expert].double()

@@ -15,7 +15,7 @@ from moe_kernels import reference
 F64 = npt.NDArray[np.float64]
 WARM_S = 0.05
 """Untimed rounds before: a GPU that has waited takes tens of milliseconds to raise its clock, and an H100's first ten
-layers were up to 14 % slower for it."""
+layers were up to 14 % slower, most likely for it."""
 
 
 class Device(Protocol):

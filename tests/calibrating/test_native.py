@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from moe_codesign import api
-from moe_codesign.calibrating.native import Race, fit_physics, judge, physics_us, read_races
+from moe_codesign.calibrating.native import Race, fit_physics, fitted, judge, physics_us, read_races
 from moe_codesign.chips import load_chip
 from moe_codesign.cost import gpu, native
 from moe_codesign.cost.gpu import Coefficients
@@ -139,6 +139,12 @@ def test_a_broken_file_says_so(fault: str, own: Path) -> None:
         (own / name).write_bytes(content)
     with pytest.raises(UserError, match="calibrate again"):
         native.of_chip(CHIP)
+
+
+def test_one_shape_of_a_type_teaches_no_trees(tmp_path: Path) -> None:
+    one, two = (read_races(races_of(tmp_path / f"{n}.csv.gz", shapes=n), CHIP, jobs=2) for n in (1, 2))
+    assert fitted(CHIP, one, Coefficients())[0].trees is None
+    assert fitted(CHIP, two, Coefficients())[0].trees is not None
 
 
 def test_too_few_races_and_none(tmp_path: Path) -> None:

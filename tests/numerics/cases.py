@@ -4,7 +4,11 @@ A stage's reference starts from what the kernel's previous stage really gave it,
 it: then only the stage's own rounding is left, and the tolerance is tight for every data type.
 """
 
+import importlib.util
+import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -186,3 +190,15 @@ def layer_error(case: Case, layer: Layer) -> float:
         activation=case.activation,
     )
     return reference.row_error(f64(out), expected)
+
+
+def benchmark_script(name: str) -> ModuleType:
+    """A script of benchmarks/, imported."""
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

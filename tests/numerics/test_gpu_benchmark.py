@@ -1,6 +1,5 @@
 """The baselines that the GPU benchmark times compute the same layer; and it ends well where there is no GPU."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,19 +9,14 @@ import pytest
 import torch
 
 from moe_kernels.reference import LAYER_TOLERANCE
+from tests.numerics.cases import benchmark_script
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
 @pytest.fixture(scope="module")
 def gpu() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_gpu", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("gpu")
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -1,9 +1,6 @@
 """What measures a layer on a GPU checks the kernels against its own float64, and catches a fault."""
 
 import dataclasses
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -15,13 +12,13 @@ from moe_codesign.measure.cuda_device import CudaDevice
 from moe_codesign.measure.protocol import measure_layer
 from moe_kernels.reference import LAYER_TOLERANCE, row_error
 from moe_kernels.tile import TritonTile
+from tests.numerics.cases import benchmark_script
 
 TILE = TritonTile(block_m=16, block_n=32, block_k=32, num_warps=4, num_stages=2)
 TILES = (TILE.as_dict(), dataclasses.replace(TILE, split_k=2).as_dict())
 JOB = LayerJob(
     rows=(3, 0, 17, 1), tokens=9, hidden_size=128, intermediate_size=128, gated=True, candidates=(TILES,), budget_s=0.01
 )
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_tiles.py"
 
 
 @pytest.mark.parametrize(
@@ -51,13 +48,7 @@ def test_a_layer_is_timed() -> None:
 
 @pytest.fixture(scope="module")
 def race() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_gpu_tiles", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("gpu_tiles")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8_block", "mxfp4"])

@@ -3,7 +3,7 @@
 Weights are quantised once, in plain torch; activations at every call, by kernels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -164,6 +164,14 @@ def dequantize_weights(weights: QuantizedWeights) -> torch.Tensor:
         return (codes.double() - 8) * scale.repeat_interleave(weights.group, -1)
     table = torch.tensor(_E2M1 + tuple(-v for v in _E2M1), dtype=torch.float64, device=packed.device)
     return table[codes.long()] * torch.exp2(scale - 127).repeat_interleave(MX_GROUP, -1)
+
+
+def expert_matrix(weights: "torch.Tensor | QuantizedWeights", expert: int, dtype: torch.dtype) -> torch.Tensor:
+    """One expert's matrices [rows, K] as the kernel multiplies them, in another type."""
+    if isinstance(weights, QuantizedWeights):
+        one = replace(weights, values=weights.values[[expert]], scale=weights.scale[[expert]])
+        return dequantize_weights(one)[0].to(dtype)
+    return weights[expert].to(dtype)
 
 
 def _nearest_e2m1(values: torch.Tensor) -> torch.Tensor:
