@@ -44,7 +44,7 @@ bench: setup
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds
 
 bench-gpu: setup
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/gpu/layers.py
 
 accuracy: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check aiconfigurator-core==0.12.0

@@ -239,7 +239,7 @@ def calibrate(
 def calibrate_native(
     chip: str, source: str | Path, *, jobs: int = 1, out: str | Path | None = None
 ) -> tuple[NativeFile, Path]:
-    """The same for our own kernels, from races of their tiles (benchmarks/gpu_tiles.py makes a table of them).
+    """The same for our own kernels, from races of their tiles (benchmarks/gpu/tiles.py makes a table of them).
 
     Args:
         chip: catalogue name or chip file, a GPU. source: the table, .csv or .csv.gz, or a folder of them.

@@ -2,7 +2,7 @@
 
 Fits the first table of races and judges it by the second, which was measured after that fit and of other models; fits
 both and judges every shape by the others; asks what the binaries' facts and the trees are worth; and predicts the whole
-layers that benchmarks/gpu.py timed. A quarter of an hour where the tiles are compiled, half an hour where not.
+layers that benchmarks/gpu/layers.py timed. A quarter of an hour where the tiles are compiled, half an hour where not.
 
     python benchmarks/accuracy/native.py [--jobs 2]
 """
@@ -39,7 +39,7 @@ START = Coefficients(
 )  # fmt: skip
 """Of every fit here: round numbers that no race has touched."""
 LAYERS = {
-    # hidden_size, moe_intermediate_size, experts of all ranks, top_k, ranks: as benchmarks/gpu.py times them
+    # hidden_size, moe_intermediate_size, experts of all ranks, top_k, ranks: as benchmarks/gpu/layers.py times them
     "DeepSeek-V3 EP8": (7168, 2048, 256, 8, 8),
     "Qwen3-30B-A3B": (2048, 768, 128, 8, 1),
     "gpt-oss-120b": (2880, 2880, 128, 4, 1),
@@ -99,7 +99,7 @@ def without_facts(race: Race) -> Race:
 
 
 def layers(tables: Tables) -> list[str]:
-    """Whole layers at the two fixed tiles that benchmarks/gpu.py times, by type."""
+    """Whole layers at the two fixed tiles that benchmarks/gpu/layers.py times, by type."""
     chip = load_chip(CHIP)
     wrong: dict[str, list[float]] = defaultdict(list)
     inside: dict[str, list[bool]] = defaultdict(list)
@@ -178,7 +178,7 @@ def main() -> None:
     text = [
         "# The cost model of our own kernels against an H100",
         "",
-        "Made by `python benchmarks/accuracy/native.py` from results/gpu (`benchmarks/gpu_tiles.py` on an NVIDIA H100",
+        "Made by `python benchmarks/accuracy/native.py` from results/gpu (`benchmarks/gpu/tiles.py` on an NVIDIA H100",
         f"80GB HBM3, triton 3.6.0); the binaries' facts are of {compiler_version('triton')}, compiled without a GPU.",
         "",
         "A race is one GEMM of a model's layer, on one rank, with the kernel's tiles (a share of them in types other",
@@ -202,7 +202,7 @@ def main() -> None:
         "",
         *default_rule(both),
         "\n## Whole layers\n",
-        "Of benchmarks/gpu.py, at its two fixed tiles (`plain`, `descriptors`). No time of a layer was fitted.",
+        "Of benchmarks/gpu/layers.py, at its two fixed tiles (`plain`, `descriptors`). No time of a layer was fitted.",
         "",
         *layers(Tables(jobs=jobs)),
         "\n## What a search measured\n",

@@ -1,6 +1,6 @@
 """Fit the cost model of our own kernels to races of their tiles on a device: physics first, then trees on the rest.
 
-A race is one GEMM (of a layer's rank: ``gate_up`` or ``down``) run with many tiles; benchmarks/gpu_tiles.py makes a
+A race is one GEMM (of a layer's rank: ``gate_up`` or ``down``) run with many tiles; benchmarks/gpu/tiles.py makes a
 table of them. All tiles of a shape are left out together when the fit is judged.
 """
 
@@ -97,7 +97,7 @@ def read_races(path: Path, chip: Chip, *, jobs: int = 1) -> list[Race]:
     for row in rows:
         grouped[str(row["op"]), text(row, "dtype", "bfloat16")][json.dumps([row.get(n) for n in about])].append(row)
     if not grouped:
-        raise UserError(f"{path} holds no races", mend="make them with benchmarks/gpu_tiles.py")
+        raise UserError(f"{path} holds no races", mend="make them with benchmarks/gpu/tiles.py")
     tables, races = Tables(jobs=jobs), []
     for (op, dtype), by_problem in grouped.items():
         tiles = dict.fromkeys(_tile(kernel.tile_type, row) for some in by_problem.values() for row in some)

@@ -162,7 +162,7 @@ def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: 
 @click.option(
     "--from", "source", default="aiconfigurator", show_default=True,
     help="aiconfigurator (the installed aiconfigurator-core), or a table as for predict with a column latency_us; "
-    "of native the races that benchmarks/gpu_tiles.py writes.",
+    "of native the races that benchmarks/gpu/tiles.py writes.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; default your own, which predict reads first.")
 @JOBS

@@ -193,9 +193,9 @@ def layer_error(case: Case, layer: Layer) -> float:
 
 
 def benchmark_script(name: str) -> ModuleType:
-    """A script of benchmarks/, imported."""
+    """A script of benchmarks/, as in ``gpu/race``, imported."""
     path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

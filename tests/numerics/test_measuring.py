@@ -48,7 +48,7 @@ def test_a_layer_is_timed() -> None:
 
 @pytest.fixture(scope="module")
 def race() -> ModuleType:
-    return benchmark_script("gpu_tiles")
+    return benchmark_script("gpu/race")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8_block", "mxfp4"])

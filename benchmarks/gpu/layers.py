@@ -3,7 +3,7 @@
 Every path is verified before and after it is timed. Writes results/gpu/DEVICE.json and DEVICE.md with what ran where.
 Needs a PyTorch that sees a GPU; without one it says so and ends well.
 
-    make bench-gpu     (or: python benchmarks/gpu.py [--models A,B] [--tokens 1,64,...] [--seconds S])
+    make bench-gpu     (or: python benchmarks/gpu/layers.py [--models A,B] [--tokens 1,64,...] [--seconds S])
 """
 
 import argparse
@@ -30,7 +30,7 @@ from moe_kernels.triton.layer import experts_forward
 from moe_kernels.triton.operators import choose_tiles
 from moe_kernels.triton.quantize import expert_matrix
 
-OUT = Path(__file__).parents[1] / "results" / "gpu"
+OUT = Path(__file__).parents[2] / "results" / "gpu"
 SHAPES = {
     # hidden_size, moe_intermediate_size, experts of one rank, top_k, ranks of expert parallelism
     "DeepSeek-V3 EP8": (7168, 2048, 32, 8, 8),
