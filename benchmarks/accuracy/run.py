@@ -8,11 +8,13 @@ project ships.
 """
 
 import argparse
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from interval_chance import by_chance
 from plot import plot
 from sets import Set, every_set
 from tables import (
@@ -110,6 +112,8 @@ def main() -> None:
         "## Test split",
         "",
         *accuracy_table(sets),
+        "",
+        *textwrap.wrap(by_chance(sets), 120),
         "",
         "Rows left out, all of them faster than the physical bound (max of FLOPs over peak and active weights, tokens",
         "in and out over bandwidth): " + ", ".join(left_out(one) for one in sets) + ". On the L40S most of these have",

@@ -127,7 +127,7 @@ def calibrate(
             )
         x, share, trees, off = _rescaled(data, start)
         conventions = Conventions()
-        interval = _interval(off, data.columns.num_tokens)
+        interval = conformal_interval(off, data.columns.num_tokens)
     else:
         if importlib.util.find_spec("catboost") is None:
             raise UserError("catboost is not installed", mend='pip install "moe-codesign[calibrate]"')
@@ -138,8 +138,8 @@ def calibrate(
         inputs = features(work, t, times)
         share, off = _out_of_fold(data, inputs, residual)
         trees = _learn(inputs, residual, data.shape_key)
-        within = _within(data)
-        interval = _interval(off[within], data.columns.num_tokens[within])
+        within = within_range(data)
+        interval = conformal_interval(off[within], data.columns.num_tokens[within])
     fitted_range = {name: (float(v.min()), float(v.max())) for name, v in _range_columns(data).items()}
     if few and start is not None:
         # Few rows move the middle; how far another shape may lie from it they cannot say.
@@ -267,7 +267,7 @@ def _range_columns(data: Measured) -> dict[str, F64]:
     return {name: getattr(data.columns, name) for name in ("num_tokens", "hidden", "width", "local_experts", "top_k")}
 
 
-def _within(data: Measured) -> Mask:
+def within_range(data: Measured) -> Mask:
     """Rows within the range of the shapes of the other folds: beyond it a prediction's interval is widened, so that
     errors there say nothing about the interval within. All rows, where nearly none are."""
     within = np.zeros(len(data), dtype=bool)
@@ -279,7 +279,7 @@ def _within(data: Measured) -> Mask:
     return within if within.sum() >= 20 else np.ones(len(data), dtype=bool)
 
 
-def _interval(log_errors: F64, num_tokens: F64) -> tuple[float, float, float]:
+def conformal_interval(log_errors: F64, num_tokens: F64) -> tuple[float, float, float]:
     """Per bucket of tokens the log error that 90 % of held-out rows do not exceed, by the conformal rank."""
     bucket = np.searchsorted(TOKEN_BUCKETS, num_tokens)
     found = []
