@@ -288,7 +288,8 @@ def _learned(chip: Chip, races: Sequence[Race], x: Coefficients, dirty: float) -
     inputs, rest, weights = [], [], []
     for race in (race for race in races if race.gemm.dtype in types):
         # The trees see the time of a clean L2, as they will.
-        inputs.append(features(race.table, race.gemm, gpu.tile_times(race.table, race.gemm, x)))
+        work = gpu.work_of(race.table, race.gemm)
+        inputs.append(features(race.table, race.gemm, work, gpu.times_of(work, x)))
         rest.append(np.log(race.latency_us / physics_us(x, race, dirty=dirty)))
         weights.append(race.weight)
     trees = learn(np.concatenate(inputs), np.concatenate(rest), np.concatenate(weights)) if inputs else None

@@ -6,12 +6,15 @@ a user's `moe-codesign calibrate` wrote come before those that the project ships
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import tempfile
 import tomllib
 import zipfile
 import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,8 +41,8 @@ _OUTSIDE_WIDENING = 2.0
 """On the logarithm of the interval of a problem outside of the range of the fit. Chosen: there are no rows to ask."""
 TOKEN_BUCKETS = (128, 1024)
 """Intervals differ below, between and above: decode is bound by memory, prefill by compute."""
-
-
+_CHUNK = 32768
+"""Rows that a thread answers at a time: with fewer, threads wait for the interpreter between NumPy's calls."""
 INPUTS = 27
 """Of the correction's trees; see :func:`features`."""
 FORMAT: Literal[2] = 2
@@ -102,6 +105,21 @@ class Prediction:
     note: list[str]
     tiles: StackTiles
 
+    @classmethod
+    def joined(cls, parts: Sequence["Prediction"]) -> "Prediction":
+        """One after the other."""
+
+        def join(name: str) -> F64:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            **{name: join(name) for name in ("latency_us", "low_us", "high_us", "bound_us")},
+            limiter=list(itertools.chain.from_iterable(part.limiter for part in parts)),
+            parts_us={name: np.concatenate([part.parts_us[name] for part in parts]) for name in parts[0].parts_us},
+            note=list(itertools.chain.from_iterable(part.note for part in parts)),
+            tiles=StackTiles.joined([part.tiles for part in parts]),
+        )
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -141,6 +159,14 @@ class Calibration:
 
     def predict(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> Prediction:
         """Time of every problem with its 90 % interval; never below the physical bound."""
+        parts = [columns.take(slice(first, first + _CHUNK)) for first in range(0, max(len(columns), 1), _CHUNK)]
+        if len(parts) == 1:
+            return self._predict(chip, columns, tuned)
+        # NumPy leaves the interpreter to other threads while it counts.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return Prediction.joined(list(pool.map(lambda part: self._predict(chip, part, tuned), parts)))
+
+    def _predict(self, chip: Chip, columns: Columns, tuned: Path | None) -> Prediction:
         physics, work, t = self.physics_us(chip, columns, tuned)
         bound = fused_moe.bound_us(columns, chip, self.file.dtype)
         latency = np.maximum(physics * np.exp(self.correction(work, t, physics)), bound)
@@ -156,7 +182,7 @@ class Calibration:
             low_us=np.maximum(latency * np.exp(-width), bound),
             high_us=latency * np.exp(width),
             bound_us=bound,
-            limiter=fused_moe.limiters(self.coefficients, t),
+            limiter=fused_moe.limiters(self.coefficients, t, parts),
             # The correction is of the whole: each part bears its share.
             parts_us={name: values * latency / physics for name, values in parts.items()},
             note=self._notes(columns, outside, chip.vendor, tuned),
@@ -169,10 +195,13 @@ class Calibration:
         if vendor != "nvidia":
             always.append("tiles by the stack's rule for CUDA")
         untold = found.has_tuned(columns) if tuned is None else np.zeros(len(columns), dtype=bool)
-        flags = np.stack([untold, found.runs_all_choices(columns), *outside.values()], axis=1)
-        kinds, place = np.unique(flags, axis=0, return_inverse=True)
-        texts = []
-        for is_untold, all_here, *beyond in kinds.tolist():
+        flags = np.stack([untold, found.runs_all_choices(columns), *outside.values()])
+        # Read as bits they number the kind of a row.
+        kind = (1 << np.arange(len(flags))) @ flags
+        kinds = np.flatnonzero(np.bincount(kind))
+        texts = {}
+        for number in kinds.tolist():
+            is_untold, all_here, *beyond = (number >> bit & 1 for bit in range(len(flags)))
             notes = list(always)
             if is_untold:
                 notes.append("timed with a tuned file that is not told, not at the rule's tile; give --tuned")
@@ -180,8 +209,8 @@ class Calibration:
                 notes.append("timed with all choices of the rank's tokens run on it")
             if names := [name for name, is_beyond in zip(outside, beyond, strict=True) if is_beyond]:
                 notes.append("outside of the measured range: " + ", ".join(names))
-            texts.append("; ".join(notes))
-        return [texts[kind] for kind in place.ravel().tolist()]
+            texts[number] = "; ".join(notes)
+        return [texts[number] for number in kind.tolist()]
 
     def _outside(self, columns: Columns) -> dict[str, Mask]:
         """By field, problems outside of the fitted range."""
@@ -220,9 +249,8 @@ def features(columns: Columns, t: Terms, physics_us: F64) -> F64:
             c.width % 128,
             np.gcd(c.width.astype(int), 128).astype(float),
             t.narrow,
-        ],
-        axis=1,
-    )
+        ]
+    ).T
 
 
 def own_folder() -> Path:

@@ -191,8 +191,11 @@ def _compose(
             parts[name] = parts.get(name, 0.0) + float(values[0])
     gemms = [gemm for gemm, _, _ in chosen]
     is_gpu = chip.backend == "triton"
-    interval = native.of_chip(chip).interval(gemms) if is_gpu else tpu.INTERVAL
+    raced = native.of_chip(chip) if is_gpu else None
+    interval = raced.interval(gemms) if raced else tpu.INTERVAL
     timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if is_gpu else "simulated")
+    if raced and (warning := raced.warning(gemms)):
+        notes.append(warning)
     losses = _losses(bound, chosen, parts, timing.latency_us) if with_losses else {}
     tiles = tuple(table.tiles[row] for _, table, row in chosen)
     return Estimate(timing, chosen[0][1].kernel.name, tiles, tuple(notes), losses)

@@ -9,7 +9,7 @@ they scale a chip file's number, so that they can be carried to another chip.
 """
 
 import dataclasses
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -295,14 +295,14 @@ def parts_us(x: Coefficients, t: Terms) -> dict[str, F64]:
     return found
 
 
-def limiters(x: Coefficients, t: Terms) -> list[str]:
-    """What takes most of each problem: a side of its GEMMs, or a part beside them."""
-    sides = [_sides(x, g, t) for g in t.gemms]
-    parts = {name: sides[0][name] + sides[1][name] for name in sides[0]}
-    rest = {name: value for name, value in parts_us(x, t).items() if not name.startswith("gemm")}
-    names = [*parts, *rest]
-    order = np.argmax(np.stack([*parts.values(), *rest.values()]), axis=0)
-    return [names[i] for i in order]
+def limiters(x: Coefficients, t: Terms, parts: Mapping[str, F64]) -> list[str]:
+    """What takes most of each problem: a side of its GEMMs, or one of the parts (:func:`parts_us`) beside them."""
+    first, second = (_sides(x, g, t) for g in t.gemms)
+    sides = {name: first[name] + second[name] for name in first}
+    rest = {name: value for name, value in parts.items() if not name.startswith("gemm")}
+    names = [*sides, *rest]
+    order = np.argmax(np.stack([*sides.values(), *rest.values()]), axis=0)
+    return [names[i] for i in order.tolist()]
 
 
 def _sides(x: Coefficients, g: _Gemm, t: Terms) -> dict[str, F64]:

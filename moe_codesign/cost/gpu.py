@@ -247,14 +247,18 @@ def _shared_bytes(c: dict[str, F64], width: F64, groups: F64, item: float) -> F6
 def tile_times(
     table: TileTable, gemm: GroupedGemm, x: Coefficients, ideal: Set[str] = frozenset(), *, dirty: float = 0.0
 ) -> TileTimes:
-    """Time of one grouped GEMM with every tile of the table, launch included.
+    """Time of one grouped GEMM with every tile of the table, launch included; see :func:`work_of`, :func:`times_of`."""
+    return times_of(work_of(table, gemm, ideal), x, ideal, dirty=dirty)
+
+
+def times_of(w: Work, x: Coefficients, ideal: Set[str] = frozenset(), *, dirty: float = 0.0) -> TileTimes:
+    """Time of that work, launch included.
 
     Args:
-        table, gemm, ideal: as :func:`work_of`.
+        w, ideal: of :func:`work_of`.
         x: coefficients.
         dirty: share of the L2 that has to be written back first, as after a flush that writes.
     """
-    w = work_of(table, gemm, ideal)
     matrix_us = x.matrix * w.matrix_us * np.where(w.is_wide > 0, 1.0 + x.alone * w.is_alone, x.legacy)
     load_us = np.maximum(w.busy * x.fetch * w.fetch_us, x.latency * w.latency_us / np.maximum(w.stages - 1, 1))
     work_us = w.busy * np.maximum(matrix_us, np.maximum(x.shared * w.shared_us, x.issue * w.issue_us))

@@ -54,7 +54,7 @@ class Columns:
             row_tiles=tuple(map(put, self.row_tiles, other.row_tiles)),
         )
 
-    def take(self, index: np.ndarray) -> "Columns":
+    def take(self, index: np.ndarray | slice) -> "Columns":
         """These rows."""
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         tiles = tuple(column[index] for column in parts.pop("row_tiles"))

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost import gpu
 from moe_codesign.cost.calibration import SHIPPED, distance, own_folder, write
-from moe_codesign.cost.gpu import Coefficients, TileTimes
+from moe_codesign.cost.gpu import Coefficients, TileTimes, Work
 from moe_codesign.cost.problem import GroupedGemm
 from moe_codesign.cost.table import F64, TileTable
 from moe_codesign.cost.trees import SymmetricTrees
@@ -66,11 +66,15 @@ class NativeFile(BaseModel):
 
 @dataclass(frozen=True)
 class Native:
-    """Coefficients for our kernels on a chip, and the trees of its own races."""
+    """Coefficients for our kernels on a chip, and the trees of its own races.
+
+    ``transferred_from``: the chip whose coefficients these are, where the chip was not raced.
+    """
 
     coefficients: Coefficients
     file: NativeFile | None
     trees: SymmetricTrees | None
+    transferred_from: str | None = None
 
     def _width(self, gemm: GroupedGemm) -> float | None:
         """Of the interval of a GEMM like those that were raced; float16 runs as bfloat16 does."""
@@ -90,19 +94,31 @@ class Native:
             width = max(width, LAYER_LOG_WIDTH)
         return float(np.exp(-width)), float(np.exp(width))
 
+    def warning(self, gemms: Sequence[GroupedGemm]) -> str | None:
+        """Why the interval is wide, if it is."""
+        if self.transferred_from is not None:
+            return f"coefficients of {self.transferred_from}: no tiles were raced on this chip"
+        unlike = [gemm for gemm in gemms if self._width(gemm) is None]
+        if not unlike or self.file is None:
+            return None
+        if unlike[0].dtype not in (*self.file.log_width, "float16"):
+            return f"too few tiles of {unlike[0].dtype} were raced"
+        return "more rows per expert than were raced"
+
     def tile_times(self, table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
         """Time of one grouped GEMM with every tile; ``ideal`` as :func:`moe_codesign.cost.gpu.work_of`."""
-        times = gpu.tile_times(table, gemm, self.coefficients, ideal)
+        work = gpu.work_of(table, gemm)
+        times = gpu.times_of(work, self.coefficients)
+        wanted = gpu.tile_times(table, gemm, self.coefficients, ideal) if ideal else times
         if self.trees is None or self._width(gemm) is None:
-            return times
+            return wanted
         # What a loss costs is the physics' to say, on the scale of the whole.
-        whole = gpu.tile_times(table, gemm, self.coefficients) if ideal else times
-        return times.scaled(np.exp(self.trees.predict(features(table, gemm, whole))))
+        return wanted.scaled(np.exp(self.trees.predict(features(table, gemm, work, times))))
 
 
-def features(table: TileTable, gemm: GroupedGemm, times: TileTimes) -> F64:
+def features(table: TileTable, gemm: GroupedGemm, w: Work, times: TileTimes) -> F64:
     """[tiles, inputs] that the correction is learned from: sides of the physics, the tile, how it fills the chip."""
-    w, c = gpu.work_of(table, gemm), table.columns
+    c = table.columns
 
     def log(values: F64 | float) -> F64:
         return np.asarray(np.log(np.maximum(values, 1e-9)))
@@ -128,7 +144,10 @@ def features(table: TileTable, gemm: GroupedGemm, times: TileTimes) -> F64:
         log(w.weight_us),
         log(w.rereads_us + 1.0),
     ]
-    return np.stack([np.broadcast_to(np.asarray(one, dtype=float), len(table)) for one in inputs], axis=1)
+    found = np.empty((len(inputs), len(table)))
+    for column, one in zip(found, inputs, strict=True):
+        column[:] = one
+    return found.T
 
 
 def save(native: Native, folder: Path) -> Path:
@@ -151,7 +170,7 @@ def of_chip(chip: Chip, *, shipped_only: bool = False) -> Native:
     if not donors:
         return Native(Coefficients(), None, None)
     donor = min(donors, key=lambda name: distance(chip, load_chip(name))) if len(donors) > 1 else next(iter(donors))
-    return Native(_read(donors[donor], 0).coefficients, None, None)
+    return Native(_read(donors[donor], 0).coefficients, None, None, transferred_from=donor)
 
 
 @functools.cache

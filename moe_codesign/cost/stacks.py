@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,11 @@ class StackTiles:
         for column, values in zip(columns, dataclasses.astuple(other), strict=True):
             column[rows] = values
         return StackTiles(*columns)
+
+    @classmethod
+    def joined(cls, parts: Sequence["StackTiles"]) -> "StackTiles":
+        """One after the other."""
+        return cls(*(np.concatenate(column) for column in zip(*map(dataclasses.astuple, parts), strict=True)))
 
     def of_row(self, row: int) -> dict[str, int]:
         """One row's tile in the stacks' own words."""

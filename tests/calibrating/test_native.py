@@ -98,6 +98,11 @@ def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: P
     assert after.interval([gemm, gemm])[1] == np.exp(native.LAYER_LOG_WIDTH)
     untold = dataclasses.replace(gemm, dtype="mxfp4"), dataclasses.replace(gemm, rows=gemm.rows * 10**6)
     assert [after.interval([one]) for one in untold] == [native.UNKNOWN_INTERVAL] * 2
+    assert [after.warning([gemm, one]) for one in untold] == [
+        "too few tiles of mxfp4 were raced",
+        "more rows per expert than were raced",
+    ]
+    assert after.warning([gemm]) is None
 
 
 def test_a_chip_that_was_not_raced_takes_coefficients_and_no_more() -> None:
@@ -105,6 +110,10 @@ def test_a_chip_that_was_not_raced_takes_coefficients_and_no_more() -> None:
     assert other.coefficients == raced.coefficients
     gemm = GroupedGemm("down", np.array([5, 7]), 2048, 768, 12, "bfloat16", accumulates=True)
     assert (other.trees, other.interval([gemm])) == (None, native.UNKNOWN_INTERVAL)
+    assert other.warning([gemm]) == "coefficients of h100_sxm: no tiles were raced on this chip"
+    row = {"chip": "mi300x", "op": "grouped_gemm", "kernel": "triton.grouped_gemm", "m": 64, "k": 1024, "n": 512}
+    (answer,) = api.predict([row | {"groups": 4, "tile": '{"block_m": 64, "block_n": 64, "block_k": 64}'}])
+    assert (answer["warning"], answer["error"]) == (other.warning([gemm]), "")
 
 
 def test_a_calibration_of_a_chip_of_ones_own_is_no_other_chips(own: Path) -> None:

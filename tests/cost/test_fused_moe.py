@@ -115,7 +115,8 @@ def test_parts_add_up_and_the_largest_is_named() -> None:
     t = terms_of(columns, "h100_sxm", "vllm")
     parts = fused_moe.parts_us(Coefficients(), t)
     assert sum(parts.values()) == pytest.approx(fused_moe.total_us(Coefficients(), t))
-    first, second = fused_moe.limiters(Coefficients(), t)
+    x = Coefficients()
+    first, second = fused_moe.limiters(x, t, fused_moe.parts_us(x, t))
     assert first == "memory"
     assert second in ("compute", "l2")
 

@@ -1,6 +1,7 @@
 """The pytest plugin in a project of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,4 +71,6 @@ def test_a_wrong_mark_is_told(tmp_path: Path) -> None:
 
 def _pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    # A run of its own, not a worker of this one: pytest-benchmark times nothing in those.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=outside)
