@@ -1,4 +1,4 @@
-"""One artifact cache for the whole run, so that every binary is compiled once."""
+"""One artifact cache for the whole run, all its workers together, so that every binary is compiled once."""
 
 import os
 import tempfile
@@ -38,7 +38,9 @@ tile_n = [128]
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
     os.environ["MOE_CODESIGN_CACHE"] = str(folder)
     return folder
 

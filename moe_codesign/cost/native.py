@@ -126,7 +126,7 @@ def features(table: TileTable, gemm: GroupedGemm, w: Work, times: TileTimes) -> 
     core_us = times.parts_us["compute"] + times.parts_us["latency"]
     sides = (core_us, *(times.parts_us[name] for name in ("memory", "l2", "add")))
     sizes = ("block_m", "block_n", "block_k", "num_warps", "num_stages", "group_m", "split_k")
-    inputs = [
+    inputs: list[F64 | float] = [
         log(times.total_us),
         *(log(side / times.total_us) for side in sides),
         *(log(c[name]) for name in sizes),
