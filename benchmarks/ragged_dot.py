@@ -204,9 +204,23 @@ def without_facts(some: list[Case]) -> list[Case]:
     return [dataclasses.replace(case, predict=case.blind or case.predict) for case in some]
 
 
-def regret(some: list[Case], predicted: np.ndarray, *, together: bool) -> str:
-    """Of the problems measured with several tiles: how often the best is named, the mean loss of the named one, and the
-    worst.
+@dataclass(frozen=True)
+class Choice:
+    """Of a problem measured with several tiles: the one named best, and the best, with their times."""
+
+    problem: tuple[Any, ...]
+    named: str
+    named_us: float
+    best: str
+    best_us: float
+
+    @property
+    def loss(self) -> float:
+        return self.named_us / self.best_us - 1.0
+
+
+def choices(some: list[Case], predicted: np.ndarray, *, together: bool) -> list[Choice]:
+    """The choice at each problem.
 
     Args:
         together: a tile's time is the least over the kernels that ran it (the model knows of tiles, not of kernels);
@@ -216,12 +230,29 @@ def regret(some: list[Case], predicted: np.ndarray, *, together: bool) -> str:
     for case, guess in zip(some, predicted, strict=True):
         tiles = by_problem[case.problem if together else (case.op, *case.problem)]
         tiles[case.tile] = min(tiles.get(case.tile, (np.inf, 0.0)), (case.us, float(guess)))
-    several = [list(tiles.values()) for tiles in by_problem.values() if len(tiles) > 1]
-    if not several:
-        return "-"
-    losses = [min(tiles, key=lambda tile: tile[1])[0] / min(tiles)[0] - 1.0 for tiles in several]
-    best = sum(loss == 0.0 for loss in losses)
-    return f"{best} of {len(losses)}, {np.mean(losses):.1%}, {max(losses):.0%}"
+    found = []
+    for problem, tiles in by_problem.items():
+        if len(tiles) > 1:
+            named, best = (min(tiles, key=lambda tile, at=at: tiles[tile][at]) for at in (1, 0))  # type: ignore[misc]
+            found.append(Choice(problem, named, tiles[named][0], best, tiles[best][0]))
+    return found
+
+
+def regret(found: list[Choice]) -> str:
+    """How often the best is named, the mean loss of the named one, and the worst."""
+    losses = [choice.loss for choice in found]
+    return f"{losses.count(0.0)} of {len(losses)}, {np.mean(losses):.1%}, {max(losses):.0%}" if losses else "-"
+
+
+def worst(alone: list[Choice], together: list[Choice]) -> str:
+    """The worst choice, and what the tile that was named took in the kernel that ran it fastest."""
+    choice = max(alone, key=lambda choice: choice.loss)
+    elsewhere = [one.named_us for one in together if one.problem == choice.problem[1:] and one.named == choice.named]
+    other = f"; by another kernel {elsewhere[0]:,.0f} us" if elsewhere and elsewhere[0] < choice.named_us else ""
+    return (
+        f"{' '.join(map(str, choice.problem))}: named {choice.named}, {choice.named_us:,.0f} us{other}; best "
+        f"{choice.best}, {choice.best_us:,.0f} us."
+    )
 
 
 def errors(measured: np.ndarray, predicted: np.ndarray) -> str:
@@ -234,20 +265,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ragged", type=Path, required=True)
     found, refused = cases(parser.parse_args().ragged, Tables(jobs=2))
-    toml, lines = [], []
+    toml, lines, worst_of = [], [], []
     for chip in DEVICES.values():
         is_gpu = load_chip(chip).backend == "triton"
         some = [case for case in found if case.chip == chip]
         measured, shapes = np.array([case.us for case in some]), len({case.shape for case in some})
         logs, out = fit(some), held_out(some)
         low, high = np.quantile(measured / out, [0.05, 0.95])
-        worst = np.abs(out / measured - 1.0).max()
-        tiles = " | ".join(regret(some, out, together=together) for together in (False, True))
+        furthest = np.abs(out / measured - 1.0).max()
+        alone, together = (choices(some, out, together=together) for together in (False, True))
+        if is_gpu and alone:
+            worst_of.append(f"{chip}, {worst(alone, together)}")
         lines.append(
             f"| {chip} | {len(some)} | {shapes} | {errors(measured, predict(logs, some))} | {errors(measured, out)} "
-            f"| {worst:.0%} | {errors(measured, predict(fit(some, walk=False), some)) if is_gpu else '-'} "
+            f"| {furthest:.0%} | {errors(measured, predict(fit(some, walk=False), some)) if is_gpu else '-'} "
             f"| {errors(measured, held_out(without_facts(some))) if is_gpu else '-'} | {low:.2f} .. {high:.2f} "
-            f"| {tiles} |"
+            f"| {regret(alone)} | {regret(together)} |"
         )
         toml += [
             f"\n[{chip}]  # {len(some)} times of {shapes} shapes, error on those left out {errors(measured, out)}",
@@ -272,10 +305,10 @@ def main() -> None:
         + "\n\nThe walk: every program of these kernels finds its group by walking the groups' sizes, one dependent "
         "load after the other. With 256 groups and K = 512 it is most of the time. The binary's facts do not help "
         "here: the binary is of our kernel, and theirs seems to take more registers on the H100. Time for spilled "
-        "registers was tried, and made shapes left out worse on the B200 (9.9 for 8.2 %).\n\n"
+        "registers was tried, and made shapes left out worse on the B200.\n\n"
         "Best tile: of the problems that a kernel was measured at with several tiles; then of all kernels of a chip "
-        "together, a tile's time being the least of theirs: the model knows of tiles, not of kernels. The worst on the "
-        "H100 is a tile that one kernel ran far slower than the other did; the other's times say it was the best.\n\n"
+        "together, a tile's time being the least of theirs: the model knows of tiles, not of kernels. "
+        f"Worst (kernel, rows, K, N, groups): {' '.join(worst_of)}\n\n"
         "Two problems of eight groups on tpu7x (8192 x 4096 x 14336 and 4096 x 4096 x 4096), said to be of random "
         "groups, took exactly as long as the same in equal groups or in a single one; they are predicted for random "
         "groups here, and are the worst there.\n\n"

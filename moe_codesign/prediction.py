@@ -13,7 +13,7 @@ from moe_codesign.cost import calibration
 from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_gemm, estimate_layer
 from moe_codesign.cost.loads import check, columns_of
 from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.stacks import STACKS
+from moe_codesign.cost.stacks import STACKS, tuned_tiles
 from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
@@ -96,9 +96,10 @@ def _stack_answers(problems: list["_Problem"], explain: bool, tuned: Path | None
     """Answers from measured times of the stack on the chip, or on the most similar chip."""
     chip, stack = problems[0].chip, problems[0].stack
     layers = [problem.layer for problem in problems if problem.layer is not None]
-    found = calibration.find(chip, stack, layers[0][1].dtype)
-    columns = columns_of(layers)
-    times = found.predict(chip, columns, tuned)
+    dtype = layers[0][1].dtype
+    found = calibration.find(chip, stack, dtype)
+    files = tuned_tiles(tuned, chip.device_name, dtype) if tuned is not None else None
+    times = found.predict(chip, columns_of(layers), files)
     answers = []
     for i in range(len(layers)):
         timing = Timing(

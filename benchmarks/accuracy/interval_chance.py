@@ -1,49 +1,63 @@
-"""How near 90 % the coverage of a few shapes comes by chance, when the interval is right."""
+"""What the coverage of a test split of few shapes scatters by, where intervals are as right as they can be."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from sets import Set
 
-from moe_codesign.calibrating.fit import conformal_interval, within_range
-from moe_codesign.cost.calibration import TOKEN_BUCKETS
+from moe_codesign.calibrating.fit import conformal_interval, range_columns, within_range
+from moe_codesign.cost.calibration import OUTSIDE_WIDENING, TOKEN_BUCKETS
 
 DRAWS = 200
+SHARE = 0.2
+"""Of the shapes, as the test split's."""
 LOW, HIGH = 87.0, 93.0
-LEAST_ROWS = 100
-"""Of an interval's calibration, and of what it is judged on."""
+FEWEST_LEFT = 3
+"""Shapes of a set from which an interval is made."""
 
 
 def by_chance(sets: Sequence[Set]) -> str:
-    """The test split played again on fitted shapes, each by trees that have not seen it.
+    """The test split played again on fitted shapes, the same ones of all sets at a time.
 
-    As many shapes as a set's test split has are drawn, the interval is made of the other fitted shapes, and holds some
-    share of the drawn ones': a share that differs from draw to draw, since the rows of a shape err together.
+    Trees have not seen the shape that they correct; coefficients have, so that this says nothing of the mean. Each
+    draw's interval and range are of the set's other shapes; all rows of the drawn ones are judged, as predictions are.
     """
-    drawn = [found for found in (_coverages(one) for one in sets) if len(found)]
-    chance = float(np.mean([np.mean((found >= LOW) & (found <= HIGH)) for found in drawn]))
+    shapes = np.unique(np.concatenate([one.fitted.shape_key for one in sets]))
+    rng = np.random.default_rng(0)
+    found = np.full((DRAWS, len(sets)), np.nan)
+    for draw in found:
+        chosen = shapes[rng.random(len(shapes)) < SHARE]
+        draw[:] = [_coverage(one, chosen) for one in sets]
+    held = (found >= LOW) & (found <= HIGH)
+    shares = [np.mean(one[~np.isnan(of)]) for one, of in zip(held, found, strict=True) if not np.isnan(of).all()]
+    low, high = (round(len(sets) * float(np.quantile(shares, q))) for q in (0.05, 0.95))
     judged = [one.calibration.file.held_out for one in sets]
-    hit = sum(one is not None and LOW <= one.interval_coverage <= HIGH for one in judged)
+    hits = sum(one is not None and LOW <= one.interval_coverage <= HIGH for one in judged)
+    mean, scatter = np.nanmean(found), np.nanmean(np.nanstd(found, axis=0))
     return (
-        f"{hit} of the {len(sets)} sets' intervals hold {LOW:.0f} to {HIGH:.0f} % of their test split. That is what "
-        f"chance allows: where the split is played again with fitted shapes ({len(drawn)} sets that have enough, "
-        f"{DRAWS} draws), a set's share is {np.mean([found.mean() for found in drawn]):.1f} % in the mean and scatters "
-        f"by {np.mean([found.std() for found in drawn]):.1f} points, because the rows of a shape err together and a "
-        f"split has two to four shapes; {100 * chance:.0f} % of the draws lie within, {chance * len(sets):.0f} sets of "
-        f"{len(sets)}."
+        f"{hits} of the {len(sets)} sets' intervals hold {LOW:.0f} to {HIGH:.0f} % of their test split. Played again "
+        f"{DRAWS} times with a fifth of the fitted shapes, each corrected by trees that have not seen it: a set's "
+        f"share is {mean:.1f} % in the mean and scatters by {scatter:.1f} points, as the rows of a shape err "
+        "together and few shapes are drawn of a set; "
+        f"{len(sets) * np.mean(shares):.1f} sets of {len(sets)} lie within in the mean, {low} to {high} in nine draws "
+        "of ten."
     )
 
 
-def _coverages(one: Set) -> np.ndarray:
-    """Percent of the drawn shapes' rows that the interval of the others holds, by draw."""
-    data, keys = one.fitted, np.unique(one.fitted.shape_key)
-    off, tokens, within = np.log(data.latency_us / one.fitted_us), data.columns.num_tokens, within_range(data)
-    rng, found = np.random.default_rng(0), []
-    for _ in range(DRAWS):
-        drawn = np.isin(data.shape_key, rng.choice(keys, min(one.test.shapes, len(keys) - 1), replace=False))
-        judged, others = within & drawn, within & ~drawn
-        if min(judged.sum(), others.sum()) < LEAST_ROWS:
-            continue
-        width = np.array(conformal_interval(off[others], tokens[others]))
-        found.append(100 * np.mean(np.abs(off[judged]) <= width[np.searchsorted(TOKEN_BUCKETS, tokens[judged])]))
-    return np.array(found)
+def _coverage(one: Set, chosen: np.ndarray) -> float:
+    """Percent of the chosen shapes' rows that the interval of the others holds; NaN if either side has too few."""
+    data = one.fitted
+    drawn = np.isin(data.shape_key, chosen)
+    if not drawn.any() or len(np.unique(data.shape_key[~drawn])) < FEWEST_LEFT:
+        return float("nan")
+    others, judged = (data.take(np.flatnonzero(rows)) for rows in (~drawn, drawn))
+    off = np.log(data.latency_us / one.fitted_us)
+    within = within_range(others)
+    widths = np.array(conformal_interval(off[~drawn][within], others.columns.num_tokens[within]))
+    width = widths[np.searchsorted(TOKEN_BUCKETS, judged.columns.num_tokens)]
+    outside = np.zeros(len(judged), dtype=bool)
+    known = range_columns(others)
+    for name, values in range_columns(judged).items():
+        outside |= (values < known[name].min()) | (values > known[name].max())
+    # The lower end is never below the bound: nor is any row that is judged.
+    return 100 * float(np.mean(np.abs(off[drawn]) <= width * np.where(outside, OUTSIDE_WIDENING, 1.0)))

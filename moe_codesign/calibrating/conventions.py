@@ -121,7 +121,7 @@ def _tuned(data: Measured, x: Coefficients, found: Conventions) -> frozenset[str
     if DTYPE_BYTES[data.dtype] != 2:
         return frozenset()
     work = found.as_timed(data.columns)
-    rule = fused_moe.stack_tiles(work, data.chip, data.stack, data.dtype)
+    rule = fused_moe.stack_tiles(work, data.stack, data.dtype)
     by_rule = _log_error(data, x, work, rule)
     by_file = _log_error(data, x, work, fastest_usual(x, work, data.chip, data.dtype))
     names, place = named(work.local_experts, work.width)

@@ -20,7 +20,7 @@ from moe_codesign.cost.calibration import TOKEN_BUCKETS, Accuracy, Calibration, 
 from moe_codesign.cost.conventions import Conventions, timed_terms
 from moe_codesign.cost.fused_moe import Coefficients, bound_us
 from moe_codesign.cost.table import F64
-from moe_codesign.cost.trees import SymmetricTrees
+from moe_codesign.cost.trees import DEEPEST, SymmetricTrees
 from moe_codesign.errors import UserError
 
 Mask = npt.NDArray[np.bool_]
@@ -32,7 +32,7 @@ _TREES: dict[str, Any] = {
     # Absolute error: what is wrong with a few rows (an unknown tuned tile) is not spread over the others.
     "loss_function": "MAE",
     "iterations": 300,
-    "depth": 6,
+    "depth": DEEPEST,
     "learning_rate": 0.1,
     "random_seed": 0,
     # No threads that spin beside other busy processes, and sums in one order.
@@ -140,7 +140,7 @@ def calibrate(
         trees = _learn(inputs, residual, data.shape_key)
         within = within_range(data)
         interval = conformal_interval(off[within], data.columns.num_tokens[within])
-    fitted_range = {name: (float(v.min()), float(v.max())) for name, v in _range_columns(data).items()}
+    fitted_range = {name: (float(v.min()), float(v.max())) for name, v in range_columns(data).items()}
     if few and start is not None:
         # Few rows move the middle; how far another shape may lie from it they cannot say.
         wider = zip(interval, start.file.interval, strict=True)
@@ -263,7 +263,8 @@ def out_of_fold_us(calibration: Calibration, data: Measured) -> F64:
     return np.asarray(np.maximum(times, bound_us(data.columns, data.chip, data.dtype)))
 
 
-def _range_columns(data: Measured) -> dict[str, F64]:
+def range_columns(data: Measured) -> dict[str, F64]:
+    """Columns whose least and greatest values are the range of a fit."""
     return {name: getattr(data.columns, name) for name in ("num_tokens", "hidden", "width", "local_experts", "top_k")}
 
 
@@ -273,7 +274,7 @@ def within_range(data: Measured) -> Mask:
     within = np.zeros(len(data), dtype=bool)
     for fitted, held in _folds(data.shape_key):
         inside = held.copy()
-        for values in _range_columns(data).values():
+        for values in range_columns(data).values():
             inside &= (values >= values[fitted].min()) & (values <= values[fitted].max())
         within |= inside
     return within if within.sum() >= 20 else np.ones(len(data), dtype=bool)

@@ -28,7 +28,7 @@ from moe_codesign.cost import fused_moe
 from moe_codesign.cost.conventions import Conventions, Mask, timed_terms
 from moe_codesign.cost.fused_moe import Coefficients, Terms
 from moe_codesign.cost.loads import Columns
-from moe_codesign.cost.stacks import StackTiles
+from moe_codesign.cost.stacks import StackTiles, Tuned
 from moe_codesign.cost.table import F64
 from moe_codesign.cost.trees import SymmetricTrees
 from moe_codesign.errors import UserError
@@ -37,7 +37,7 @@ SHIPPED = Path(__file__).parent / "calibrations"
 _SIBLING_WIDENING, _TRANSFER_WIDENING = 1.5, 3.0
 """Factors on the interval of a donor of the same architecture, and of another: results/accuracy/README.md has what
 they hold of chips whose rows are withheld."""
-_OUTSIDE_WIDENING = 2.0
+OUTSIDE_WIDENING = 2.0
 """On the logarithm of the interval of a problem outside of the range of the fit. Chosen: there are no rows to ask."""
 TOKEN_BUCKETS = (128, 1024)
 """Intervals differ below, between and above: decode is bound by memory, prefill by compute."""
@@ -142,10 +142,10 @@ class Calibration:
         tuned = frozenset(self.file.tuned) if self.transferred_from is None else frozenset()
         return Conventions(self.file.all_choices_here, tuned)
 
-    def physics_us(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> tuple[F64, Columns, Terms]:
+    def physics_us(self, chip: Chip, columns: Columns, tuned: Tuned | None = None) -> tuple[F64, Columns, Terms]:
         """Time without the correction, the work that it is of, and its terms.
 
-        ``tuned``: folder of the stack's tuned files.
+        ``tuned``: the stack's tuned tiles, see :func:`moe_codesign.cost.stacks.tuned_tiles`.
         """
         x, file = self.coefficients, self.file
         work, t = timed_terms(x, self.conventions, columns, chip, file.stack, file.dtype, tuned=tuned)
@@ -157,7 +157,7 @@ class Calibration:
             return np.zeros(len(work))
         return self.file.correction_share * self.trees.predict(features(work, t, physics_us))
 
-    def predict(self, chip: Chip, columns: Columns, tuned: Path | None = None) -> Prediction:
+    def predict(self, chip: Chip, columns: Columns, tuned: Tuned | None = None) -> Prediction:
         """Time of every problem with its 90 % interval; never below the physical bound."""
         parts = [columns.take(slice(first, first + _CHUNK)) for first in range(0, max(len(columns), 1), _CHUNK)]
         if len(parts) == 1:
@@ -166,14 +166,14 @@ class Calibration:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return Prediction.joined(list(pool.map(lambda part: self._predict(chip, part, tuned), parts)))
 
-    def _predict(self, chip: Chip, columns: Columns, tuned: Path | None) -> Prediction:
+    def _predict(self, chip: Chip, columns: Columns, tuned: Tuned | None) -> Prediction:
         physics, work, t = self.physics_us(chip, columns, tuned)
         bound = fused_moe.bound_us(columns, chip, self.file.dtype)
         latency = np.maximum(physics * np.exp(self.correction(work, t, physics)), bound)
         outside = self._outside(columns)
         parts = fused_moe.parts_us(self.coefficients, t)
         width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
-        width = width * np.where(np.any(list(outside.values()), axis=0), _OUTSIDE_WIDENING, 1.0)
+        width = width * np.where(np.any(list(outside.values()), axis=0), OUTSIDE_WIDENING, 1.0)
         if self.transferred_from is not None:
             sibling = _family(load_chip(self.transferred_from)) == _family(chip)
             width = width * (_SIBLING_WIDENING if sibling else _TRANSFER_WIDENING)
@@ -186,10 +186,10 @@ class Calibration:
             # The correction is of the whole: each part bears its share.
             parts_us={name: values * latency / physics for name, values in parts.items()},
             note=self._notes(columns, outside, chip.vendor, tuned),
-            tiles=fused_moe.stack_tiles(columns, chip, self.file.stack, self.file.dtype, tuned),
+            tiles=fused_moe.stack_tiles(columns, self.file.stack, self.file.dtype, tuned),
         )
 
-    def _notes(self, columns: Columns, outside: dict[str, Mask], vendor: str, tuned: Path | None) -> list[str]:
+    def _notes(self, columns: Columns, outside: dict[str, Mask], vendor: str, tuned: Tuned | None) -> list[str]:
         found = self.conventions
         always = [f"coefficients of {self.transferred_from}, which has measurements"] if self.transferred_from else []
         if vendor != "nvidia":

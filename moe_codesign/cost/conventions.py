@@ -12,7 +12,6 @@ They are found by :mod:`moe_codesign.calibrating.conventions`.
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from moe_codesign.chips import Chip
 from moe_codesign.cost import fused_moe
 from moe_codesign.cost.fused_moe import Coefficients, Terms
 from moe_codesign.cost.loads import Columns, with_others_on_first
-from moe_codesign.cost.stacks import StackTiles
+from moe_codesign.cost.stacks import StackTiles, Tuned
 from moe_codesign.cost.table import F64
 
 _BITS = 20
@@ -118,7 +117,7 @@ def timed_tiles(
     x: Coefficients, found: Conventions, columns: Columns, chip: Chip, stack: str, dtype: str
 ) -> StackTiles:
     """The tiles that ran: the rule's, or of rows with a tuned file the fastest usual one by those coefficients."""
-    tiles = fused_moe.stack_tiles(columns, chip, stack, dtype)
+    tiles = fused_moe.stack_tiles(columns, stack, dtype)
     rows = np.flatnonzero(found.has_tuned(columns))
     return tiles.replaced(rows, fastest_usual(x, columns.take(rows), chip, dtype)) if len(rows) else tiles
 
@@ -132,7 +131,7 @@ def timed_terms(
     dtype: str,
     *,
     off: Set[str] = frozenset(),
-    tuned: Path | None = None,
+    tuned: Tuned | None = None,
 ) -> tuple[Columns, Terms]:
     """The work that was timed, and its terms.
 
@@ -140,11 +139,11 @@ def timed_terms(
         x: coefficients by which an untold tuned tile is chosen.
         found: conventions. columns, chip, stack, dtype: problems and where they run.
         off: names of fused_moe.TERMS to leave out.
-        tuned: folder of the stack's tuned files. With it no tile is guessed: what has no file there runs the rule.
+        tuned: the stack's tuned tiles. With them no tile is guessed: what has none runs the rule.
     """
     work = found.as_timed(columns)
     if tuned is not None:
-        tiles = fused_moe.stack_tiles(work, chip, stack, dtype, tuned)
+        tiles = fused_moe.stack_tiles(work, stack, dtype, tuned)
     else:
         tiles = timed_tiles(x, found, work, chip, stack, dtype)
     return work, fused_moe.terms(work, chip, dtype, tiles, off)

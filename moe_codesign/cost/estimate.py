@@ -191,10 +191,10 @@ def _compose(
             parts[name] = parts.get(name, 0.0) + float(values[0])
     gemms = [gemm for gemm, _, _ in chosen]
     is_gpu = chip.backend == "triton"
-    raced = native.of_chip(chip) if is_gpu else None
-    interval = raced.interval(gemms) if raced else tpu.INTERVAL
+    of_chip = native.of_chip(chip) if is_gpu else None
+    interval = of_chip.interval(gemms) if of_chip else tpu.INTERVAL
     timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if is_gpu else "simulated")
-    if raced and (warning := raced.warning(gemms)):
+    if of_chip and (warning := of_chip.warning(gemms)):
         notes.append(warning)
     losses = _losses(bound, chosen, parts, timing.latency_us) if with_losses else {}
     tiles = tuple(table.tiles[row] for _, table, row in chosen)

@@ -11,13 +11,12 @@ they scale a chip file's number, so that they can be carried to another chip.
 import dataclasses
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from moe_codesign.chips import Chip
 from moe_codesign.cost.loads import Columns
-from moe_codesign.cost.stacks import BLOCK_M, StackTiles, default_tiles, tuned_tiles, with_tuned
+from moe_codesign.cost.stacks import BLOCK_M, StackTiles, Tuned, default_tiles, with_tuned
 from moe_codesign.cost.table import F64
 from moe_codesign.errors import UserError
 from moe_codesign.shape import DTYPE_BYTES
@@ -167,17 +166,14 @@ def _peak(chip: Chip, dtype: str) -> float:
     return peak
 
 
-def stack_tiles(columns: Columns, chip: Chip, stack: str, dtype: str, tuned: Path | None = None) -> StackTiles:
-    """What the stack launches: the tile of a file in ``tuned`` where it has one, else its default rule's.
+def stack_tiles(columns: Columns, stack: str, dtype: str, tuned: Tuned | None = None) -> StackTiles:
+    """What the stack launches: a tuned tile where there is one, else its default rule's.
 
     Raises:
-        UserError: the stack is unknown, or a tuned file cannot be read.
+        UserError: the stack is unknown.
     """
     tiles = default_tiles(stack, dtype, columns.num_tokens, columns.local_experts)
-    if tuned is not None and chip.device_name is not None:
-        files = tuned_tiles(tuned, chip.device_name, dtype)
-        tiles = with_tuned(tiles, files, columns.num_tokens, columns.local_experts, columns.width)
-    return tiles
+    return with_tuned(tiles, tuned or {}, columns.num_tokens, columns.local_experts, columns.width)
 
 
 def terms(columns: Columns, chip: Chip, dtype: str, tiles: StackTiles, off: Set[str] = frozenset()) -> Terms:

@@ -77,8 +77,8 @@ class Native:
     transferred_from: str | None = None
 
     def _width(self, gemm: GroupedGemm) -> float | None:
-        """Of the interval of a GEMM like those that were raced; float16 runs as bfloat16 does."""
-        dtype = "bfloat16" if gemm.dtype == "float16" else gemm.dtype
+        """Of the interval of a GEMM like those that were raced."""
+        dtype = _raced_as(gemm)
         if self.file is None or dtype not in self.file.log_width:
             return None
         rows = gemm.total_rows / max(gemm.active_groups, 1)
@@ -98,12 +98,11 @@ class Native:
         """Why the interval is wide, if it is."""
         if self.transferred_from is not None:
             return f"coefficients of {self.transferred_from}: no tiles were raced on this chip"
-        unlike = [gemm for gemm in gemms if self._width(gemm) is None]
-        if not unlike or self.file is None:
-            return None
-        if unlike[0].dtype not in (*self.file.log_width, "float16"):
-            return f"too few tiles of {unlike[0].dtype} were raced"
-        return "more rows per expert than were raced"
+        if self.file is None:
+            return "general coefficients: no tiles were raced on any chip"
+        if untold := [dtype for dtype in map(_raced_as, gemms) if dtype not in self.file.log_width]:
+            return f"{untold[0]} was raced with fewer than two shapes"
+        return None if all(map(self._width, gemms)) else "more rows per expert than were raced"
 
     def tile_times(self, table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
         """Time of one grouped GEMM with every tile; ``ideal`` as :func:`moe_codesign.cost.gpu.work_of`."""
@@ -114,6 +113,11 @@ class Native:
             return wanted
         # What a loss costs is the physics' to say, on the scale of the whole.
         return wanted.scaled(np.exp(self.trees.predict(features(table, gemm, work, times))))
+
+
+def _raced_as(gemm: GroupedGemm) -> str:
+    """float16 runs as bfloat16 does."""
+    return "bfloat16" if gemm.dtype == "float16" else gemm.dtype
 
 
 def features(table: TileTable, gemm: GroupedGemm, w: Work, times: TileTimes) -> F64:

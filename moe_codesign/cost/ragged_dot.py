@@ -26,8 +26,8 @@ FITTED = Path(__file__).parent / "ragged_dot.toml"
 _EDGE_LATENCIES = 3.0
 """Start and end of a block in units of memory latency: index loads, first tile, result out."""
 _OVERLAP = 4.0
-"""Exponent of the power mean of core, L2 and HBM time: 4 fits best of 1.5, 2, 3 and 4. And of a step's work and loads:
-any says that a deeper pipeline helps a little, as it does, where a maximum says nothing."""
+"""Exponent of the norm that joins core, L2 and HBM time: 4 fits best of 1.5, 2, 3 and 4. And of a step's work and
+loads, where 2 to 8 fit alike: a deeper pipeline helps a little, as measured, of which a maximum knows nothing."""
 _LIKE = "h100_sxm"
 """Whose coefficients a chip without its own has."""
 _UNKNOWN_INTERVAL = (0.6, 2.4)

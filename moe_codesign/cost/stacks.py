@@ -115,8 +115,8 @@ Tuned = dict[tuple[int, int], dict[int, tuple[float, ...]]]
 """By (local experts, width of one rank) the tile by number of tokens, in the order of StackTiles."""
 
 
-def tuned_tiles(folder: Path, device: str, dtype: str) -> Tuned:
-    """Tuned files of a device and type in a folder of either stack, its subfolders included.
+def tuned_tiles(folder: Path, device: str | None, dtype: str) -> Tuned:
+    """Tuned files of a device (none, of None) and type in a folder of either stack, its subfolders included.
 
     A file in a later version's subfolder (SGLang's triton_3_x_y) comes before the same in an earlier one.
 

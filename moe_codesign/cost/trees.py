@@ -17,7 +17,7 @@ from moe_codesign.cost.table import F64
 
 _BLOCK = 1024
 """Rows at a time: the answers to all questions about them stay in a core's cache."""
-_DEEPEST = 6
+DEEPEST = 6
 """Levels of a tree, so that the leaves of two together, a number for each pair, fit into a core's first cache."""
 
 Memory = list[tuple[int, npt.NDArray[Any]]]
@@ -74,14 +74,17 @@ class SymmetricTrees:
     bias: npt.NDArray[np.float32]
 
     def predict(self, inputs: F64) -> F64:
-        """Sum for each row of [rows, features]; the same of a row whatever stands beside it."""
+        """Sum for each row of [rows, features]; to the last bits the same of a row whatever stands beside it."""
         rows, plan = len(inputs), self._plan
         blocks = -(-rows // _BLOCK) or 1
         width = -(-rows // blocks)
         columns = np.zeros((inputs.shape[1], blocks * width), dtype=np.float32)
         columns[:, :rows] = inputs.T
         found = np.empty(blocks * width)
-        memory = plan.spare.pop() if plan.spare else plan.memory()
+        try:
+            memory = plan.spare.pop()
+        except IndexError:
+            memory = plan.memory()
         yes, leaf, answer, of_pair, place, value = (
             array[: count * width].reshape(count, width) for count, array in memory
         )
@@ -101,6 +104,10 @@ class SymmetricTrees:
             plan.leaves.take(place, out=value, mode="clip").sum(axis=0, out=found[start : start + width])
         plan.spare.append(memory)
         return found[:rows] + float(self.bias[0])
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the plan: it is made again where it is needed, and is many times as large."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @functools.cached_property
     def _plan(self) -> "_Plan":
@@ -141,10 +148,12 @@ class SymmetricTrees:
         if found.features.ndim != 2 or not np.issubdtype(found.features.dtype, np.integer):
             raise ValueError("the trees' inputs are no numbers of inputs")
         trees, depth = found.features.shape
+        if depth > DEEPEST:
+            raise ValueError(f"the trees are {depth} levels deep, of which {DEEPEST} are read")
         shapes = {"borders": (trees, depth), "leaves": (trees, 2**depth), "bias": (1,)}
         for name, shape in shapes.items():
             array = getattr(found, name)
-            if array.shape != shape or array.dtype != np.float32 or depth > _DEEPEST:
+            if array.shape != shape or array.dtype != np.float32:
                 raise ValueError(f"the trees' {name} do not fit")
         if (found.features < 0).any() or not (np.isfinite(found.leaves).all() and np.isfinite(found.bias).all()):
             raise ValueError("the trees hold what no tree can")

@@ -99,10 +99,13 @@ def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: P
     untold = dataclasses.replace(gemm, dtype="mxfp4"), dataclasses.replace(gemm, rows=gemm.rows * 10**6)
     assert [after.interval([one]) for one in untold] == [native.UNKNOWN_INTERVAL] * 2
     assert [after.warning([gemm, one]) for one in untold] == [
-        "too few tiles of mxfp4 were raced",
+        "mxfp4 was raced with fewer than two shapes",
         "more rows per expert than were raced",
     ]
     assert after.warning([gemm]) is None
+    assert after.warning([dataclasses.replace(gemm, dtype="float16")]) is None
+    less = dataclasses.replace(after, file=after.file.model_copy(update={"log_width": {"fp8": 0.1}}))
+    assert less.warning([dataclasses.replace(gemm, dtype="float16")]) == "bfloat16 was raced with fewer than two shapes"
 
 
 def test_a_chip_that_was_not_raced_takes_coefficients_and_no_more() -> None:

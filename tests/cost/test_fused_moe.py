@@ -14,7 +14,7 @@ from moe_codesign.cost import calibration, fused_moe
 from moe_codesign.cost.fused_moe import TERMS, Coefficients, Terms, stack_tiles
 from moe_codesign.cost.loads import Columns, columns_of, with_others_on_first
 from moe_codesign.cost.problem import layer_bound
-from moe_codesign.cost.stacks import BLOCK_M, default_tiles
+from moe_codesign.cost.stacks import BLOCK_M, default_tiles, tuned_tiles
 from moe_codesign.errors import UserError
 from moe_codesign.routing import Routing
 from moe_codesign.shape import MoEShape
@@ -27,7 +27,7 @@ def terms_of(
     columns: Columns, name: str, stack: str, dtype: str = "bfloat16", off: frozenset[str] = frozenset()
 ) -> Terms:
     chip = load_chip(name)
-    return fused_moe.terms(columns, chip, dtype, stack_tiles(columns, chip, stack, dtype), off)
+    return fused_moe.terms(columns, chip, dtype, stack_tiles(columns, stack, dtype), off)
 
 
 def work(tokens: int, routing: str = "balanced", **split: int) -> Workload:
@@ -217,13 +217,31 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
     chip, found = load_chip("b200"), calibration.find(load_chip("b200"), "sglang", "bfloat16")
     other = dataclasses.replace(SHAPE, moe_intermediate_size=1024)
     columns = columns_of([(SHAPE, work(60)), (SHAPE, work(9000)), (other, work(60))])
-    said, rule = found.predict(chip, columns, tmp_path), found.predict(chip, columns)
+    device = chip.device_name
+    said, rule = found.predict(chip, columns, tuned_tiles(tmp_path, device, "bfloat16")), found.predict(chip, columns)
     assert [said.tiles.of_row(i)["BLOCK_SIZE_M"] for i in range(3)] == [16, 128, 16]
     assert [said.tiles.of_row(i)["BLOCK_SIZE_N"] for i in range(3)] == [256, 256, 32]
     assert said.latency_us[2] == rule.latency_us[2]
     assert said.latency_us[1] != rule.latency_us[1]
-    narrow = calibration.find(chip, "sglang", "fp8_block").predict(chip, columns, tmp_path)
+    blocks = tuned_tiles(tmp_path, device, "fp8_block")
+    narrow = calibration.find(chip, "sglang", "fp8_block").predict(chip, columns, blocks)
     assert narrow.tiles.of_row(0)["BLOCK_SIZE_M"] == 32
     (tmp_path / "E=8,N=8,device_name=NVIDIA_B200,dtype=fp8_w8a8.json").write_text("{")
     with pytest.raises(UserError, match=r"tuned file .*NVIDIA_B200"):
-        stack_tiles(columns, chip, "vllm", "fp8", tmp_path)
+        tuned_tiles(tmp_path, device, "fp8")
+
+
+def test_a_long_table_is_answered_in_parts_row_by_row_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    chip, found = load_chip("h100_sxm"), calibration.find(load_chip("h100_sxm"), "sglang", "bfloat16")
+    wide = dataclasses.replace(SHAPE, hidden_size=32768)
+    columns = columns_of([(shape, work(tokens)) for tokens in (1, 60, 700, 9000, 60000) for shape in (SHAPE, wide)])
+    whole = found.predict(chip, columns)
+    assert len(set(whole.note)) > 1
+    assert len(set(whole.limiter)) > 1
+    monkeypatch.setattr(calibration, "_CHUNK", 3)
+    parts = found.predict(chip, columns)
+    for name in ("latency_us", "low_us", "high_us", "bound_us", "limiter", "note"):
+        assert list(getattr(parts, name)) == list(getattr(whole, name)), name
+    assert parts.parts_us.keys() == whole.parts_us.keys()
+    assert all((parts.parts_us[name] == whole.parts_us[name]).all() for name in parts.parts_us)
+    assert [parts.tiles.of_row(i) for i in range(len(columns))] == [whole.tiles.of_row(i) for i in range(len(columns))]

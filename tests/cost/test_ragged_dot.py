@@ -39,6 +39,15 @@ def test_the_walk_costs_each_wave_each_group(table: TileTable) -> None:
     assert us(table, short, walk_us_per_group=0.2) > 1.2 * us(table, short)
 
 
+def test_a_deeper_pipeline_helps_most_where_loads_take_longer(table: TileTable) -> None:
+    def at(stages: int, **changed: float) -> float:
+        columns = table.columns | {"num_stages": np.array([float(stages)])}
+        return us(dataclasses.replace(table, columns=columns), gemm(8), **changed)
+
+    gains = [at(3, matrix_efficiency=share) / at(5, matrix_efficiency=share) for share in (0.9, 0.3)]
+    assert gains[0] > gains[1] > 1
+
+
 def test_rows_are_read_again_where_the_cache_is_small(table: TileTable) -> None:
     many = gemm(8, m=1 << 18)
     kept, lost = (tile_times(table, many, dataclasses.replace(PLAIN, rows_kept=k)).parts_us for k in (1e6, 1e-6))

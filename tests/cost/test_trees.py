@@ -1,6 +1,8 @@
 """Sums of symmetric trees, against a walk down each."""
 
+import pickle
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -44,6 +46,25 @@ def test_a_row_is_answered_alike_alone_and_in_a_table() -> None:
     assert [float(model.predict(row[None])[0]) for row in inputs] == together.tolist()
 
 
+def test_threads_do_not_share_what_they_work_in() -> None:
+    model = random_trees(61, 6, 3)
+    tables = [np.random.default_rng(seed).normal(size=(5000, 4)) for seed in range(8)]
+    expected = [model.predict(table) for table in tables]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(model.predict, tables * 4))
+    assert all((one == other).all() for one, other in zip(found, expected * 4, strict=True))
+
+
+def test_a_copy_takes_the_trees_and_no_more() -> None:
+    model = random_trees(3, 6, 0)
+    before = len(pickle.dumps(model))
+    inputs = np.random.default_rng(1).normal(size=(50, 4))
+    expected = model.predict(inputs)
+    copy = pickle.dumps(model)
+    assert len(copy) == before
+    assert (pickle.loads(copy).predict(inputs) == expected).all()  # noqa: S301
+
+
 def test_archives_are_read_back() -> None:
     model = random_trees(3, 6, 0)
     read = SymmetricTrees.from_bytes(model.to_bytes())
@@ -51,3 +72,8 @@ def test_archives_are_read_back() -> None:
     assert (read.predict(inputs) == model.predict(inputs)).all()
     with pytest.raises((ValueError, zipfile.BadZipFile)):
         SymmetricTrees.from_bytes(b"no archive")
+
+
+def test_deeper_trees_than_are_read_say_so() -> None:
+    with pytest.raises(ValueError, match="7 levels deep, of which 6 are read"):
+        SymmetricTrees.from_bytes(random_trees(2, 7, 0).to_bytes())
