@@ -1,8 +1,10 @@
-"""pytest-benchmark suite: host kernel, compile throughput, predictions and trials per second. ``make bench``."""
+"""pytest-benchmark suite: host kernel, compiles, first answer, predictions and trials per second. ``make bench``."""
 
 import dataclasses
 import itertools
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,12 @@ def test_compile_throughput(benchmark: BenchmarkFixture, chip: str, tiles: int, 
     folders = (tmp_path / str(i) for i in itertools.count())
     benchmark.pedantic(lambda: compile_all(wanted, ArtifactCache(next(folders)), jobs=2), rounds=1)
     benchmark.extra_info["tiles_per_s"] = len(wanted) / benchmark.stats["mean"]
+
+
+def test_help(benchmark: BenchmarkFixture) -> None:
+    """A new process each; acceptance allows 0.5 s."""
+    command = [sys.executable, "-m", "moe_codesign.cli", "--help"]
+    benchmark.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=5)
 
 
 def test_predictions(benchmark: BenchmarkFixture) -> None:

@@ -1,4 +1,4 @@
-"""One artifact cache for the whole run, all its workers together, so that every binary is compiled once."""
+"""One artifact cache for the whole run, all its workers together: what one has compiled no other compiles again."""
 
 import os
 import tempfile
