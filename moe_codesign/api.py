@@ -4,28 +4,26 @@ import contextlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe_codesign.auditing import AuditRow, audit_shape
+from moe_codesign.benching import BenchRow, bench_layer
 from moe_codesign.calibrating import native as calibrating_native
 from moe_codesign.calibrating.fit import calibrate_split
 from moe_codesign.calibrating.measured import from_aiconfigurator, from_rows
-from moe_codesign.chips import Chip, chip_names, load_chip
+from moe_codesign.chips import load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, compile_functions, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.function import CompiledFunction, function_request
 from moe_codesign.cost import calibration, native
 from moe_codesign.cost.calibration import Calibration
-from moe_codesign.cost.estimate import default_tiles
 from moe_codesign.cost.native import NativeFile
-from moe_codesign.cost.problem import Bound, layer_bound
 from moe_codesign.cost.stacks import STACKS
-from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.cost.table import Tables
 from moe_codesign.errors import UserError
-from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, device_for
 from moe_codesign.models import find_model
 from moe_codesign.prediction import check_folder, check_output, predict_rows, read_table, write_table
 from moe_codesign.regression.run import RegressionResult, regress_suite
@@ -38,8 +36,7 @@ from moe_codesign.shape import MoEShape
 from moe_codesign.store import Store
 from moe_codesign.study.runner import Report, SearchResult, read_search, run_search
 from moe_codesign.study.space import Space, load_space, parse_space
-from moe_codesign.timing import Timing
-from moe_codesign.workload import RankWork, Workload, rank_work
+from moe_codesign.workload import Workload
 from moe_kernels.kernel import Kernel, Op, Problem, kernels
 from moe_kernels.tile import TileConfig, Value
 
@@ -355,20 +352,6 @@ def _named_kernel(name: str) -> Kernel:
     return found[name]
 
 
-@dataclass(frozen=True)
-class BenchRow:
-    """One measured tile pair, or why there is no time."""
-
-    num_tokens: int
-    tiles: tuple[TileConfig, TileConfig]
-    timing: Timing | None
-    error: float | None
-    checks: int
-    device: str
-    software: str
-    reason: str = ""
-
-
 def bench(
     model: str | MoEShape,
     *,
@@ -394,67 +377,12 @@ def bench(
     Raises:
         UserError: the device is not here, the model does not fit the host.
     """
-    found = _device_chip(chip)
-    platform_name = device_for(found)
-    if platform_name is None:
-        raise UserError(f"no {found.product} in this machine", mend="use --device cpu, or audit and predict")
     shape = model if isinstance(model, MoEShape) else find_model(model)
-    kernel = kernel_for(found)
-    rows: list[BenchRow] = []
-    with Bench(platform_name) as device:
-        for num_tokens in tokens:
-            workload = Workload(
-                name="bench", num_tokens=num_tokens, routing=Routing.parse(routing), tp=tp, ep=ep, seed=seed
-            )
-            work = rank_work(shape, workload)
-            rows += _bench_one(device, found, kernel, work, num_tokens, tiles, seed, seconds)
-    return rows
-
-
-def _device_chip(name: str) -> Chip:
-    if name not in ("cuda", "tpu"):
-        return load_chip(name)
-    for known in chip_names():
-        if device_for(load_chip(known)) == name:
-            return load_chip(known)
-    raise UserError(f"no {name} device of the catalogue in this machine", mend="use --device cpu, or audit and predict")
-
-
-def _bench_one(
-    device: Bench,
-    chip: Chip,
-    kernel: Kernel,
-    work: RankWork,
-    num_tokens: int,
-    tiles: Sequence[dict[str, Value]] | None,
-    seed: int,
-    seconds: float,
-) -> Iterator[BenchRow]:
-    default = default_tiles(kernel, work, chip.target)
-    candidates = [default]
-    if tiles:
-        try:
-            one = [kernel.tile_type.from_dict({**default[0].as_dict(), **tile}) for tile in tiles]
-        except ValueError as error:
-            raise UserError(f"tile: {error}") from None
-        candidates = [(tile, tile) for tile in one]
-    needed = 12.0 * len(work.rows) * work.hidden_size * work.intermediate_size * (3 if work.gated else 2)
-    if chip.is_host and needed > 0.6 * chip.memory.hbm_bytes:
-        raise UserError(
-            f"this layer needs about {needed / 1e9:.0f} GB on the host, float64 reference included",
-            mend="use --ep or --tp to time one rank's share",
-        )
-    job = LayerJob.of(work, tuple((a.as_dict(), b.as_dict()) for a, b in candidates), seed=seed, budget_s=seconds)
-    bound: Bound = layer_bound(chip, work)
-    for pair, outcome in zip(candidates, device.measure(job), strict=True):
-        if isinstance(outcome, Failure):
-            yield BenchRow(num_tokens, pair, None, None, 0, chip.product, "", outcome.reason)
-        elif isinstance(outcome, Measurement):
-            timing = outcome.timing(bound.us, bound.kind)
-            reason = "implausible: faster than the physical bound" if timing.implausible else ""
-            yield BenchRow(
-                num_tokens, pair, timing, outcome.error, outcome.checks, outcome.device, outcome.software, reason
-            )
+    workloads = [
+        Workload(name="bench", num_tokens=count, routing=Routing.parse(routing), tp=tp, ep=ep, seed=seed)
+        for count in tokens
+    ]
+    return bench_layer(shape, chip, workloads, tiles=tiles, seconds=seconds)
 
 
 __all__ = [
