@@ -44,7 +44,7 @@ class TileConfig:
         return cls(**values)
 
     def as_dict(self) -> dict[str, Value]:
-        return dataclasses.asdict(self)
+        return {name: getattr(self, name) for name in self.fields()}
 
     def label(self) -> str:
         raise NotImplementedError

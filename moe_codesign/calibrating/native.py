@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from moe_codesign.calibrating.fit import learn
 from moe_codesign.chips import Chip
@@ -167,6 +166,8 @@ def fit_physics(races: Sequence[Race], start: Coefficients) -> tuple[Coefficient
 
     Races of 4-bit weights are left to the trees: unpacking waits between loads and products, which no term tells.
     """
+    from scipy.optimize import least_squares
+
     races = [race for race in races if FORMATS[race.gemm.dtype].weight_bits > 4] or races
 
     def wrong(logs: F64) -> F64:

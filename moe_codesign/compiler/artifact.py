@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from moe_kernels.kernel import Kernel, Op, Problem, kernels
+from moe_kernels.kernel import Kernel, Op, Problem, kernel_named
 from moe_kernels.tile import TileConfig, Value
 
 Status = Literal["ok", "refused", "failed", "timeout", "crashed", "missing"]
@@ -199,7 +199,7 @@ class Request:
         """A refusal of the kernel's own (nothing was compiled) is asked for again: its rules are not in the key."""
         if outcome.status != "refused" or outcome.compile_s:
             return True
-        kernel = kernels()[0].get(self.kernel)
+        kernel = kernel_named(self.kernel)
         problem = Problem(op=self.op, dtype=self.dtype)
         return kernel is None or kernel.refuses(problem, self.tile, self.target) == outcome.reason
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from moe_codesign.compiler.artifact import Artifact, GpuFacts, Request
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
-from moe_kernels.kernel import Problem, kernels
+from moe_kernels.kernel import Problem, kernel_named
 
 
 def compile_gpu(request: Request) -> Artifact:
     """Compile one request, whose target is ``cuda:SM`` or ``hip:GFX``, with Triton."""
-    kernel = kernels()[0][request.kernel]
+    kernel = kernel_named(request.kernel)
+    assert kernel is not None
     if reason := kernel.refuses(Problem(op=request.op, dtype=request.dtype), request.tile, request.target):
         return request.outcome("refused", reason)
     assert kernel.build is not None

@@ -44,9 +44,10 @@ def prepare_process(*, profile: bool = True) -> Path:
 
 def compile_tpu(request: Request, folder: Path) -> Artifact:
     """Compile the probes of one request with Mosaic and libtpu; ``folder`` is the process's dump folder."""
-    from moe_kernels.kernel import Problem, kernels
+    from moe_kernels.kernel import Problem, kernel_named
 
-    kernel = kernels()[0][request.kernel]
+    kernel = kernel_named(request.kernel)
+    assert kernel is not None
     if reason := kernel.refuses(Problem(op=request.op, dtype=request.dtype), request.tile, request.target):
         return request.outcome("refused", reason)
     assert kernel.build is not None

@@ -11,7 +11,7 @@ from moe_codesign.chips import Chip
 from moe_codesign.compiler import Artifact, ArtifactCache, Request, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
 from moe_codesign.errors import UserError
-from moe_kernels.kernel import Kernel, Op, Problem, kernels
+from moe_kernels.kernel import Kernel, Op, Problem, kernel_named, kernels
 from moe_kernels.tile import TileConfig, Value
 
 F64 = npt.NDArray[np.float64]
@@ -73,9 +73,7 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
     Raises:
         UserError: unknown kernel, one for another backend, or a backend that is not installed.
     """
-    found, missing = kernels()
-    if name is not None and name in found:
-        kernel = found[name]
+    if name is not None and (kernel := kernel_named(name)) is not None:
         if kernel.backend != chip.backend:
             raise UserError(f"kernel {name} does not run on {chip.name}", mend=f"use a {chip.backend} kernel")
         if kernel.on_host != chip.is_host:
@@ -83,9 +81,11 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
             raise UserError(f"kernel {name} runs on {where}", mend=f"leave it out for {chip.name}")
         return kernel
     if name is not None:
+        found, missing = kernels()
         raise UserError("kernel", value=name, mend=missing.get(name) or "use one of " + ", ".join(found))
+    found, missing = kernels(chip.backend)
     for kernel in found.values():
-        if kernel.backend == chip.backend and kernel.on_host == chip.is_host:
+        if kernel.on_host == chip.is_host:
             return kernel
     raise UserError(
         f"no kernel for backend {chip.backend!r} of {chip.name} can be loaded", mend="; ".join(missing.values())
