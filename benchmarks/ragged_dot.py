@@ -230,12 +230,14 @@ def choices(some: list[Case], predicted: np.ndarray, *, together: bool) -> list[
     for case, guess in zip(some, predicted, strict=True):
         tiles = by_problem[case.problem if together else (case.op, *case.problem)]
         tiles[case.tile] = min(tiles.get(case.tile, (np.inf, 0.0)), (case.us, float(guess)))
-    found = []
-    for problem, tiles in by_problem.items():
-        if len(tiles) > 1:
-            named, best = (min(tiles, key=lambda tile, at=at: tiles[tile][at]) for at in (1, 0))  # type: ignore[misc]
-            found.append(Choice(problem, named, tiles[named][0], best, tiles[best][0]))
-    return found
+    return [_choice(problem, tiles) for problem, tiles in by_problem.items() if len(tiles) > 1]
+
+
+def _choice(problem: tuple[Any, ...], tiles: dict[str, tuple[float, float]]) -> Choice:
+    """``tiles``: measured and predicted time of each."""
+    named = min(tiles, key=lambda tile: tiles[tile][1])
+    best = min(tiles, key=lambda tile: tiles[tile][0])
+    return Choice(problem, named, tiles[named][0], best, tiles[best][0])
 
 
 def regret(found: list[Choice]) -> str:

@@ -22,7 +22,7 @@ from moe_codesign.cost import calibration, native
 from moe_codesign.cost.calibration import Calibration
 from moe_codesign.cost.native import NativeFile
 from moe_codesign.cost.stacks import STACKS
-from moe_codesign.cost.table import Tables
+from moe_codesign.cost.table import Tables, kernel_for
 from moe_codesign.errors import UserError
 from moe_codesign.models import find_model
 from moe_codesign.prediction import check_folder, check_output, predict_rows, read_table, write_table
@@ -37,7 +37,7 @@ from moe_codesign.store import Store
 from moe_codesign.study.runner import Report, SearchResult, read_search, run_search
 from moe_codesign.study.space import Space, load_space, parse_space
 from moe_codesign.workload import Workload
-from moe_kernels.kernel import Kernel, Op, Problem, kernels
+from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TileConfig, Value
 
 DEFAULT_STORAGE = "sqlite:///results/runs/moe-codesign.db"
@@ -302,7 +302,7 @@ def compile_kernel(
         UserError: unknown kernel or chip, a kernel for another backend, a tile field unknown or missing.
     """
     found = load_chip(chip)
-    one = _named_kernel(kernel)
+    one = kernel_for(found, kernel)
     configs: dict[Op, TileConfig] = {}
     ops: tuple[Op, ...] = ("gate_up", "down")
     for op in ops:
@@ -343,13 +343,6 @@ def compile_function(function: str, arguments: str, chip: str) -> CompiledFuncti
     if result.status == "missing":
         raise UserError(f"function {function}: {result.reason}")
     return result
-
-
-def _named_kernel(name: str) -> Kernel:
-    found, missing = kernels()
-    if name not in found:
-        raise UserError("kernel", value=name, mend=missing.get(name) or "use one of " + ", ".join(found))
-    return found[name]
 
 
 def bench(

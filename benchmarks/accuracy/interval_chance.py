@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from sets import Set
 
-from moe_codesign.calibrating.fit import conformal_interval, range_columns, within_range
+from moe_codesign.calibrating.fit import conformal_interval, in_range, within_range
 from moe_codesign.cost.calibration import OUTSIDE_WIDENING, TOKEN_BUCKETS
 
 DRAWS = 200
@@ -55,9 +55,5 @@ def _coverage(one: Set, chosen: np.ndarray) -> float:
     within = within_range(others)
     widths = np.array(conformal_interval(off[~drawn][within], others.columns.num_tokens[within]))
     width = widths[np.searchsorted(TOKEN_BUCKETS, judged.columns.num_tokens)]
-    outside = np.zeros(len(judged), dtype=bool)
-    known = range_columns(others)
-    for name, values in range_columns(judged).items():
-        outside |= (values < known[name].min()) | (values > known[name].max())
     # The lower end is never below the bound: nor is any row that is judged.
-    return 100 * float(np.mean(np.abs(off[drawn]) <= width * np.where(outside, OUTSIDE_WIDENING, 1.0)))
+    return 100 * float(np.mean(np.abs(off[drawn]) <= width * np.where(in_range(judged, others), 1.0, OUTSIDE_WIDENING)))

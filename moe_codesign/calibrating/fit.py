@@ -140,7 +140,7 @@ def calibrate(
         trees = _learn(inputs, residual, data.shape_key)
         within = within_range(data)
         interval = conformal_interval(off[within], data.columns.num_tokens[within])
-    fitted_range = {name: (float(v.min()), float(v.max())) for name, v in range_columns(data).items()}
+    fitted_range = {name: (float(v.min()), float(v.max())) for name, v in _range_columns(data).items()}
     if few and start is not None:
         # Few rows move the middle; how far another shape may lie from it they cannot say.
         wider = zip(interval, start.file.interval, strict=True)
@@ -263,8 +263,16 @@ def out_of_fold_us(calibration: Calibration, data: Measured) -> F64:
     return np.asarray(np.maximum(times, bound_us(data.columns, data.chip, data.dtype)))
 
 
-def range_columns(data: Measured) -> dict[str, F64]:
-    """Columns whose least and greatest values are the range of a fit."""
+def in_range(data: Measured, known: Measured) -> Mask:
+    """Rows of the first within the range of a fit to the second."""
+    within = np.ones(len(data), dtype=bool)
+    for name, values in _range_columns(known).items():
+        own = getattr(data.columns, name)
+        within &= (own >= values.min()) & (own <= values.max())
+    return within
+
+
+def _range_columns(data: Measured) -> dict[str, F64]:
     return {name: getattr(data.columns, name) for name in ("num_tokens", "hidden", "width", "local_experts", "top_k")}
 
 
@@ -273,10 +281,7 @@ def within_range(data: Measured) -> Mask:
     errors there say nothing about the interval within. All rows, where nearly none are."""
     within = np.zeros(len(data), dtype=bool)
     for fitted, held in _folds(data.shape_key):
-        inside = held.copy()
-        for values in range_columns(data).values():
-            inside &= (values >= values[fitted].min()) & (values <= values[fitted].max())
-        within |= inside
+        within |= held & in_range(data, data.take(np.flatnonzero(fitted)))
     return within if within.sum() >= 20 else np.ones(len(data), dtype=bool)
 
 

@@ -106,12 +106,12 @@ class Native:
 
     def tile_times(self, table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
         """Time of one grouped GEMM with every tile; ``ideal`` as :func:`moe_codesign.cost.gpu.work_of`."""
+        if self.trees is None or self._width(gemm) is None:
+            return gpu.tile_times(table, gemm, self.coefficients, ideal)
         work = gpu.work_of(table, gemm)
         times = gpu.times_of(work, self.coefficients)
-        wanted = gpu.tile_times(table, gemm, self.coefficients, ideal) if ideal else times
-        if self.trees is None or self._width(gemm) is None:
-            return wanted
         # What a loss costs is the physics' to say, on the scale of the whole.
+        wanted = gpu.tile_times(table, gemm, self.coefficients, ideal) if ideal else times
         return wanted.scaled(np.exp(self.trees.predict(features(table, gemm, work, times))))
 
 

@@ -71,9 +71,11 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
     """The kernel of that name, or the chip's backend's first.
 
     Raises:
-        UserError: unknown kernel, one for another backend, or a backend that is not installed.
+        UserError: unknown kernel, one for another backend, a chip without any, or a backend that is not installed.
     """
     if name is not None and (kernel := kernel_named(name)) is not None:
+        if chip.backend == "none":
+            raise UserError(f"chip {chip.name} has no compiler here", mend="leave the kernel out")
         if kernel.backend != chip.backend:
             raise UserError(f"kernel {name} does not run on {chip.name}", mend=f"use a {chip.backend} kernel")
         if kernel.on_host != chip.is_host:
