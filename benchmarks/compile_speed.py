@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
-from moe_codesign.cost.table import kernel_for
+from moe_codesign.compiler.kernels import kernel_for
 from moe_kernels.tile import WHOLE_DEPTH, PallasTile
 
 TILES = [

@@ -16,11 +16,12 @@ import numpy as np
 
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
-from moe_codesign.compiler.artifact import compiler_version
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import table_of
 from moe_codesign.cost.estimate import rank_tiles
-from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.table import kernel_for, table_of
+from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.models import models
+from moe_codesign.versions import compiler_version
 from moe_kernels.kernel import Kernel, Op, Problem
 from moe_kernels.tile import TileConfig
 from moe_kernels.triton.tiles import ROW_STEPS, family, width_class

@@ -27,13 +27,17 @@ import triton.language as tl
 
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler import compile_all, requests_for
-from moe_codesign.compiler.artifact import GpuFacts, compiler_version
+from moe_codesign.compiler.artifact import GpuFacts
 from moe_codesign.compiler.gpu import binary_facts
-from moe_codesign.cost import gpu, native
-from moe_codesign.cost.problem import GroupedGemm, layer_gemms
-from moe_codesign.cost.table import Tables, TileTable, kernel_for, table_of
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import Tables, TileTable, table_of
+from moe_codesign.cost.ours import gpu
+from moe_codesign.cost.ours.shipped import of_chip
+from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
+from moe_codesign.domain.rank import rank_work
+from moe_codesign.domain.workload import Workload
 from moe_codesign.models import find_model
-from moe_codesign.workload import Workload, rank_work
+from moe_codesign.versions import compiler_version
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton import ahead_of_time
@@ -250,7 +254,7 @@ def others(gemm: GroupedGemm, num_tokens: int, facts: dict[Other, GpuFacts], tem
         if not known:
             continue
         table = table_of_facts([t for t, _ in known], [f for _, f in known], template)
-        times = gpu.tile_times(table, flat, native.of_chip(table.chip).coefficients).total_us
+        times = gpu.tile_times(table, flat, of_chip(table.chip).coefficients).total_us
         best = int(np.argmin(times))
         found.append(measure(kernel, *known[best], flat, float(times[best]), 1))
     return found
@@ -310,7 +314,7 @@ def our_table(tables: Tables, op: Op) -> TileTable:
 
 def ours(gemm: GroupedGemm, table: TileTable) -> list[Line]:
     """Every tile of ours that runs the problem, fastest first."""
-    times = gpu.tile_times(table, gemm, native.of_chip(table.chip).coefficients).total_us
+    times = gpu.tile_times(table, gemm, of_chip(table.chip).coefficients).total_us
     order = np.argsort(times)
     kernel = table.kernel
     lines = []

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from moe_codesign.chips import load_chip
-from moe_codesign.cost import native
+from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import NoTileError, estimate_layer
-from moe_codesign.cost.table import Tables
+from moe_codesign.cost.ours import learned as ours
+from moe_codesign.domain.rank import rank_work
+from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
-from moe_codesign.routing import Routing
-from moe_codesign.shape import MoEShape
-from moe_codesign.workload import Workload, rank_work
 
 GPU_SETS = (
     ("h200_sxm", "h200_sxm", "vllm/0.24.0"),
@@ -75,7 +76,7 @@ def gpu_ratios(tables: Tables, per_set: int) -> Ratios:
             measured = row["latency"] * 1e3
             if measured < timing.bound_us:  # beats physics: dirt, known to be in these data
                 continue
-            low, high = native.UNKNOWN_INTERVAL
+            low, high = ours.UNKNOWN_INTERVAL
             inside = max(timing.bound_us, low * timing.latency_us) <= measured <= high * timing.latency_us
             found[f"{chip_name} {version}"].append((measured / timing.latency_us, inside, row["num_tokens"]))
     return found
@@ -105,10 +106,10 @@ def main() -> None:
         "# Do the intervals hold?",
         "",
         "Made by `python benchmarks/interval_coverage.py`. The coefficients of all chips are those of the one whose",
-        "tiles were raced (results/accuracy/native.md); the interval is that of chips that were not. Rows that beat",
+        "tiles were raced (results/accuracy/ours.md); the interval is that of chips that were not. Rows that beat",
         "the physical bound are left out. TPUs are checked by `benchmarks/tpu/validation.py`.",
         "",
-        f"## modelled (GPU), interval {' to '.join(f'{end:g}' for end in native.UNKNOWN_INTERVAL)} times the estimate",
+        f"## modelled (GPU), interval {' to '.join(f'{end:g}' for end in ours.UNKNOWN_INTERVAL)} times the estimate",
         "",
         "Measured: whole fused-MoE operations of vLLM and SGLang, bf16 and fp16, EP 1, their kernels and tiles",
         "(aiconfigurator-core 0.12.0).",

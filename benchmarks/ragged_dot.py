@@ -23,14 +23,19 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
+from moe_codesign.calibrations import ragged_dot as fitted_ragged_dot
+from moe_codesign.calibrations import ragged_dot_tpu as fitted_ragged_dot_tpu
+from moe_codesign.calibrations.ragged_dot import FITTED
 from moe_codesign.chips import Chip, load_chip
-from moe_codesign.compiler.artifact import compiler_version
-from moe_codesign.cost import ragged_dot, ragged_dot_tpu
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import Tables, TileTable
 from moe_codesign.cost.estimate import NoTileError
-from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.table import Tables, TileTable, kernel_for
+from moe_codesign.cost.ragged_dot import gpu as ragged_dot
+from moe_codesign.cost.ragged_dot import tpu as ragged_dot_tpu
+from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.errors import UserError
-from moe_codesign.prediction import gemm_tile
+from moe_codesign.formats.tile_columns import gemm_tile
+from moe_codesign.versions import compiler_version
 
 OUT = Path(__file__).parents[1] / "results" / "accuracy" / "ragged_dot.md"
 OPS = ("pallas_triton_ragged_dot", "triton_ragged_dot", "pallas_mosaic_tpu_ragged_dot")
@@ -55,13 +60,13 @@ class Range:
 
 
 GPU = Range(
-    ragged_dot.Coefficients.names(),
+    fitted_ragged_dot.Coefficients.names(),
     np.log([0.8, 5.0, 0.1]),
     np.log([0.3, 0.05, 1e-3]),
     np.log([0.95, 1000.0, 2.0]),
 )
 TPU = Range(
-    ragged_dot_tpu.Coefficients.names(),
+    fitted_ragged_dot_tpu.Coefficients.names(),
     np.log([0.9, 0.3, 0.9]),
     np.log([0.5, 1e-3, 0.5]),
     np.log([1.2, 5.0, 2.0]),
@@ -148,7 +153,9 @@ def of_gpu(chip: Chip, gemm: GroupedGemm, config: str, tables: Tables) -> tuple[
 
     def model(table: TileTable) -> Model:
         def predict(values: np.ndarray) -> float:
-            return float(ragged_dot.tile_times(table, gemm, ragged_dot.Coefficients.from_array(values)).total_us[0])
+            return float(
+                ragged_dot.tile_times(table, gemm, fitted_ragged_dot.Coefficients.from_array(values)).total_us[0]
+            )
 
         return predict
 
@@ -162,7 +169,7 @@ def of_tpu(chip: Chip, gemm: GroupedGemm, config: str, tables: Tables) -> tuple[
     tile = data["tile_m"], data["tile_k"], data["tile_n"]
 
     def predict(values: np.ndarray) -> float:
-        coefficients = ragged_dot_tpu.Coefficients.from_array(values)
+        coefficients = fitted_ragged_dot_tpu.Coefficients.from_array(values)
         return sum(ragged_dot_tpu.time_parts(chip, gemm, tile, coefficients).values())
 
     return predict, None
@@ -290,7 +297,7 @@ def main() -> None:
             f"low = {min(low, 1.0):.3f}",
             f"high = {max(high, 1.0):.3f}",
         ]
-    ragged_dot.FITTED.write_text(
+    FITTED.write_text(
         "# Coefficients of cost/ragged_dot.py and ragged_dot_tpu.py, fitted by benchmarks/ragged_dot.py to times of\n"
         "# tokamax' autotuning caches (Apache-2.0; bf16, forward). Errors are mean / median. low, high: 5th and 95th\n"
         "# percentile of measured over predicted time on shapes that the fit had not seen.\n" + "\n".join(toml) + "\n"

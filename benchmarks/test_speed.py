@@ -12,12 +12,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from moe_codesign import api
+import moe_codesign as mc
+from moe_codesign.api.predict import predict_rows
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
-from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.models import find_model, models
-from moe_codesign.prediction import predict_rows
 from moe_kernels.kernel import Problem
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "quickstart.toml"
@@ -29,9 +30,10 @@ def test_host_layer(benchmark: BenchmarkFixture, tile: tuple[int, int, int], tok
     """One layer of Qwen3-30B-A3B on an EP-32 rank, Pallas through XLA, verified before it is timed."""
     import jax.numpy as jnp
 
+    from moe_codesign.domain.rank import rank_work
+    from moe_codesign.domain.workload import Workload
     from moe_codesign.measure.jax_device import JaxDevice
     from moe_codesign.measure.job import LayerJob
-    from moe_codesign.workload import Workload, rank_work
     from moe_kernels import reference
 
     work = rank_work(find_model("Qwen3-30B-A3B"), Workload(name="bench", num_tokens=tokens, ep=32))
@@ -84,12 +86,12 @@ def test_predictions(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.parametrize("mode", ["joint", "nested"])
 def test_trials(benchmark: BenchmarkFixture, mode: str, tmp_path: Path) -> None:
     """Forty trials on one chip, stored and told, warm cache; extra_info has trials per second."""
-    space = api.load_space(SPACE, chips=["h100_sxm"]).model_copy(update={"modes": [mode]})
+    space = mc.load_space(SPACE, chips=["h100_sxm"]).model_copy(update={"modes": [mode]})
     numbers = itertools.count()
 
     def run() -> int:
         url = f"sqlite:///{tmp_path / f'{next(numbers)}.db'}"
-        return len(api.search(space, trials=40, storage=url, jobs=os.cpu_count() or 1).trials)
+        return len(mc.search(space, trials=40, storage=url, jobs=os.cpu_count() or 1).trials)
 
     run()
     assert benchmark.pedantic(run, rounds=2) == 40

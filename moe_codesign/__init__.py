@@ -1,47 +1,62 @@
 """Search the shape of a mixture-of-experts layer and the kernel that runs it together, for a given chip.
 
-``import moe_codesign as mc`` loads neither torch, triton nor jax; the functions below do when called.
+``import moe_codesign as mc`` loads neither numpy, torch, triton nor jax; the names below load what they need when they
+are first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moe_codesign.api import (
-        audit,
-        bench,
-        calibrate,
-        compile_kernel,
-        load_study,
-        predict,
-        regress,
-        report,
-        search,
-    )
+    from moe_codesign.api.audit import audit
+    from moe_codesign.api.bench import bench
+    from moe_codesign.api.calibrate import calibrate, calibrate_ours
+    from moe_codesign.api.compile import compile_function, compile_kernel
+    from moe_codesign.api.predict import predict
+    from moe_codesign.api.regress import regress
+    from moe_codesign.api.report import load_study, report
+    from moe_codesign.api.search import search
     from moe_codesign.chips import load_chip
+    from moe_codesign.domain.shape import MoEShape
+    from moe_codesign.domain.workload import Workload
     from moe_codesign.models import find_model
-    from moe_codesign.shape import MoEShape
-    from moe_codesign.workload import Workload
+    from moe_codesign.study.space import Space, load_space, parse_space
 
 _HOME = {
-    **dict.fromkeys(
-        ("audit", "bench", "calibrate", "compile_kernel", "load_study", "predict", "regress", "report", "search"), "api"
-    ),
-    "load_chip": "chips",
+    "MoEShape": "domain.shape",
+    "Space": "study.space",
+    "Workload": "domain.workload",
+    "audit": "api.audit",
+    "bench": "api.bench",
+    "calibrate": "api.calibrate",
+    "calibrate_ours": "api.calibrate",
+    "compile_function": "api.compile",
+    "compile_kernel": "api.compile",
     "find_model": "models",
-    "MoEShape": "shape",
-    "Workload": "workload",
+    "load_chip": "chips",
+    "load_space": "study.space",
+    "load_study": "api.report",
+    "parse_space": "study.space",
+    "predict": "api.predict",
+    "regress": "api.regress",
+    "report": "api.report",
+    "search": "api.search",
 }
 
 __all__ = [
     "MoEShape",
+    "Space",
     "Workload",
     "audit",
     "bench",
     "calibrate",
+    "calibrate_ours",
+    "compile_function",
     "compile_kernel",
     "find_model",
     "load_chip",
+    "load_space",
     "load_study",
+    "parse_space",
     "predict",
     "regress",
     "report",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from moe_codesign.regression.facts import Observation
+    from moe_codesign.regression.readings import Observation
     from moe_codesign.regression.suite import Suite
 
 _MARK = "kernel_facts"

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from sets import Set
 
-from moe_codesign.calibrating.fit import conformal_interval, in_range, within_range
-from moe_codesign.cost.calibration import OUTSIDE_WIDENING, TOKEN_BUCKETS
+from moe_codesign.cost.stacks.model import OUTSIDE_WIDENING, TOKEN_BUCKETS
+from moe_codesign.fitting.intervals import conformal_interval
+from moe_codesign.fitting.ranges import in_range, within_range
 
 DRAWS = 200
 SHARE = 0.2

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from moe_codesign.calibrating.fit import in_test_split
-from moe_codesign.calibrating.measured import aiconfigurator_folder, renamed, system_of
 from moe_codesign.chips import Chip
+from moe_codesign.fitting.splits import in_test_split
+from moe_codesign.formats.aiconfigurator import aiconfigurator_folder, renamed, system_of
 
 MODES = ("SOL", "EMPIRICAL")
 """Its roofline, and its empirical rule over what its tables still hold."""

@@ -28,11 +28,12 @@ from tables import (
     peers_table,
 )
 
-from moe_codesign.calibrating.measured import from_aiconfigurator
+from moe_codesign.calibrations.catalogue import SHIPPED
 from moe_codesign.chips import load_chip
-from moe_codesign.cost import calibration
-from moe_codesign.cost.loads import Columns
-from moe_codesign.cost.stacks import BLOCK_M
+from moe_codesign.cost.stacks import shipped
+from moe_codesign.cost.stacks.columns import Columns
+from moe_codesign.fitting.measured import from_aiconfigurator
+from moe_codesign.formats.tuned_files import BLOCK_M
 
 SPEED_ROWS = 2**18
 OUT = Path(__file__).parents[2] / "results" / "accuracy"
@@ -82,7 +83,7 @@ def speed() -> str:
     for dtype in ("fp8_block", "bfloat16"):
         one = from_aiconfigurator(load_chip("h100_sxm"), "sglang", dtype)
         columns = one.columns.take(np.arange(SPEED_ROWS) % len(one))
-        model = calibration.find(one.chip, one.stack, one.dtype)
+        model = shipped.find(one.chip, one.stack, one.dtype)
         for answer in (model.physics_us, model.predict):
             times = []
             for _ in range(3):
@@ -105,7 +106,7 @@ def main() -> None:
     for one in sets:
         print(one.name, [round(value, 1) for value in one.test_errors], flush=True)
         if options.write:
-            calibration.save(one.calibration, calibration.SHIPPED)
+            shipped.save(one.calibration, SHIPPED)
     OUT.mkdir(parents=True, exist_ok=True)
     plot(sets, OUT / "accuracy.png")
     lines = [

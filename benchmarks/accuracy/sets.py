@@ -9,13 +9,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from moe_codesign.calibrating.conventions import fit_physics
-from moe_codesign.calibrating.fit import calibrate, errors, in_test_split, out_of_fold_us
-from moe_codesign.calibrating.measured import SETS, Measured, from_aiconfigurator
+from moe_codesign.calibrations.stacks import Coefficients
 from moe_codesign.chips import load_chip
-from moe_codesign.cost.calibration import Calibration
-from moe_codesign.cost.conventions import Conventions
-from moe_codesign.cost.fused_moe import Coefficients
+from moe_codesign.cost.stacks.conventions import Conventions
+from moe_codesign.cost.stacks.model import Calibration
+from moe_codesign.fitting.intervals import errors
+from moe_codesign.fitting.measured import Measured, from_aiconfigurator
+from moe_codesign.fitting.splits import in_test_split
+from moe_codesign.fitting.stack_conventions import fit_physics
+from moe_codesign.fitting.stacks import calibrate, out_of_fold_us
+from moe_codesign.formats.aiconfigurator import SETS
 
 PROCESSES = 2
 Which = tuple[str, str, str]

@@ -9,17 +9,21 @@ import numpy as np
 from peers import estimates, shape_keys
 from sets import Set, Triple, Which, each, load
 
-from moe_codesign.calibrating.conventions import fit_coefficients
-from moe_codesign.calibrating.fit import calibrate, errors, in_test_split
-from moe_codesign.calibrating.measured import SETS, Measured, aiconfigurator_rows, renamed
 from moe_codesign.chips import load_chip
-from moe_codesign.cost import calibration, fused_moe
-from moe_codesign.cost.calibration import TOKEN_BUCKETS, Prediction
-from moe_codesign.cost.conventions import Conventions, timed_terms
-from moe_codesign.cost.fused_moe import TERMS, bound_us
-from moe_codesign.cost.loads import columns_of
+from moe_codesign.cost.stacks import physics as fused_moe
+from moe_codesign.cost.stacks import shipped
+from moe_codesign.cost.stacks.columns import columns_of
+from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
+from moe_codesign.cost.stacks.model import TOKEN_BUCKETS, Prediction
+from moe_codesign.cost.stacks.physics import TERMS, bound_us
 from moe_codesign.errors import UserError
-from moe_codesign.rows import layer_of
+from moe_codesign.fitting.intervals import errors
+from moe_codesign.fitting.measured import Measured
+from moe_codesign.fitting.splits import in_test_split
+from moe_codesign.fitting.stack_conventions import fit_coefficients
+from moe_codesign.fitting.stacks import calibrate
+from moe_codesign.formats.aiconfigurator import SETS, aiconfigurator_rows, renamed
+from moe_codesign.formats.problem_rows import layer_of
 
 FEW = 20
 PEER_ROWS = 400
@@ -134,7 +138,7 @@ def _as_new(which: Which) -> tuple[str, list[float]] | None:
     chip, stack, dtype = which
     fitted, test = load(which)
     try:
-        donor = calibration.find(test.chip, stack, dtype, without=chip, shipped_only=True)
+        donor = shipped.find(test.chip, stack, dtype, without=chip, shipped_only=True)
     except UserError:
         return None  # the only chip with that type
     said = donor.predict(test.chip, test.columns)

@@ -11,10 +11,11 @@ import torch
 import triton
 import triton.language as tl
 
+from moe_codesign.domain.rank import RankWork, rank_work
+from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.workload import Workload
 from moe_codesign.measure.cuda_device import CacheFlush
 from moe_codesign.models import find_model
-from moe_codesign.routing import Routing
-from moe_codesign.workload import RankWork, Workload, rank_work
 from moe_kernels.kernel import Op
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton import grouped_gemm

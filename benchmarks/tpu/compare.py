@@ -35,10 +35,11 @@ from megablox import Tile, at_depth, count, depths, form_of, megablox_us, visit_
 from problems import ROWS, Problem, bound_us, geometric_mean, one_core, problems
 
 from moe_codesign.chips import Chip, load_chip
-from moe_codesign.compiler.artifact import compiler_version
-from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.table import Tables, kernel_for
-from moe_codesign.cost.tpu import tile_times
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.cost.ours.tpu import tile_times
+from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.versions import compiler_version
 
 OUT = Path(__file__).parents[2] / "results" / "tpu_megablox.md"
 DEFAULT = (128, 128, 128)

@@ -23,12 +23,12 @@ from pebble import ProcessExpired, ProcessPool
 from problems import Problem, bytes_per_us, cycles_per_us
 
 from moe_codesign.chips import Chip
-from moe_codesign.compiler.artifact import compiler_version
 from moe_codesign.compiler.cache import default_folder
 from moe_codesign.compiler.tpu import analyse, prepare_process
 from moe_codesign.compiler.worker import start
-from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.ragged_dot_tpu import visit_bytes, visits_of
+from moe_codesign.cost.ragged_dot.tpu import visit_bytes, visits_of
+from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.versions import compiler_version
 
 TIME_LIMIT_S = 180.0
 Tile = tuple[int, int, int]

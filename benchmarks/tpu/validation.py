@@ -49,8 +49,8 @@ from megablox import (
 from problems import Problem, cycles_per_us, one_core
 
 from moe_codesign.chips import load_chip
-from moe_codesign.compiler.artifact import compiler_version
-from moe_codesign.cost.tpu import INTERVAL
+from moe_codesign.cost.ours.tpu import INTERVAL
+from moe_codesign.versions import compiler_version
 
 OUT = Path(__file__).parents[2] / "results" / "tpu_validation.md"
 DEVICES = {"tpu_v5_lite": "tpu_v5e", "tpu_v5": "tpu_v5p", "tpu_v6_lite": "tpu_v6e", "tpu7x": "tpu7x"}

@@ -29,7 +29,7 @@ def load_chip(name: str) -> Chip:
         return host.detect()
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
     if len(name) > 1000 or not path.is_file():
-        raise UserError("chip", value=name, mend="use one of " + ", ".join(chip_names()) + ", or a path to a .toml")
+        raise UserError("chip", value=name, fix="use one of " + ", ".join(chip_names()) + ", or a path to a .toml")
     try:
         return Chip.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:

@@ -5,8 +5,15 @@ import sys
 
 import click
 
-from moe_codesign.cli import commands
+from moe_codesign.cli.audit import audit
+from moe_codesign.cli.bench import bench
+from moe_codesign.cli.calibrate import calibrate
+from moe_codesign.cli.compile import compile_
+from moe_codesign.cli.listing import list_
+from moe_codesign.cli.predict import predict
 from moe_codesign.cli.regress import regress
+from moe_codesign.cli.report import report
+from moe_codesign.cli.search import search
 from moe_codesign.errors import UserError
 
 
@@ -22,17 +29,7 @@ def cli() -> None:
     """
 
 
-for _command in (
-    commands.search,
-    commands.audit,
-    commands.predict,
-    commands.calibrate,
-    commands.compile_,
-    commands.bench,
-    regress,
-    commands.report,
-    commands.list_,
-):
+for _command in (search, audit, predict, calibrate, compile_, bench, regress, report, list_):
     cli.add_command(_command)
 
 

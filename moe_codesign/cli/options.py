@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-STORAGE = "sqlite:///results/runs/moe-codesign.db"
-
 
 class Numbers(click.ParamType[list[int]]):
     """Whole numbers with commas."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, STORAGE, console, emit, progress
+from moe_codesign.cli.options import JOBS, JSON, console, emit, progress
 from moe_codesign.errors import UserError
+from moe_codesign.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from moe_codesign.regression.suite import Suite
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     "--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Of timing a pair of processes."
 )
 @click.option("--strict", is_flag=True, help="A timed case that stays unclear fails too.")
-@click.option("--storage", default=STORAGE, show_default=True, help="Database URL; keeps every run.")
+@click.option("--storage", default=DEFAULT_STORAGE, show_default=True, help="Database URL; keeps every run.")
 @JOBS
 @JSON
 def regress(
@@ -52,9 +53,9 @@ def regress(
     from moe_codesign.regression.suite import load_suite
 
     if sum((update, against is not None, with_ is not None, history)) > 1:
-        raise UserError("--update, --against, --with and --history exclude each other", mend="give one of them")
+        raise UserError("--update, --against, --with and --history exclude each other", fix="give one of them")
     if out is not None and with_ is None and not history:
-        raise UserError("--out", value=str(out), mend="it goes with --with or --history")
+        raise UserError("--out", value=str(out), fix="it goes with --with or --history")
     suite = load_suite(baseline)
     if history:
         failed = _history(suite.name, storage, out, as_json)
@@ -69,11 +70,11 @@ def regress(
 
 
 def _compiled(path: Path, storage: str, update: bool, jobs: int, as_json: bool) -> bool:
-    from moe_codesign import api
-    from moe_codesign.reports.regression import regression_lines
+    import moe_codesign as mc
+    from moe_codesign.reports.terminal.regression import regression_lines
 
     with progress() as bar:
-        result = api.regress(path, update=update, storage=storage, jobs=jobs, compiling=bar("compile"))
+        result = mc.regress(path, update=update, storage=storage, jobs=jobs, compiling=bar("compile"))
     if as_json:
         emit({"suite": result.suite.name, "failed": result.failed, "observed": result.observed,
               "reasons": [[*place, reason] for place, reason in result.reasons.items()],
@@ -97,7 +98,8 @@ def _timed(suite: "Suite", against: str, seconds: float, strict: bool, as_json: 
 def _versions(suite: "Suite", text: str, out: Path | None, jobs: int, as_json: bool) -> bool:
     from moe_codesign.regression.run import version_matrix
     from moe_codesign.regression.versions import parse_environments
-    from moe_codesign.reports.regression import matrix_markdown, print_matrix
+    from moe_codesign.reports.markdown import matrix_markdown
+    from moe_codesign.reports.terminal.regression import print_matrix
 
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -116,12 +118,13 @@ def _versions(suite: "Suite", text: str, out: Path | None, jobs: int, as_json: b
 
 def _history(name: str, storage: str, out: Path | None, as_json: bool) -> bool:
     from moe_codesign.regression.history import lines
-    from moe_codesign.reports.regression import print_history, write_history
-    from moe_codesign.store import Store
+    from moe_codesign.reports.html.history import write_history
+    from moe_codesign.reports.terminal.regression import print_history
+    from moe_codesign.storage.studies import Store
 
     runs = Store(storage).regressions(name)
     if not runs:
-        raise UserError(f"no stored runs of {name} in {storage}", mend="run `moe-codesign regress` first")
+        raise UserError(f"no stored runs of {name} in {storage}", fix="run `moe-codesign regress` first")
     path = out or Path("results/runs") / f"{name}-history.html"
     write_history(path, name, runs)
     if as_json:

@@ -11,9 +11,10 @@ from typing import TypeVar
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from moe_codesign.chips import Chip
-from moe_codesign.compiler.artifact import Artifact, CompileRequest, GpuFacts, Outcome, Request, Status, request
+from moe_codesign.compiler.artifact import Artifact, GpuFacts, Outcome, Status
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.function import CompiledFunction, FunctionRequest
+from moe_codesign.compiler.request import CompileRequest, Request, request
 from moe_codesign.compiler.worker import compile_one, start
 from moe_codesign.errors import UserError
 from moe_kernels.kernel import Kernel, Op
@@ -39,9 +40,9 @@ def requests_for(
         UserError: no compiler for this chip runs here.
     """
     if not chip.compiles or chip.target is None:
-        raise UserError(f"chip {chip.name} has no compiler here", mend="its times are graded datasheet or measured")
+        raise UserError(f"chip {chip.name} has no compiler here", fix="its times are graded datasheet or measured")
     if chip.backend != kernel.backend:
-        raise UserError(f"kernel {kernel.name} does not run on {chip.name}", mend=f"use a {chip.backend} kernel")
+        raise UserError(f"kernel {kernel.name} does not run on {chip.name}", fix=f"use a {chip.backend} kernel")
     tiles = list(tiles)
     return {(op, tile): request(kernel, op, tile, dtype, chip.target) for op in ops for tile in tiles}
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import platformdirs
 from pydantic import ValidationError
 
-from moe_codesign.compiler.artifact import CompileRequest, Outcome
+from moe_codesign.compiler.artifact import Outcome
+from moe_codesign.compiler.request import CompileRequest
 
 _LOG = logging.getLogger(__name__)
 _O = TypeVar("_O", bound=Outcome)

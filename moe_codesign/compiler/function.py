@@ -13,8 +13,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from moe_codesign.compiler.artifact import GpuFacts, ProgramFacts, Status, compiler_version, source_hash
+from moe_codesign.compiler.artifact import GpuFacts, ProgramFacts, Status
+from moe_codesign.compiler.request import source_hash
 from moe_codesign.errors import UserError
+from moe_codesign.versions import compiler_version
 
 _ARGUMENT = re.compile(r"(?P<dtype>[a-z]\w*)\[(?P<shape>[\d,\s]*)\]")
 _SHORT = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "s8": "int8", "s32": "int32"}
@@ -132,7 +134,7 @@ def function_request(
     """
     place, _, name = function.rpartition(":")
     if not place or not name.isidentifier():
-        raise UserError("function", value=function, mend="write module:name or file.py:name, as in my_kernels:matmul")
+        raise UserError("function", value=function, fix="write module:name or file.py:name, as in my_kernels:matmul")
     gpu = target.startswith(("cuda:", "hip:"))
     if not gpu:
         parse_arguments(arguments)
@@ -232,5 +234,5 @@ def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:
         for m in _ARGUMENT.finditer(text)
     ]
     if not found or _ARGUMENT.sub("", text).strip(" ,;"):
-        raise UserError("arguments", value=text, mend="write types and shapes, as in 'bfloat16[512,2048] int32[8]'")
+        raise UserError("arguments", value=text, fix="write types and shapes, as in 'bfloat16[512,2048] int32[8]'")
     return found

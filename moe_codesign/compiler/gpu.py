@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Artifact, GpuFacts, Request
+from moe_codesign.compiler.artifact import Artifact, GpuFacts
+from moe_codesign.compiler.request import Request
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
 from moe_kernels.kernel import Problem, kernel_named
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Artifact, ProgramFacts, Request, Status, TpuFacts
+from moe_codesign.compiler.artifact import Artifact, ProgramFacts, Status, TpuFacts
 from moe_codesign.compiler.llo import read_cycles, read_program, refusal
+from moe_codesign.compiler.request import Request
 
 _NAME = "grouped_matmul"
 

@@ -6,8 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from moe_codesign.compiler.artifact import Artifact, Outcome, Request
+from moe_codesign.compiler.artifact import Artifact, Outcome
 from moe_codesign.compiler.function import FunctionRequest
+from moe_codesign.compiler.request import Request
 
 _dump_folder: Path | None = None
 

@@ -5,15 +5,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from moe_codesign.calibrations import ragged_dot as fitted_ragged_dot
+from moe_codesign.calibrations import ragged_dot_tpu as fitted_ragged_dot_tpu
 from moe_codesign.chips import Chip
-from moe_codesign.cost import gpu, native, ragged_dot, ragged_dot_tpu, tpu
-from moe_codesign.cost.gpu import TileTimes
-from moe_codesign.cost.problem import Bound, GroupedGemm, gemm_bound, layer_bound, layer_gemms
-from moe_codesign.cost.table import Tables, TileSpace, TileTable, kernel_for
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import Tables, TileSpace, TileTable
+from moe_codesign.cost.bound import Bound, gemm_bound, layer_bound
+from moe_codesign.cost.occupancy import LAUNCH_US
+from moe_codesign.cost.ours import gpu, shipped, tpu
+from moe_codesign.cost.ragged_dot import gpu as ragged_dot
+from moe_codesign.cost.ragged_dot import tpu as ragged_dot_tpu
+from moe_codesign.cost.tile_times import TileTimes
+from moe_codesign.domain.dtype import activation_bytes
+from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
+from moe_codesign.domain.rank import RankWork
+from moe_codesign.domain.timing import Grade, Timing
 from moe_codesign.errors import UserError
-from moe_codesign.shape import activation_bytes
-from moe_codesign.timing import Grade, Timing
-from moe_codesign.workload import RankWork
 from moe_kernels.kernel import Kernel
 from moe_kernels.tile import TileConfig
 from moe_kernels.triton.formats import FORMATS
@@ -51,7 +58,7 @@ def rank_tiles(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
         reasons = sorted(set(table.refused.values()))
         raise NoTileError(f"no tile of {table.kernel.name} {table.op} compiles for {table.chip.name}: {reasons[0]}")
     if table.chip.backend == "triton":
-        return native.of_chip(table.chip).tile_times(table, gemm, ideal)
+        return shipped.of_chip(table.chip).tile_times(table, gemm, ideal)
     return tpu.tile_times(table, gemm, ideal)
 
 
@@ -127,11 +134,11 @@ def estimate_gemm(
 def _public(tables: Tables, chip: Chip, bound: Bound, gemm: GroupedGemm, tile: TileConfig) -> Estimate:
     if chip.backend == "triton":
         table = tables.get(chip, kernel_for(chip, ragged_dot.KERNEL), gemm.op, gemm.dtype, only=tile)
-        coefficients, interval, warning = ragged_dot.coefficients_of(chip)
+        coefficients, interval, warning = fitted_ragged_dot.coefficients_of(chip)
         times = ragged_dot.tile_times(table.rows(np.array([_choose(table, gemm, tile)])), gemm, coefficients)
         total, parts = float(times.total_us[0]), {name: float(us[0]) for name, us in times.parts_us.items()}
     else:
-        of_tpu, interval, warning = ragged_dot_tpu.coefficients_of(chip)
+        of_tpu, interval, warning = fitted_ragged_dot_tpu.coefficients_of(chip)
         fields = tile.as_dict()
         sizes = (int(fields["tile_m"]), int(fields["tile_k"]), int(fields["tile_n"]))
         parts = ragged_dot_tpu.time_parts(chip, gemm, sizes, of_tpu)
@@ -170,7 +177,7 @@ def _layer_overhead(chip: Chip, work: RankWork) -> dict[str, float]:
     if chip.backend == "triton":
         # Two more where activations are quantised: before each GEMM.
         launches = gpu.LAYER_LAUNCHES + (2 if activation_bytes(work.dtype) == 1 else 0)
-        return {"launch": launches * gpu.LAUNCH_US}
+        return {"launch": launches * LAUNCH_US}
     # Rows are put in expert order before, and summed per token after: both read and write every row.
     moved = work.hidden_size * (4.0 * work.total_rows + 4.0 * work.total_rows + 4.0 * work.tokens)
     return {"launch": tpu.LAUNCH_US, "permute": 1e6 * moved / chip.memory.hbm_bytes_per_s}
@@ -191,7 +198,7 @@ def _compose(
             parts[name] = parts.get(name, 0.0) + float(values[0])
     gemms = [gemm for gemm, _, _ in chosen]
     is_gpu = chip.backend == "triton"
-    of_chip = native.of_chip(chip) if is_gpu else None
+    of_chip = shipped.of_chip(chip) if is_gpu else None
     interval = of_chip.interval(gemms) if of_chip else tpu.INTERVAL
     timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if is_gpu else "simulated")
     if of_chip and (warning := of_chip.warning(gemms)):
@@ -257,7 +264,7 @@ def _losses(
 
 def _datasheet(bound: Bound, note: str) -> Estimate:
     if bound.us <= 0:
-        raise UserError("the problem fits in cache and moves no bytes", mend="give more tokens")
+        raise UserError("the problem fits in cache and moves no bytes", fix="give more tokens")
     latency = bound.us * DATASHEET_SLOWDOWN
     timing = Timing(
         grade="datasheet",

@@ -1,6 +1,7 @@
 """Launch, verify and time a layer on a device that is here."""
 
-from moe_codesign.measure.bench import Bench, device_for
 from moe_codesign.measure.job import Failure, LayerJob, Measurement
+from moe_codesign.measure.presence import device_for
+from moe_codesign.measure.worker import Bench
 
 __all__ = ["Bench", "Failure", "LayerJob", "Measurement", "device_for"]

@@ -37,7 +37,7 @@ class CacheFlush:
     """Puts other data into the last-level cache by reading it.
 
     Writing would do so too, but leave it full of lines that have to be written back on the clock: up to 15 us on an
-    H100 (results/accuracy/native.md).
+    H100 (results/accuracy/ours.md).
     """
 
     def __init__(self, device: torch.device) -> None:

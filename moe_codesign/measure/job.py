@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moe_codesign.timing import Timing
-from moe_codesign.workload import RankWork
+from moe_codesign.domain.rank import RankWork
+from moe_codesign.domain.timing import Timing
 from moe_kernels.tile import Value
 
 Tiles = tuple[dict[str, Value], dict[str, Value]]

@@ -6,9 +6,9 @@ import functools
 import re
 from pathlib import Path
 
+from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.models.hf_config import read_config
-from moe_codesign.shape import MoEShape
 
 
 @functools.cache
@@ -45,7 +45,7 @@ def find_model(name: str) -> MoEShape:
         return models()[by_key[_key(name)]]
     near = difflib.get_close_matches(_key(name), by_key, n=3, cutoff=0.4)
     hint = "did you mean " + ", ".join(by_key[n] for n in near) + "?" if near else "see `moe-codesign list models`"
-    raise UserError("model", value=name, mend=hint + " (or give a path to a config.json)")
+    raise UserError("model", value=name, fix=hint + " (or give a path to a config.json)")
 
 
 def _key(name: str) -> str:

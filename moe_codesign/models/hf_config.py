@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
-from moe_codesign.shape import MoEShape
 
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
 _TOP_K = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k", "moe_k", "top_k")
@@ -39,9 +39,9 @@ def read_config(path: Path) -> MoEShape:
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error})", mend="give a Hugging Face config.json") from None
+        raise UserError(f"{path} cannot be read as JSON ({error})", fix="give a Hugging Face config.json") from None
     if not isinstance(config, dict):
-        raise UserError(f"{path} holds no JSON object", mend="give a Hugging Face config.json")
+        raise UserError(f"{path} holds no JSON object", fix="give a Hugging Face config.json")
     return shape_from_config(config, source=str(path))
 
 
@@ -62,7 +62,7 @@ def shape_from_config(config: dict[str, Any], *, source: str = "config") -> MoES
         merged |= inner
     experts = _first(merged, _EXPERTS)
     if experts is None or experts < 2:
-        raise UserError(f"{source} describes no mixture of experts", mend="it needs one of " + ", ".join(_EXPERTS))
+        raise UserError(f"{source} describes no mixture of experts", fix="it needs one of " + ", ".join(_EXPERTS))
     hidden = _first(merged, _LATENT) or _need(merged, _HIDDEN, source)
     width = _need(merged, _WIDTH, source)
     shared = _first(merged, _SHARED_COUNT)
@@ -117,5 +117,5 @@ def _first(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
 def _need(config: dict[str, Any], names: tuple[str, ...], source: str) -> int:
     value = _first(config, names)
     if value is None:
-        raise UserError(f"{source} lacks a field", mend="it needs one of " + ", ".join(names))
+        raise UserError(f"{source} lacks a field", fix="it needs one of " + ", ".join(names))
     return value

@@ -10,7 +10,7 @@ optimum near G = 12.
 import math
 from dataclasses import dataclass
 
-from moe_codesign.shape import MoEShape
+from moe_codesign.domain.shape import MoEShape
 
 _A_EXP, _D_C, _GAMMA, _BETA = 1.23, -7.61e-2, 1.67e-2, -1.17e-1
 _A_START, _A_MAX = 1.63e-2, 5.28e16

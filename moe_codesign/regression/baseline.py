@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from moe_codesign.compiler.artifact import compiler_version
 from moe_codesign.errors import UserError
-from moe_codesign.regression.facts import Observation, Place
+from moe_codesign.regression.readings import Observation, Place
 from moe_codesign.regression.rules import Facts, Finding, compare
 from moe_codesign.regression.suite import Suite
+from moe_codesign.versions import compiler_version
 
 _SEPARATOR = " | "
 
@@ -71,10 +71,10 @@ def read_baseline(path: Path) -> Baseline:
     try:
         file = _File.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"no baseline {path}", mend="make it with --update, and commit it") from None
+        raise UserError(f"no baseline {path}", fix="make it with --update, and commit it") from None
     except (ValidationError, OSError) as error:
         text = str(error).splitlines()[0]
-        raise UserError(f"baseline {path} cannot be read ({text})", mend="make it again with --update") from None
+        raise UserError(f"baseline {path} cannot be read ({text})", fix="make it again with --update") from None
     facts: dict[Place, Facts] = {}
     for name, of_kernel in file.kernels.items():
         for where, values in of_kernel.items():

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_codesign.regression.facts import Place
+from moe_codesign.regression.readings import Place
 from moe_codesign.regression.rules import Facts
-from moe_codesign.store import RegressionRun
+from moe_codesign.storage.studies import RegressionRun
 
 _METRICS = ("latency_us", "step_cycles", "cycles", "bundles", "instructions_per_matrix", "instructions")
 """What a kernel's cost is read from: the first of these that it has."""

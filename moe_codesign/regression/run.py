@@ -3,7 +3,6 @@
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from moe_codesign.compiler.build import Progress
 from moe_codesign.errors import UserError
@@ -16,12 +15,13 @@ from moe_codesign.regression.baseline import (
     read_baseline,
     write_baseline,
 )
-from moe_codesign.regression.facts import Observation, Place, observe
+from moe_codesign.regression.facts import observe
+from moe_codesign.regression.git import revision
+from moe_codesign.regression.readings import Observation, Place
 from moe_codesign.regression.rules import place_text
 from moe_codesign.regression.suite import Suite
-from moe_codesign.regression.timed import git
 from moe_codesign.regression.versions import StaleTile, environment_name, observe_with, stale_tiles
-from moe_codesign.store import RegressionRun, Store
+from moe_codesign.storage.studies import RegressionRun, Store
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def regress_suite(
         place = place_text(unsure[0].place)
         raise UserError(
             f"baseline not written, {len(unsure)} without a result: {place}: {unsure[0].reason}",
-            mend="mend the suite, or run it again where that was by chance",
+            fix="mend the suite, or run it again where that was by chance",
         )
     new = baseline_of(observations)
     comparison = compare_all(suite, old, new) if old is not None else None
@@ -88,14 +88,6 @@ def _row(suite: Suite, observations: Sequence[Observation], worse: int) -> Regre
         regressions=worse,
         facts={one.place: dict(one.facts) for one in observations},
     )
-
-
-def revision(folder: Path) -> str:
-    """The commit that is checked out, ``+`` with changes; ``none`` outside of git."""
-    commit = git(folder.resolve(), "rev-parse", "--short", "HEAD")
-    if commit is None:
-        return "none"
-    return commit + ("+" if git(folder.resolve(), "status", "--porcelain", "--untracked-files=no") else "")
 
 
 @dataclass(frozen=True)

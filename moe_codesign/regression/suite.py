@@ -170,7 +170,7 @@ def load_suite(path: str | Path) -> Suite:
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError("suite", value=str(path), mend="give a TOML file, as benchmarks/baselines/default.toml")
+        raise UserError("suite", value=str(path), fix="give a TOML file, as benchmarks/baselines/default.toml")
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -1,9 +1,6 @@
 """Time a suite's cases here against another revision, side by side in two processes."""
 
-import io
 import multiprocessing
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -17,6 +14,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from moe_codesign.errors import UserError
 from moe_codesign.regression import side
+from moe_codesign.regression.git import at_revision
 from moe_codesign.regression.suite import Suite, TimedTable
 from moe_codesign.regression.verdict import F64, MARGIN, Verdict, judge
 from moe_kernels.reference import row_error
@@ -71,12 +69,12 @@ def time_suite(
         UserError: no such revision or folder; nothing to time.
     """
     if not suite.timed:
-        raise UserError(f"{suite.path} has no [[timed]] case", mend="add one, or leave --against out")
+        raise UserError(f"{suite.path} has no [[timed]] case", fix="add one, or leave --against out")
     found = []
     for case in suite.timed:
         folders = [(suite.path.parent / folder).resolve() for folder in case.import_from]
         with tempfile.TemporaryDirectory(prefix="moe-codesign-revision-") as scratch:
-            old = [_at_revision(folder, against, Path(scratch) / str(i)) for i, folder in enumerate(folders)]
+            old = [at_revision(folder, against, Path(scratch) / str(i)) for i, folder in enumerate(folders)]
             file, _, name = case.function.rpartition(":")
             function = f"{(suite.path.parent / file).resolve()}:{name}"
             result = time_case(case, function, folders, old, seconds=seconds, margin=margin)
@@ -179,37 +177,3 @@ def _pairs(ours: _Call, theirs: _Call, seconds: float) -> F64:
             other = theirs(side.sample, times)
         ratios[i] = np.log(own / other)
     return ratios
-
-
-def _at_revision(folder: Path, revision: str, scratch: Path) -> Path:
-    """The folder as it was at a git revision. Raises UserError."""
-    root = git(folder, "rev-parse", "--show-toplevel")
-    if root is None:
-        raise UserError(f"{folder} is not in a git repository", mend="--against compares with another revision of it")
-    inside = folder.relative_to(root).as_posix()
-    commit = git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    if commit is None:
-        raise UserError("against", value=revision, mend="give a commit, branch or tag of this repository")
-    tree = f"{commit}:{inside}" if inside != "." else commit
-    done = subprocess.run(["git", "-C", root, "archive", "--format=tar", tree], capture_output=True)
-    if done.returncode:
-        said = (done.stderr.decode().strip().splitlines() or ["git archive failed"])[0]
-        raise UserError(f"revision {revision!r} of {inside} ({said})", mend="give a commit, branch or tag that has it")
-    scratch.mkdir(parents=True)
-    try:
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(scratch, filter="data")
-    except tarfile.TarError as error:
-        raise UserError(
-            f"revision {revision!r} of {inside} ({error})", mend="name a folder without such links"
-        ) from None
-    return scratch
-
-
-def git(folder: Path, *arguments: str) -> str | None:
-    """What git says, in one line, or None if it says no."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from moe_codesign.compiler.cache import default_folder
 from moe_codesign.errors import UserError
 from moe_codesign.regression.baseline import Baseline, read_baseline
-from moe_codesign.regression.facts import Place
+from moe_codesign.regression.readings import Place
 from moe_codesign.regression.suite import Suite
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[\w,]+\])?\s*(==|>=|<=|~=|<|>)\s*[\w.*]+")
@@ -31,7 +31,7 @@ def parse_environments(text: str) -> list[tuple[str, ...]]:
     for requirement in (one for group in found for one in group):
         if not _REQUIREMENT.fullmatch(requirement):
             raise UserError(
-                "with", value=requirement, mend="write versions, as in triton==3.6.0,triton==3.7.1 (+ joins packages)"
+                "with", value=requirement, fix="write versions, as in triton==3.6.0,triton==3.7.1 (+ joins packages)"
             )
     return found
 
@@ -64,7 +64,7 @@ def make_environment(requirements: tuple[str, ...]) -> Path:
         done = subprocess.run([*command, "--target", str(target), *wanted], capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["pip failed"])[-1][:300]
-            raise UserError(f"environment {environment_name(requirements)}: {said}", mend="give versions that exist")
+            raise UserError(f"environment {environment_name(requirements)}: {said}", fix="give versions that exist")
         try:
             os.replace(target, folder)
         except OSError:

@@ -3,18 +3,22 @@
 from collections.abc import Sequence
 
 from moe_codesign.chips import Chip
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.cost.bound import layer_bound
 from moe_codesign.cost.estimate import Estimate, NoTileError, default_tiles, estimate_layer
-from moe_codesign.cost.problem import layer_bound, layer_gemms
-from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.domain.grouped_gemm import layer_gemms
+from moe_codesign.domain.pair import Pair
+from moe_codesign.domain.rank import RankWork, rank_work
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.timing import Timing
+from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.measure import Bench, Failure, LayerJob, Measurement
 from moe_codesign.models import find_model
-from moe_codesign.pair import Pair
 from moe_codesign.quality import Quality, quality
-from moe_codesign.shape import DTYPE_BYTES, MoEShape
 from moe_codesign.study.space import Space
-from moe_codesign.timing import Timing
-from moe_codesign.workload import RankWork, Workload, rank_work
 from moe_kernels.kernel import Kernel
 from moe_kernels.tile import BlockedTile, TileConfig
 

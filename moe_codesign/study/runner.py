@@ -19,12 +19,13 @@ import sqlalchemy as sa
 from optuna.trial import Trial, TrialState
 
 from moe_codesign.chips import Chip, load_chip
-from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.domain.pair import Pair
+from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.measure import Bench, device_for
-from moe_codesign.pair import Pair
-from moe_codesign.shape import MoEShape
-from moe_codesign.store import Store, TrialRow, configure_sqlite
+from moe_codesign.storage.studies import Store, TrialRow, configure_sqlite
 from moe_codesign.study.evaluate import Evaluator, InfeasibleError, Tiles
 from moe_codesign.study.space import SHAPE_FIELDS, Choice, Space, Span
 from moe_kernels.kernel import Kernel, Op
@@ -32,7 +33,6 @@ from moe_kernels.tile import TileConfig, Value
 
 _STARTUP_TRIALS = 12
 """Random trials before TPE models them: two per shape field that a space usually varies."""
-
 Report = Callable[[str, str, int, int], None]
 """Called with (chip, mode, trials done, trials asked)."""
 
@@ -105,14 +105,14 @@ def _check_chip(space: Space, chip: Chip) -> None:
     for objective in space.objectives:
         metric = objective.rpartition(".")[2]
         if metric == "usd_per_mtok" and chip.usd_per_hour() is None:
-            raise UserError(f"objective {objective!r}: {chip.name} has no price", mend="drop the objective or the chip")
+            raise UserError(f"objective {objective!r}: {chip.name} has no price", fix="drop the objective or the chip")
         if metric == "joules_per_token" and chip.power.all_in_kw is None:
-            raise UserError(f"objective {objective!r}: {chip.name} has no power", mend="drop the objective or the chip")
+            raise UserError(f"objective {objective!r}: {chip.name} has no power", fix="drop the objective or the chip")
     if chip.backend != "none":
         fields = kernel_for(chip).tile_type.fields()
         for field in space.tile_space(chip.name, chip.backend):
             if field not in fields:
-                raise UserError(f"tiles for {chip.name} have field", value=field, mend="use " + ", ".join(fields))
+                raise UserError(f"tiles for {chip.name} have field", value=field, fix="use " + ", ".join(fields))
 
 
 @contextlib.contextmanager

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictBool, ValidationError, model_validator
 
 from moe_codesign.chips import chip_names
+from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.domain.metrics import MAXIMISED, METRICS
+from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
-from moe_codesign.pair import MAXIMISED, METRICS
-from moe_codesign.routing import Routing
-from moe_codesign.shape import DTYPE_BYTES
-from moe_codesign.workload import Workload
 from moe_kernels.tile import Value
 
 SHAPE_FIELDS = (
@@ -187,7 +187,7 @@ def load_space(path: str | Path, *, chips: list[str] | None = None) -> Space:
     if not file.is_file() and (_FOLDER / f"{file.stem}.toml").is_file() and file.parent == Path():
         file = _FOLDER / f"{file.stem}.toml"
     if not file.is_file():
-        raise UserError("space file", value=str(path), mend="see `moe-codesign list spaces`")
+        raise UserError("space file", value=str(path), fix="see `moe-codesign list spaces`")
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

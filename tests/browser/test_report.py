@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moe_codesign import api
+import moe_codesign as mc
 from tests.conftest import make_space
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -18,7 +18,7 @@ def page(tmp_path: Path) -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium in this machine")
     sync_api = pytest.importorskip("playwright.sync_api")
-    api.search(
+    mc.search(
         make_space(chips='"trainium2"'), trials=40, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path / "out"
     )
     with sync_api.sync_playwright() as driver:

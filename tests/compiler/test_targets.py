@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from moe_codesign import api
+import moe_codesign as mc
 from moe_codesign.chips import chip_names, load_chip
 from moe_codesign.compiler import Artifact
 
@@ -31,7 +31,7 @@ def test_every_chip_with_a_compiler_is_tested() -> None:
 
 @pytest.mark.parametrize("chip", GPUS)
 def test_gpu_binaries(chip: str) -> None:
-    for one in api.compile_kernel("triton.grouped_gemm", chip, jobs=2):
+    for one in mc.compile_kernel("triton.grouped_gemm", chip, jobs=2):
         facts = one.artifact.gpu
         assert facts is not None, one.artifact.reason
         assert one.refused is None
@@ -45,7 +45,7 @@ def test_gpu_binaries(chip: str) -> None:
 
 @pytest.mark.parametrize("chip", TPUS)
 def test_tpu_programs(chip: str) -> None:
-    for one in api.compile_kernel("pallas.grouped_matmul", chip, tile={"tile_m": 128, "tile_n": 256}, jobs=2):
+    for one in mc.compile_kernel("pallas.grouped_matmul", chip, tile={"tile_m": 128, "tile_n": 256}, jobs=2):
         facts = one.artifact.tpu
         assert facts is not None, one.artifact.reason
         assert facts.program.bundles > 100
@@ -57,17 +57,17 @@ def test_tpu_programs(chip: str) -> None:
 
 def test_what_cannot_fit_names_the_limit() -> None:
     tile = {"block_m": 128, "block_n": 256, "block_k": 128, "num_stages": 4}
-    one = api.compile_kernel("triton.grouped_gemm", "h100_sxm", tile=tile, jobs=2)[1]
+    one = mc.compile_kernel("triton.grouped_gemm", "h100_sxm", tile=tile, jobs=2)[1]
     assert one.refused is not None
     assert "232448" in one.refused
     tile = {"tile_m": 1024, "tile_k": 16384, "tile_n": 1024}
-    tpu = api.compile_kernel("pallas.grouped_matmul", "tpu_v6e", tile=tile, jobs=2)[0]
+    tpu = mc.compile_kernel("pallas.grouped_matmul", "tpu_v6e", tile=tile, jobs=2)[0]
     assert tpu.artifact.status == "refused"
     assert "VMEM" in tpu.artifact.reason
     assert "M" in tpu.artifact.reason
 
 
 def test_an_artifact_survives_json() -> None:
-    one = api.compile_kernel("triton.grouped_gemm", "a100_sxm", jobs=2)[0].artifact
+    one = mc.compile_kernel("triton.grouped_gemm", "a100_sxm", jobs=2)[0].artifact
     assert Artifact.from_json(one.to_json()) == one
     assert dataclasses.replace(one, reason="x") != one

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_codesign import api
+import moe_codesign as mc
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler import ArtifactCache, compile_functions
 from moe_codesign.compiler.function import function_request, parse_arguments
@@ -68,14 +68,14 @@ def test_a_listing_is_read_by_region() -> None:
 def test_known_copies_have_their_bytes() -> None:
     """A copy in and one out of the whole array: the granules of the listing are as large as is assumed."""
     for chip in TPUS:
-        found = api.compile_function("tests.compiler.functions:double", "float32[256,1024]", chip)
+        found = mc.compile_function("tests.compiler.functions:double", "float32[256,1024]", chip)
         assert found.refused is None
         sizes = [kernel.program.dma_bytes for kernel in found.kernels if "double" in kernel.name]
         assert sizes == [2 * 256 * 1024 * 4], chip
 
 
 def test_another_librarys_kernel_is_read() -> None:
-    found = api.compile_function(
+    found = mc.compile_function(
         "tests.compiler.functions:megablox", "bf16[1024,512] bf16[4,512,256] int32[4]", "tpu_v6e"
     )
     assert found.refused is None
@@ -85,7 +85,7 @@ def test_another_librarys_kernel_is_read() -> None:
 
 
 def test_a_tile_that_does_not_fit_names_both_sizes() -> None:
-    found = api.compile_function("tests.compiler.functions:large", "bf16[8192,8192] bf16[8192,8192]", "tpu_v6e")
+    found = mc.compile_function("tests.compiler.functions:large", "bf16[8192,8192] bf16[8192,8192]", "tpu_v6e")
     assert found.refused is not None
     assert "VMEM: needs" in found.refused
     assert "allows" in found.refused
@@ -116,7 +116,7 @@ def test_what_hangs_or_aborts_is_a_result(tmp_path: Path) -> None:
 )
 def test_wrong_use_is_one_line(function: str, arguments: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        api.compile_function(function, arguments, "tpu_v6e")
+        mc.compile_function(function, arguments, "tpu_v6e")
 
 
 def test_arguments_are_read() -> None:
@@ -127,4 +127,4 @@ def test_arguments_are_read() -> None:
 
 def test_a_gpu_takes_no_jax_function() -> None:
     with pytest.raises(UserError, match="no JAX functions"):
-        api.compile_function("jax.numpy:dot", "bf16[8,8]", "h100_sxm")
+        mc.compile_function("jax.numpy:dot", "bf16[8,8]", "h100_sxm")

@@ -10,7 +10,7 @@ import pytest
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.artifact import GpuFacts
-from moe_codesign.cost.table import kernel_for
+from moe_codesign.compiler.kernels import kernel_for
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.formats import SERVED, missing_on

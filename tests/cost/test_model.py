@@ -8,15 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_codesign.chips import Chip, load_chip
-from moe_codesign.cost import gpu
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.cost.bound import layer_bound
 from moe_codesign.cost.estimate import NoTileError, estimate_gemm, estimate_layer
-from moe_codesign.cost.problem import GroupedGemm, layer_bound, layer_gemms
-from moe_codesign.cost.table import Tables, kernel_for
+from moe_codesign.cost.occupancy import resident_blocks
+from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
+from moe_codesign.domain.rank import rank_work
+from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.models import models
-from moe_codesign.routing import Routing
-from moe_codesign.shape import MoEShape
-from moe_codesign.workload import Workload, rank_work
 from tests.conftest import make_space
 
 CHIPS = ("h100_sxm", "mi300x", "tpu_v6e", "trainium2")
@@ -158,7 +161,7 @@ def test_a_tile_that_this_size_cannot_use_is_not_chosen(tables: Tables) -> None:
 def test_resident_blocks_obey_every_limit(tables: Tables) -> None:
     chip = load_chip("h100_sxm")
     table = tables.get(chip, kernel_for(chip), "gate_up", space=SPACE["h100_sxm"])
-    resident = gpu.resident_blocks(table)
+    resident = resident_blocks(table)
     threads = table.columns["num_warps"] * 32
     assert (resident * table.columns["registers"] * threads <= 65536).all()
     assert (resident * table.columns["shared_bytes"] <= 233472).all()

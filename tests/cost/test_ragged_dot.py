@@ -5,12 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from moe_codesign import api
+import moe_codesign as mc
+from moe_codesign.calibrations.ragged_dot import Coefficients, coefficients_of
 from moe_codesign.chips import load_chip
-from moe_codesign.cost import ragged_dot
-from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.ragged_dot import Coefficients, coefficients_of, tile_times
-from moe_codesign.cost.table import Tables, TileTable, kernel_for
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import Tables, TileTable
+from moe_codesign.cost.ragged_dot import gpu as ragged_dot
+from moe_codesign.cost.ragged_dot.gpu import tile_times
+from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_kernels.tile import TritonTile
 
 TILE = TritonTile(block_m=128, block_n=128, block_k=32, num_warps=4, num_stages=4)
@@ -76,7 +78,7 @@ def test_a_chip_without_its_own_says_so() -> None:
 def test_predict_takes_the_tiles_of_others() -> None:
     row = {"chip": "h100_sxm", "op": "grouped_gemm", "m": 131072, "k": 2048, "n": 768, "groups": 128}
     tile = '{"block_m": 128, "block_n": 128, "block_k": 32, "num_warps": 4, "num_stages": 4, "split_k": 1, "x": null}'
-    theirs, ours = api.predict([{**row, "tile": tile}, {**row, "tile": tile, "kernel": "triton.grouped_matmul"}])
+    theirs, ours = mc.predict([{**row, "tile": tile}, {**row, "tile": tile, "kernel": "triton.grouped_matmul"}])
     assert (theirs["error"], ours["error"]) == ("", "")
     # Published: 1.14 ms (tokamax' autotuning cache).
     assert float(theirs["latency_us"]) == pytest.approx(1144, rel=0.15)

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_codesign import api
+import moe_codesign as mc
+from moe_codesign.calibrations.ragged_dot_tpu import Coefficients, coefficients_of
 from moe_codesign.chips import load_chip
-from moe_codesign.cost.problem import GroupedGemm
-from moe_codesign.cost.ragged_dot_tpu import Coefficients, coefficients_of, time_parts, visit_bytes, visits_of
+from moe_codesign.cost.ragged_dot.tpu import time_parts, visit_bytes, visits_of
+from moe_codesign.domain.grouped_gemm import GroupedGemm
 
 PLAIN = Coefficients(matrix_efficiency=1.0, step_us=0.0, hbm_efficiency=1.0)
 
@@ -71,7 +72,7 @@ def test_a_chip_without_its_own_says_so() -> None:
 def test_predict_is_near_what_was_fitted(chip: str, n: int, tile: tuple[int, ...], published_us: float) -> None:
     sizes = dict(zip(("tile_m", "tile_k", "tile_n"), tile, strict=True)) | {"input_buffer_count": 2}
     row = {"chip": chip, "op": "grouped_gemm", "m": 131072, "k": 7168, "n": n, "groups": 256, "routing": "uniform"}
-    (answer,) = api.predict([{**row, "tile": sizes}])
+    (answer,) = mc.predict([{**row, "tile": sizes}])
     assert (answer["error"], answer["grade"]) == ("", "modelled")
     assert float(answer["latency_us"]) == pytest.approx(published_us, rel=0.1)
     assert ("one of 2 cores" in str(answer["warning"])) == (chip in ("tpu_v5p", "tpu7x"))

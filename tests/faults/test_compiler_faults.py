@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from moe_codesign.compiler import ArtifactCache, Request, build, compile_all
-from moe_codesign.compiler.artifact import Artifact, request
+from moe_codesign.compiler.artifact import Artifact
+from moe_codesign.compiler.request import request
 from moe_kernels.kernel import kernels
 from moe_kernels.tile import TritonTile
 

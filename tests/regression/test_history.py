@@ -1,7 +1,7 @@
 """Lines of stored runs."""
 
 from moe_codesign.regression.history import lines
-from moe_codesign.store import RegressionRun, Store
+from moe_codesign.storage.studies import RegressionRun, Store
 
 
 def run(facts: dict[tuple[str, str, str], dict[str, float]]) -> RegressionRun:

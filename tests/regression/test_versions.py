@@ -12,7 +12,7 @@ from moe_codesign.regression.baseline import Baseline, compare_all, read_baselin
 from moe_codesign.regression.run import VersionColumn
 from moe_codesign.regression.suite import parse_suite
 from moe_codesign.regression.versions import make_environment, parse_environments, stale_tiles
-from moe_codesign.reports.regression import matrix_markdown
+from moe_codesign.reports.markdown import matrix_markdown
 
 SUITE = parse_suite(
     {"kernels": [{"name": "k", "function": "a.py:f", "chips": ["h100_sxm"], "signature": {"x": "i32"}}]},

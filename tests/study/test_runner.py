@@ -5,11 +5,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from moe_codesign import api
+import moe_codesign as mc
+from moe_codesign.answers.frontier_rows import report_rows
+from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.models import find_model
-from moe_codesign.reports.rows import report_rows
-from moe_codesign.shape import MoEShape
 from moe_codesign.study.runner import SearchResult
 from moe_codesign.study.space import parse_space
 from tests.conftest import make_space, space_text
@@ -17,7 +17,7 @@ from tests.conftest import make_space, space_text
 
 def run(tmp_path: Path, **options: str) -> SearchResult:
     trials = int(options.pop("trials", "24"))
-    return api.search(make_space(**options), trials=trials, jobs=2, storage=f"sqlite:///{tmp_path / 's.db'}")
+    return mc.search(make_space(**options), trials=trials, jobs=2, storage=f"sqlite:///{tmp_path / 's.db'}")
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -25,7 +25,7 @@ def test_quality_constraint_stops_the_run_to_small_experts(tmp_path: Path, seed:
     def best(constraint: str) -> SearchResult:
         space = make_space(chips='"trainium2"', constraint=constraint)
         url = f"sqlite:///{tmp_path / 's.db'}"
-        return api.search(space, trials=120, storage=url, study=f"{constraint}{seed}", seed=seed)
+        return mc.search(space, trials=120, storage=url, study=f"{constraint}{seed}", seed=seed)
 
     free, held = best(""), best("min_quality_ratio = 1.0")
 
@@ -66,7 +66,7 @@ def test_the_host_is_measured(tmp_path: Path) -> None:
         space_text(chips='"cpu"', constraint="").replace("high = 1536", "high = 128").replace("[64, 128, 256]", "[64]")
     )
     space = parse_space(text.replace("ep = 4", "ep = 16\ntp = 1") + "\n[budget]\nmeasure_seconds = 0.05\n")
-    result = api.search(space, trials=2, storage=f"sqlite:///{tmp_path / 's.db'}")
+    result = mc.search(space, trials=2, storage=f"sqlite:///{tmp_path / 's.db'}")
     rows = report_rows(result)
     assert rows, [t.reason for t in result.trials]
     for row in rows:
@@ -78,7 +78,7 @@ def test_the_host_is_measured(tmp_path: Path) -> None:
 def test_what_the_compiler_refused_is_a_stored_result(tmp_path: Path) -> None:
     space = make_space(chips='"h100_sxm"', modes='"joint"', constraint="")
     tiles = {**space.tiles, "triton": {**space.tiles["triton"], "block_m": [128], "block_n": [256], "num_warps": [4]}}
-    result = api.search(
+    result = mc.search(
         space.model_copy(update={"tiles": tiles}), trials=6, jobs=2, storage=f"sqlite:///{tmp_path / 's.db'}"
     )
     assert len(result.trials) == 6
@@ -89,28 +89,28 @@ def test_what_the_compiler_refused_is_a_stored_result(tmp_path: Path) -> None:
 def test_a_study_goes_on_and_repeats(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
     space = make_space(chips='"trainium2"')
-    api.search(space, trials=7, storage=url, study="a")
-    in_two = api.search(space, trials=20, storage=url, study="a")
-    at_once = api.search(space, trials=20, storage=url, study="b")
+    mc.search(space, trials=7, storage=url, study="a")
+    in_two = mc.search(space, trials=20, storage=url, study="a")
+    at_once = mc.search(space, trials=20, storage=url, study="b")
     assert [t.number for t in in_two.trials] == list(range(20))
     assert [t.params for t in in_two.trials] == [t.params for t in at_once.trials]
-    assert len(api.search(space, trials=5, storage=url, study="a").trials) == 20, "fewer trials asked: nothing lost"
+    assert len(mc.search(space, trials=5, storage=url, study="a").trials) == 20, "fewer trials asked: nothing lost"
     assert len(optuna.load_study(study_name="a/trainium2/nested", storage=url).trials) == 20
 
 
 def test_another_space_under_the_same_name_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
-    api.search(make_space(chips='"trainium2"'), trials=2, storage=url, study="a")
+    mc.search(make_space(chips='"trainium2"'), trials=2, storage=url, study="a")
     with pytest.raises(UserError, match="another space"):
-        api.search(make_space(chips='"trainium2"', constraint=""), trials=2, storage=url, study="a")
+        mc.search(make_space(chips='"trainium2"', constraint=""), trials=2, storage=url, study="a")
 
 
 def test_a_running_study_is_locked(tmp_path: Path) -> None:
-    from moe_codesign.store import Store
+    from moe_codesign.storage.studies import Store
 
     url = f"sqlite:///{tmp_path / 's.db'}"
     with Store(url).lock("a"), pytest.raises(UserError, match="another process"):
-        api.search(make_space(chips='"trainium2"'), trials=2, storage=url, study="a")
+        mc.search(make_space(chips='"trainium2"'), trials=2, storage=url, study="a")
 
 
 def test_what_a_chip_cannot_answer_is_told_before_any_trial(tmp_path: Path) -> None:
@@ -118,16 +118,16 @@ def test_what_a_chip_cannot_answer_is_told_before_any_trial(tmp_path: Path) -> N
     space = make_space(chips='"trainium2"')
     priced = space.model_copy(update={"objectives": ["decode.usd_per_mtok"]})
     with pytest.raises(UserError, match="no price"):
-        api.search(priced, trials=2, storage=url, study="a")
+        mc.search(priced, trials=2, storage=url, study="a")
     odd = make_space(chips='"h100_sxm"').model_copy(update={"tiles": {"triton": {"blok_m": [64]}}})
     with pytest.raises(UserError, match="blok_m"):
-        api.search(odd, trials=2, storage=url, study="b")
+        mc.search(odd, trials=2, storage=url, study="b")
 
 
 def test_a_histogram_of_another_length_rules_out_trials_not_the_search(tmp_path: Path) -> None:
     (tmp_path / "h.json").write_text(str([1] * 64))
     text = space_text(chips='"trainium2"', constraint="").replace("ep = 4", f'routing = "histogram:{tmp_path}/h.json"')
-    result = api.search(parse_space(text), trials=12, storage=f"sqlite:///{tmp_path / 's.db'}")
+    result = mc.search(parse_space(text), trials=12, storage=f"sqlite:///{tmp_path / 's.db'}")
     assert len(result.trials) == 12
     assert any("64 entries" in t.reason for t in result.trials)
     assert any(t.feasible for t in result.trials)
@@ -139,5 +139,5 @@ def test_a_chip_file_of_ones_own_can_be_searched(tmp_path: Path) -> None:
     text = (Path(moe_codesign.chips.__file__).parent / "trainium2.toml").read_text()
     (tmp_path / "mine.toml").write_text(text.replace('name = "trainium2"', 'name = "mine"'))
     space = parse_space(space_text(chips=f'"{tmp_path / "mine.toml"}"'))
-    result = api.search(space, trials=8, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path / "out")
+    result = mc.search(space, trials=8, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path / "out")
     assert {row.pair.chip for row in report_rows(result)} == {"mine"}

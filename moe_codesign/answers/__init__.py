@@ -1,0 +1,1 @@
+"""What a finished search says: frontiers and comparisons, as values that reports print."""

@@ -1,0 +1,56 @@
+"""Where a published shape loses time on a chip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moe_codesign.chips import Chip
+from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_layer
+from moe_codesign.domain.rank import rank_work
+from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.workload import Workload
+from moe_codesign.errors import UserError
+from moe_kernels.kernel import Op
+
+LOSSES = ("padding", "waves", "memory", "pipeline", "launch", "permute")
+"""Order of the columns. ``memory``: re-reads and bandwidth not reached, where the bound is memory;
+``pipeline``: matrix units not fed, where it is compute; ``permute``: rows put in expert order and back."""
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One (chip, tokens): the estimate with its losses, or why there is none."""
+
+    chip: str
+    num_tokens: int
+    estimate: Estimate | None
+    error: str = ""
+
+
+def audit_shape(
+    shape: MoEShape,
+    chips: Sequence[Chip],
+    tokens: Sequence[int],
+    tables: Tables,
+    *,
+    dtype: str = "bfloat16",
+    routing: str = "uniform",
+    tp: int = 1,
+    ep: int = 1,
+) -> list[AuditRow]:
+    """Estimate one layer per chip and token count with its best tiles, and split what it loses."""
+    ops: tuple[Op, ...] = ("gate_up" if shape.gated else "up", "down")
+    tables.prepare((chip, None, ops, dtype) for chip in chips if chip.peak(dtype))
+    rows = []
+    for chip in chips:
+        for num_tokens in tokens:
+            workload = Workload(
+                name="audit", num_tokens=num_tokens, dtype=dtype, routing=Routing.parse(routing), tp=tp, ep=ep
+            )
+            try:
+                estimate = estimate_layer(tables, chip, rank_work(shape, workload), with_losses=True)
+                rows.append(AuditRow(chip.name, num_tokens, estimate))
+            except (UserError, NoTileError) as error:
+                rows.append(AuditRow(chip.name, num_tokens, None, str(error)))
+    return rows

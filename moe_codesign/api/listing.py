@@ -1,0 +1,91 @@
+"""Rows for ``moe-codesign list``."""
+
+from pathlib import Path
+from typing import Any
+
+from moe_codesign.chips import chip_names, load_chip
+from moe_codesign.models import models
+
+
+def rows(what: str, storage: str) -> list[dict[str, Any]]:
+    """Chips, models, kernels, spaces or studies, one dictionary each with the same keys."""
+    return {"chips": _chips, "models": _models, "kernels": _kernels, "spaces": _spaces}.get(
+        what, lambda: _studies(storage)
+    )()
+
+
+def _chips() -> list[dict[str, Any]]:
+    found = []
+    for chip in map(load_chip, chip_names()):
+        peak, price = chip.peak("bfloat16"), chip.usd_per_hour()
+        grade = "measured" if chip.is_host else {"triton": "modelled", "pallas": "simulated"}.get(chip.backend)
+        found.append(
+            {
+                "chip": chip.name,
+                "product": chip.product,
+                "bf16 TFLOP/s": f"{(peak or 0) / 1e12:.3g}",
+                "TB/s": f"{chip.memory.hbm_bytes_per_s / 1e12:.3g}",
+                "GB": f"{chip.memory.hbm_bytes / 1e9:.0f}",
+                "compile target": chip.target,
+                "$/h": price,
+                "grade without the chip": grade or "datasheet",
+            }
+        )
+    return found
+
+
+def _models() -> list[dict[str, Any]]:
+    return [
+        {
+            "model": shape.name,
+            "hidden_size": shape.hidden_size,
+            "moe_intermediate_size": shape.moe_intermediate_size,
+            "num_experts": shape.num_experts,
+            "num_experts_per_tok": shape.num_experts_per_tok,
+            "n_shared_experts": shape.n_shared_experts,
+            "num_layers": shape.num_layers,
+            "gated": shape.gated,
+        }
+        for shape in models().values()
+    ]
+
+
+def _kernels() -> list[dict[str, Any]]:
+    from moe_kernels.kernel import kernels
+
+    found, missing = kernels()
+    rows = [
+        {
+            "kernel": kernel.name,
+            "tile fields": ", ".join(kernel.tile_type.fields()),
+            "dtypes": ", ".join(kernel.dtypes),
+            "tiles in its space": sum(1 for _ in kernel.tiles()),
+        }
+        for kernel in found.values()
+    ]
+    return rows + [{"kernel": n, "tile fields": r, "dtypes": "", "tiles in its space": 0} for n, r in missing.items()]
+
+
+def _spaces() -> list[dict[str, Any]]:
+    from moe_codesign.study.space import load_space, space_names
+
+    spaces = [load_space(path) for path in space_names().values()]
+    return [
+        {
+            "space": space.name,
+            "reference": space.reference,
+            "chips": ", ".join(space.chips),
+            "objectives": ", ".join(space.objectives),
+            "trials": space.budget.trials,
+        }
+        for space in spaces
+    ]
+
+
+def _studies(storage: str) -> list[dict[str, Any]]:
+    from moe_codesign.storage.studies import Store
+
+    file = Path(storage.removeprefix("sqlite:///"))
+    if storage.startswith("sqlite:///") and not file.exists():
+        return []
+    return Store(storage).studies()

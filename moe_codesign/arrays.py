@@ -1,0 +1,6 @@
+"""Names of array types."""
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]

@@ -1,1 +1,0 @@
-"""Calibrations from measured times: reading them, fitting, judging on held-out shapes."""

@@ -1,0 +1,1 @@
+"""Everything fitted that ships, with its readers."""

@@ -1,0 +1,52 @@
+"""The command ``moe-codesign bench``."""
+
+import sys
+
+import click
+
+from moe_codesign.cli.options import JSON, Fields, Numbers, console, emit
+
+
+@click.command()
+@click.option("--device", "device", default="cpu", show_default=True, help="cpu, cuda, tpu or a catalogue chip.")
+@click.option("--model", default="Qwen3-30B-A3B", show_default=True, help="Catalogue name or config.json.")
+@click.option("--tokens", type=Numbers(), default="8,64", show_default=True)
+@click.option("--tile", "tiles", type=Fields(), multiple=True, help="A tile to race; may be given again.")
+@click.option("--routing", default="uniform", show_default=True)
+@click.option("--tp", type=click.IntRange(1), default=1)
+@click.option(
+    "--ep", type=click.IntRange(1), default=16, show_default=True, help="Expert-parallel ranks; one is timed."
+)
+@click.option("--seed", type=click.IntRange(0), default=0)
+@click.option("--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Of timing per tile.")
+@JSON
+def bench(
+    device: str,
+    model: str,
+    tokens: list[int],
+    tiles: tuple[dict[str, int | bool], ...],
+    routing: str,
+    tp: int,
+    ep: int,
+    seed: int,
+    seconds: float,
+    as_json: bool,
+) -> None:
+    """Launch, verify and time a layer on a device of this machine.
+
+    \b
+    Example: moe-codesign bench --tokens 8 --tile tile_m=16,tile_k=2048,tile_n=1024
+    """
+    import moe_codesign as mc
+
+    rows = mc.bench(
+        model, chip=device, tokens=tokens, tiles=tiles, routing=routing, tp=tp, ep=ep, seed=seed, seconds=seconds
+    )
+    if as_json:
+        emit(rows)
+    else:
+        from moe_codesign.reports.terminal.bench import print_bench
+
+        print_bench(console(), f"{model}, ep {ep}, tp {tp}, {routing} routing", rows)
+    if any(row.timing is None or row.reason for row in rows):
+        sys.exit(1)

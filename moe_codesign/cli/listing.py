@@ -1,0 +1,29 @@
+"""The command ``moe-codesign list``."""
+
+import click
+
+from moe_codesign.cli.options import JSON, console, emit
+from moe_codesign.storage import DEFAULT_STORAGE
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["chips", "models", "kernels", "spaces", "studies"]))
+@click.option("--storage", default=DEFAULT_STORAGE, show_default=True, help="For studies.")
+@JSON
+def list_(what: str, storage: str, as_json: bool) -> None:
+    """List what there is.
+
+    \b
+    Example: moe-codesign list chips
+    """
+    from moe_codesign.api import listing
+
+    rows = listing.rows(what, storage)
+    if as_json:
+        emit(rows)
+    elif rows:
+        from moe_codesign.reports.text import print_rows
+
+        print_rows(console(), what, rows)
+    else:
+        click.echo(f"no {what}")

@@ -1,0 +1,33 @@
+"""The command ``moe-codesign predict``."""
+
+from pathlib import Path
+
+import click
+
+from moe_codesign.cli.options import JOBS, JSON, emit, progress
+
+
+@click.command()
+@click.argument("problems", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--explain", is_flag=True, help="Add a column parts_us: where each time goes.")
+@click.option("--tuned", type=click.Path(path_type=Path), help="Folder of the stack's tuned files (E=..,N=...json).")
+@JOBS
+@JSON
+def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: int, as_json: bool) -> None:
+    """Write a time for every problem of a table (.csv, .jsonl or .parquet); a bad row is told in its own row.
+
+    \b
+    Example: moe-codesign predict problems.csv --out times.csv
+    """
+    import moe_codesign as mc
+
+    with progress() as bar:
+        rows = mc.predict(
+            problems, out=out, explain=explain, tuned=tuned, jobs=jobs, compiling=bar("compile"), running=bar("predict")
+        )
+    failed = sum(bool(row["error"]) for row in rows)
+    if as_json:
+        emit({"rows": len(rows), "failed": failed, "out": str(out)})
+    else:
+        click.echo(f"{len(rows) - failed} of {len(rows)} rows answered, {failed} with an error; {out}")

@@ -1,0 +1,34 @@
+"""The command ``moe-codesign report``."""
+
+from pathlib import Path
+
+import click
+
+from moe_codesign.cli.options import JSON, console, emit
+from moe_codesign.storage import DEFAULT_STORAGE
+
+
+@click.command()
+@click.argument("study")
+@click.option("--storage", default=DEFAULT_STORAGE, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="HTML file; default results/runs/STUDY/report.html.")
+@JSON
+def report(study: str, storage: str, out: Path | None, as_json: bool) -> None:
+    """Print a stored study's table and write its HTML report.
+
+    \b
+    Example: moe-codesign report quickstart --out report.html
+    """
+    import moe_codesign as mc
+    from moe_codesign.answers.frontier_rows import report_rows
+    from moe_codesign.reports.terminal.search import print_search
+
+    path = out or Path("results/runs") / study / "report.html"
+    result, _ = mc.load_study(study, storage=storage)
+    mc.report(study, storage=storage, out=path)
+    if as_json:
+        rows = [row.to_dict() for row in report_rows(result)]
+        emit({"study": study, "report": str(path), "trials": len(result.trials), "pairs": rows})
+    else:
+        print_search(console(), result)
+        click.echo(f"report: {path}")

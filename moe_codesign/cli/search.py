@@ -1,0 +1,80 @@
+"""The command ``moe-codesign search``."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from moe_codesign.cli.options import JOBS, JSON, Names, console, emit, progress
+from moe_codesign.storage import DEFAULT_STORAGE
+
+
+@click.command()
+@click.argument("space")
+@click.option("--chips", type=Names(), help="Instead of the space's.")
+@click.option("--trials", type=click.IntRange(1), help="Over all chips and modes; instead of the space's.")
+@JOBS
+@click.option("--storage", default=DEFAULT_STORAGE, show_default=True, help="Database URL.")
+@click.option("--study", help="Name; default the space's. The same name goes on where it stopped.")
+@click.option("--seed", type=click.IntRange(0), help="Instead of the space's.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report; default results/runs/STUDY.")
+@JSON
+def search(
+    space: str,
+    chips: list[str] | None,
+    trials: int | None,
+    jobs: int,
+    storage: str,
+    study: str | None,
+    seed: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Search shape and tiles together over SPACE, a TOML file or the name of one in search_spaces/.
+
+    \b
+    Example: moe-codesign search quickstart --chips h100_sxm,tpu_v6e --trials 100
+    """
+    import moe_codesign as mc
+    from moe_codesign.answers.frontier_rows import report_rows
+
+    loaded = mc.load_space(space, chips=chips)
+    folder = out or Path("results/runs") / (study or loaded.name)
+    with progress() as bar:
+        bars: dict[str, Callable[[int, int], None]] = {}
+
+        def running(chip: str, mode: str, done: int, total: int) -> None:
+            label = f"{chip} {mode}"
+            bars.setdefault(label, bar(label))(done, total)
+
+        result = mc.search(
+            loaded,
+            trials=trials,
+            jobs=jobs,
+            storage=storage,
+            study=study,
+            seed=seed,
+            out=folder,
+            compiling=bar("compile"),
+            running=running,
+        )
+    if as_json:
+        emit(
+            {
+                "study": result.study,
+                "storage": storage,
+                "report": str(folder / "report.html"),
+                "trials": len(result.trials),
+                "interrupted": result.interrupted,
+                "pairs": [row.to_dict() for row in report_rows(result) if row.on_frontier],
+            }
+        )
+    else:
+        from moe_codesign.reports.terminal.search import print_search
+
+        print_search(console(), result)
+        click.echo(f"{len(result.trials)} trials in {storage}; report: {folder / 'report.html'}")
+    if result.interrupted:
+        click.echo("interrupted; the same command goes on from here", err=True)
+        sys.exit(130)

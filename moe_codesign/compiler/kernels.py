@@ -1,0 +1,32 @@
+"""Which kernel runs on a chip."""
+
+from moe_codesign.chips import Chip
+from moe_codesign.errors import UserError
+from moe_kernels.kernel import Kernel, kernel_named, kernels
+
+
+def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
+    """The kernel of that name, or the chip's backend's first.
+
+    Raises:
+        UserError: unknown kernel, one for another backend, a chip without any, or a backend that is not installed.
+    """
+    if name is not None and (kernel := kernel_named(name)) is not None:
+        if chip.backend == "none":
+            raise UserError(f"chip {chip.name} has no compiler here", fix="leave the kernel out")
+        if kernel.backend != chip.backend:
+            raise UserError(f"kernel {name} does not run on {chip.name}", fix=f"use a {chip.backend} kernel")
+        if kernel.on_host != chip.is_host:
+            where = "the host alone" if kernel.on_host else "accelerators alone"
+            raise UserError(f"kernel {name} runs on {where}", fix=f"leave it out for {chip.name}")
+        return kernel
+    if name is not None:
+        found, missing = kernels()
+        raise UserError("kernel", value=name, fix=missing.get(name) or "use one of " + ", ".join(found))
+    found, missing = kernels(chip.backend)
+    for kernel in found.values():
+        if kernel.on_host == chip.is_host:
+            return kernel
+    raise UserError(
+        f"no kernel for backend {chip.backend!r} of {chip.name} can be loaded", fix="; ".join(missing.values())
+    )

@@ -1,0 +1,1 @@
+"""Times of this project's own kernels."""

@@ -1,0 +1,1 @@
+"""Times of vLLM's and SGLang's fused MoE layers."""

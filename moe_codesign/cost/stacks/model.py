@@ -1,0 +1,167 @@
+"""What measured times say of a chip under a software stack: coefficients, a learned correction, an interval.
+
+One TOML file per (chip, stack, dtype), beside it the arrays of the correction's trees. Files that
+a user's `moe-codesign calibrate` wrote come before those that the project ships.
+"""
+
+import functools
+import itertools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_codesign.arrays import F64
+from moe_codesign.calibrations.catalogue import family
+from moe_codesign.calibrations.stacks import CalibrationFile, Coefficients
+from moe_codesign.calibrations.trees import SymmetricTrees
+from moe_codesign.chips import Chip, load_chip
+from moe_codesign.cost.stacks import physics as fused_moe
+from moe_codesign.cost.stacks.columns import Columns
+from moe_codesign.cost.stacks.conventions import Conventions, Mask, timed_terms
+from moe_codesign.cost.stacks.features import features
+from moe_codesign.cost.stacks.physics import Terms
+from moe_codesign.formats.tuned_files import StackTiles, Tuned
+
+_SIBLING_WIDENING, _TRANSFER_WIDENING = 1.5, 3.0
+"""Factors on the interval of a donor of the same architecture, and of another: results/accuracy/README.md has what
+they hold of chips whose rows are withheld."""
+OUTSIDE_WIDENING = 2.0
+"""On the logarithm of the interval of a problem outside of the range of the fit. Chosen: there are no rows to ask."""
+TOKEN_BUCKETS = (128, 1024)
+"""Intervals differ below, between and above: decode is bound by memory, prefill by compute."""
+_CHUNK = 32768
+"""Rows that a thread answers at a time: with fewer, threads wait for the interpreter between NumPy's calls."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Columns of answers.
+
+    ``parts_us``: where the time goes; ``note``: why it deserves less trust, if so; ``tiles``: what the stack launches.
+    """
+
+    latency_us: F64
+    low_us: F64
+    high_us: F64
+    bound_us: F64
+    limiter: list[str]
+    parts_us: dict[str, F64]
+    note: list[str]
+    tiles: StackTiles
+
+    @classmethod
+    def joined(cls, parts: Sequence["Prediction"]) -> "Prediction":
+        """One after the other."""
+
+        def join(name: str) -> F64:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            **{name: join(name) for name in ("latency_us", "low_us", "high_us", "bound_us")},
+            limiter=list(itertools.chain.from_iterable(part.limiter for part in parts)),
+            parts_us={name: np.concatenate([part.parts_us[name] for part in parts]) for name in parts[0].parts_us},
+            note=list(itertools.chain.from_iterable(part.note for part in parts)),
+            tiles=StackTiles.joined([part.tiles for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Coefficients for a chip under a stack, and the correction's trees if they help.
+
+    ``transferred_from``: the chip whose measurements these are, where the chip has none of its own.
+    """
+
+    file: CalibrationFile
+    trees: SymmetricTrees | None = None
+    transferred_from: str | None = None
+
+    @functools.cached_property
+    def coefficients(self) -> Coefficients:
+        return Coefficients(**self.file.coefficients)
+
+    @property
+    def conventions(self) -> Conventions:
+        """How it was timed. Tuned files are a chip's own, so they are not carried to another."""
+        tuned = frozenset(self.file.tuned) if self.transferred_from is None else frozenset()
+        return Conventions(self.file.all_choices_here, tuned)
+
+    def physics_us(self, chip: Chip, columns: Columns, tuned: Tuned | None = None) -> tuple[F64, Columns, Terms]:
+        """Time without the correction, the work that it is of, and its terms.
+
+        ``tuned``: the stack's tuned tiles, see :func:`moe_codesign.cost.stacks.tuned_tiles`.
+        """
+        x, file = self.coefficients, self.file
+        work, t = timed_terms(x, self.conventions, columns, chip, file.stack, file.dtype, tuned=tuned)
+        return fused_moe.total_us(x, t), work, t
+
+    def correction(self, work: Columns, t: Terms, physics_us: F64) -> F64:
+        """Logarithm of what the physics of that work is to be multiplied with."""
+        if self.trees is None or self.file.correction_share == 0:
+            return np.zeros(len(work))
+        return self.file.correction_share * self.trees.predict(features(work, t, physics_us))
+
+    def predict(self, chip: Chip, columns: Columns, tuned: Tuned | None = None) -> Prediction:
+        """Time of every problem with its 90 % interval; never below the physical bound."""
+        parts = [columns.take(slice(first, first + _CHUNK)) for first in range(0, max(len(columns), 1), _CHUNK)]
+        if len(parts) == 1:
+            return self._predict(chip, columns, tuned)
+        # NumPy leaves the interpreter to other threads while it counts.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return Prediction.joined(list(pool.map(lambda part: self._predict(chip, part, tuned), parts)))
+
+    def _predict(self, chip: Chip, columns: Columns, tuned: Tuned | None) -> Prediction:
+        physics, work, t = self.physics_us(chip, columns, tuned)
+        bound = fused_moe.bound_us(columns, chip, self.file.dtype)
+        latency = np.maximum(physics * np.exp(self.correction(work, t, physics)), bound)
+        outside = self._outside(columns)
+        parts = fused_moe.parts_us(self.coefficients, t)
+        width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
+        width = width * np.where(np.any(list(outside.values()), axis=0), OUTSIDE_WIDENING, 1.0)
+        if self.transferred_from is not None:
+            sibling = family(load_chip(self.transferred_from)) == family(chip)
+            width = width * (_SIBLING_WIDENING if sibling else _TRANSFER_WIDENING)
+        return Prediction(
+            latency_us=latency,
+            low_us=np.maximum(latency * np.exp(-width), bound),
+            high_us=latency * np.exp(width),
+            bound_us=bound,
+            limiter=fused_moe.limiters(self.coefficients, t, parts),
+            # The correction is of the whole: each part bears its share.
+            parts_us={name: values * latency / physics for name, values in parts.items()},
+            note=self._notes(columns, outside, chip.vendor, tuned),
+            tiles=fused_moe.stack_tiles(columns, self.file.stack, self.file.dtype, tuned),
+        )
+
+    def _notes(self, columns: Columns, outside: dict[str, Mask], vendor: str, tuned: Tuned | None) -> list[str]:
+        found = self.conventions
+        always = [f"coefficients of {self.transferred_from}, which has measurements"] if self.transferred_from else []
+        if vendor != "nvidia":
+            always.append("tiles by the stack's rule for CUDA")
+        untold = found.has_tuned(columns) if tuned is None else np.zeros(len(columns), dtype=bool)
+        flags = np.stack([untold, found.runs_all_choices(columns), *outside.values()])
+        # Read as bits they number the kind of a row.
+        kind = (1 << np.arange(len(flags))) @ flags
+        kinds = np.flatnonzero(np.bincount(kind))
+        texts = {}
+        for number in kinds.tolist():
+            is_untold, all_here, *beyond = (number >> bit & 1 for bit in range(len(flags)))
+            notes = list(always)
+            if is_untold:
+                notes.append("timed with a tuned file that is not told, not at the rule's tile; give --tuned")
+            if all_here:
+                notes.append("timed with all choices of the rank's tokens run on it")
+            if names := [name for name, is_beyond in zip(outside, beyond, strict=True) if is_beyond]:
+                notes.append("outside of the measured range: " + ", ".join(names))
+            texts[number] = "; ".join(notes)
+        return [texts[number] for number in kind.tolist()]
+
+    def _outside(self, columns: Columns) -> dict[str, Mask]:
+        """By field, problems outside of the fitted range."""
+        return {
+            name: (getattr(columns, name) < low) | (getattr(columns, name) > high)
+            for name, (low, high) in self.file.fitted_range.items()
+        }

@@ -1,0 +1,1 @@
+"""What is talked about: shapes, routings, workloads, times, pairs. Nothing here computes a time."""

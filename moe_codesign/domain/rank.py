@@ -1,0 +1,64 @@
+"""One rank's share of a layer under a workload."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_codesign.domain.routing import Counts
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.workload import Workload
+from moe_codesign.errors import UserError
+
+
+@dataclass(frozen=True)
+class RankWork:
+    """What one chip does of a layer.
+
+    ``rows`` int64 [local routed experts + shared experts]: token rows of each; ``tokens`` distinct tokens whose
+    rows it reads or writes at most, ``fewest_tokens`` at least; ``hidden_size`` H; ``intermediate_size`` I / tp.
+    """
+
+    rows: Counts
+    tokens: int
+    fewest_tokens: int
+    hidden_size: int
+    intermediate_size: int
+    gated: bool
+    dtype: str
+    routed: int
+
+    @property
+    def total_rows(self) -> int:
+        return int(self.rows.sum())
+
+
+def rank_work(shape: MoEShape, workload: Workload) -> RankWork:
+    """The busiest rank's share of the layer.
+
+    Shared experts are experts that every token visits; under expert parallelism each rank keeps a copy and
+    serves its own ``num_tokens / ep`` tokens with it.
+
+    Raises:
+        UserError: the shape cannot be split over ``tp`` or ``ep``.
+    """
+    if reason := workload.misfit(shape):
+        raise UserError(reason, fix="change tp, ep or the shape")
+    counts = workload.routing.counts(
+        workload.num_tokens, shape.num_experts, shape.num_experts_per_tok, workload.seed, workload.ep
+    )
+    by_rank = counts.reshape(workload.ep, -1)
+    rows = by_rank[int(by_rank.sum(axis=1).argmax())]
+    if shape.n_shared_experts:
+        own_tokens = -(-workload.num_tokens // workload.ep)
+        rows = np.concatenate([rows, np.full(shape.n_shared_experts, own_tokens, dtype=np.int64)])
+    return RankWork(
+        rows=rows,
+        tokens=min(workload.num_tokens, int(rows.sum())),
+        # An expert's rows are of different tokens; on one rank every token has one.
+        fewest_tokens=workload.num_tokens if workload.ep == 1 else int(rows.max()),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.moe_intermediate_size // workload.tp,
+        gated=shape.gated,
+        dtype=workload.dtype,
+        routed=shape.num_experts // workload.ep,
+    )

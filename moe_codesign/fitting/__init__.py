@@ -1,0 +1,1 @@
+"""Fits of everything that ships: measured times in, calibrations out, judged on held-out shapes."""

@@ -1,0 +1,76 @@
+"""One problem a row of a table: what its columns mean, whether text or numbers."""
+
+from typing import Any
+
+import numpy as np
+
+from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.workload import Workload
+from moe_codesign.errors import UserError
+
+Row = dict[str, Any]
+_MOST = 2**40
+
+
+def missing(value: Any) -> bool:
+    """Empty, or no number."""
+    return value is None or value == "" or (isinstance(value, float) and bool(np.isnan(value)))
+
+
+def text(row: Row, name: str, default: str | None = None) -> str:
+    """A column's text. Raises UserError where it is empty and has no default."""
+    value = row.get(name)
+    if missing(value):
+        if default is None:
+            raise UserError(f"column {name} is empty", fix=f"give {name}")
+        return default
+    return str(value).strip()
+
+
+def whole(row: Row, name: str, default: int | None = None) -> int:
+    """A column's whole number of at least 0. Raises UserError."""
+    if default is not None and missing(row.get(name)):
+        return default
+    value = text(row, name)
+    try:
+        number = float(value)
+        if number != int(number):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise UserError(name, value=value, fix="give a whole number") from None
+    if not 0 <= number <= _MOST:
+        raise UserError(name, value=value, fix=f"give a whole number from 0 to {_MOST}")
+    return int(number)
+
+
+def flag(row: Row, name: str, default: bool) -> bool:
+    """A column's true or false. Raises UserError."""
+    value = text(row, name, str(default)).lower()
+    if value in ("true", "1", "1.0", "yes"):
+        return True
+    if value in ("false", "0", "0.0", "no"):
+        return False
+    raise UserError(name, value=row[name], fix="give true or false")
+
+
+def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
+    """Shape and workload of a row. Raises UserError, and what absurd numbers raise."""
+    shape = MoEShape(
+        hidden_size=whole(row, "hidden_size"),
+        moe_intermediate_size=whole(row, "moe_intermediate_size"),
+        num_experts=whole(row, "num_experts"),
+        num_experts_per_tok=whole(row, "num_experts_per_tok"),
+        n_shared_experts=whole(row, "n_shared_experts", 0),
+        gated=flag(row, "gated", True),
+    )
+    workload = Workload(
+        name="row",
+        num_tokens=whole(row, "num_tokens"),
+        dtype=dtype,
+        routing=Routing.parse(text(row, "routing", "balanced")),
+        tp=whole(row, "tp", 1),
+        ep=whole(row, "ep", 1),
+        seed=whole(row, "seed", 0),
+    )
+    return shape, workload

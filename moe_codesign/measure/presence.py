@@ -1,0 +1,62 @@
+"""Which device of this machine a chip is."""
+
+import functools
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+from moe_codesign.chips import Chip
+
+Platform = Literal["cpu", "cuda", "tpu"]
+
+
+def device_for(chip: Chip) -> Platform | None:
+    """The platform to measure this chip on, if it is here: the host always is."""
+    if chip.is_host:
+        return "cpu"
+    if chip.backend == "triton" and _present("/dev/nvidia0", "/dev/kfd"):
+        import torch
+
+        if torch.cuda.is_available():
+            total = torch.cuda.get_device_properties(0).total_memory
+            same_memory = abs(total / chip.memory.hbm_bytes - 1) < 0.15
+            if same_memory and _same_product(chip.product, torch.cuda.get_device_name()):
+                return "cuda"
+    # A TPU host shows its chips as /dev/accel* (v4, v5) or /dev/vfio/* (v6e on). A chip of two devices is not
+    # measured: one call runs on one of them.
+    if (
+        chip.backend == "pallas"
+        and chip.core.devices_per_chip == 1
+        and _present("/dev/accel0", "/dev/vfio/0")
+        and _TPU_KINDS.get(_tpu_kind()) == chip.name
+    ):
+        return "tpu"
+    return None
+
+
+_TPU_KINDS = {"TPU v5 lite": "tpu_v5e", "TPU v5": "tpu_v5p", "TPU v6 lite": "tpu_v6e"}
+
+
+@functools.cache
+def _tpu_kind() -> str:
+    """The kind of this machine's TPU, asked in a process of its own: libtpu locks the chip and may abort."""
+    script = "import jax; print(jax.devices('tpu')[0].device_kind)"
+    try:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout.strip()
+
+
+def _present(*paths: str) -> bool:
+    return any(Path(path).exists() for path in paths)
+
+
+def _same_product(product: str, device_name: str) -> bool:
+    """Whether ``NVIDIA H100 80GB HBM3`` is the chip file's ``NVIDIA H100 SXM5 80 GB``: the model word decides."""
+    word = re.search(r"\b([A-Z]{1,2}\d{2,4}[A-Z]?)\b", product)
+    if ("PCIe" in product) != ("pcie" in device_name.lower()):
+        return False
+    return word is not None and re.search(rf"\b{word[1]}\b", device_name) is not None

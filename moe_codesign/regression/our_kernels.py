@@ -1,0 +1,119 @@
+"""Facts of this project's kernels under test."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from moe_codesign.chips import Chip, load_chip
+from moe_codesign.compiler import Artifact, requests_for, unlaunchable
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.tile_table import table_of
+from moe_codesign.cost.estimate import rank_tiles
+from moe_codesign.cost.ours.tpu_step import step_of
+from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
+from moe_codesign.domain.rank import rank_work
+from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.workload import Workload
+from moe_codesign.errors import UserError
+from moe_codesign.models import find_model
+from moe_codesign.regression.readings import Observation, Place, gpu_facts, program_facts, without
+from moe_codesign.regression.suite import KernelTable, ProblemTable
+from moe_kernels.kernel import Kernel, Op, Problem
+from moe_kernels.tile import TileConfig
+
+
+@dataclass(frozen=True)
+class _Ours:
+    """One kernel of ours, op, type and chip, with its tiles by label."""
+
+    table: KernelTable
+    kernel: Kernel
+    chip: Chip
+    op: Op
+    dtype: str
+    tiles: dict[str, TileConfig]
+    requests: dict[TileConfig, Any]
+
+    def place(self, label: str) -> Place:
+        return (f"{self.table.label} {self.op} {self.dtype}", self.chip.name, label)
+
+    def observe(self, artifacts: dict[Any, Artifact]) -> Iterator[Observation]:
+        rows = {tile: artifacts[request] for tile, request in self.requests.items()}
+        times = self._times(rows)
+        for label, tile in self.tiles.items():
+            place, artifact = self.place(label), rows[tile]
+            reason = unlaunchable(artifact, tile, self.chip)
+            if artifact.status != "ok":
+                yield without(place, artifact.status, artifact.reason)
+                continue
+            facts: dict[str, float | str] = {"status": "ok" if reason is None else "unlaunchable"}
+            if label != tile.label():
+                facts["tile"] = tile.label()
+            if artifact.gpu is not None:
+                facts |= gpu_facts(artifact.gpu, self.chip, int(tile.as_dict()["num_warps"]))
+            if artifact.tpu is not None:
+                facts["step_cycles"] = round(step_of(artifact, self.chip).cycles["issue and drain"], 1)
+                facts |= program_facts([artifact.tpu.program])
+            if self.kernel.memory_bytes is not None:
+                facts["vmem_bytes"] = self.kernel.memory_bytes(Problem(op=self.op, dtype=self.dtype), tile)
+            yield Observation(place, facts | times.get(tile, {}), reason or "")
+
+    def _times(self, rows: dict[TileConfig, Artifact]) -> dict[TileConfig, dict[str, float]]:
+        """Modelled time of each listed problem with each tile that can run it."""
+        table = table_of(self.kernel, self.chip, self.op, rows)
+        if not len(table):
+            return {}
+        found: dict[TileConfig, dict[str, float]] = {tile: {} for tile in table.tiles}
+        for problem in self.table.problems:
+            gemm = _gemm(problem, self.op, self.dtype)
+            if gemm is None:
+                continue
+            refused = table.unsupported(gemm.problem)
+            for i, us in enumerate(rank_tiles(table, gemm).total_us):
+                if i not in refused:
+                    found[table.tiles[i]][f"latency_us at {problem.label()}"] = float(f"{us:.5g}")
+        return found
+
+
+def _gemm(problem: ProblemTable, op: Op, dtype: str) -> GroupedGemm | None:
+    """The problem's GEMM of that op, None if it has none."""
+    workload = Workload(
+        name="regress",
+        num_tokens=problem.num_tokens,
+        dtype=dtype,
+        routing=Routing.parse(problem.routing),
+        tp=problem.tp,
+        ep=problem.ep,
+        seed=0,
+    )
+    gemms = layer_gemms(rank_work(find_model(problem.model), workload))
+    return next((gemm for gemm in gemms if gemm.op == op), None)
+
+
+def our_requests(table: KernelTable) -> Iterator[_Ours]:
+    """The compiles of a table of our kernels: one for each chip, GEMM, data type and tile."""
+    for name in table.chips:
+        chip = load_chip(name)
+        kernel = kernel_for(chip, str(table.kernel))
+        for dtype in table.dtypes:
+            if dtype not in kernel.dtypes:
+                raise UserError(f"dtypes of {table.label}", value=dtype, fix="use one of " + ", ".join(kernel.dtypes))
+            for op in table.ops:
+                for problem in table.problems:
+                    _gemm(problem, op, dtype)
+                tiles = _tiles(table, kernel, chip, op, dtype)
+                requests = requests_for(kernel, chip, (op,), dtype, tiles.values())
+                yield _Ours(table, kernel, chip, op, dtype, tiles, {tile: r for (_, tile), r in requests.items()})
+
+
+def _tiles(table: KernelTable, kernel: Kernel, chip: Chip, op: Op, dtype: str) -> dict[str, TileConfig]:
+    """By label. A default tile is called by the rows that it is the default for: it may become another."""
+    problem = Problem(op=op, dtype=dtype)
+    rows = table.rows or ([] if table.tiles else [128])
+    found = {f"default for {n} rows": kernel.default_tile(problem, float(n), chip.target) for n in rows}
+    base = kernel.default_tile(problem, 128.0, chip.target).as_dict()
+    try:
+        given = [kernel.tile_type.from_dict({**base, **tile}) for tile in table.tiles]
+    except ValueError as error:
+        raise UserError(f"tiles of {table.label}: {error}") from None
+    return found | {tile.label(): tile for tile in given}

@@ -1,0 +1,46 @@
+"""The history of a regression suite as an HTML page."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from moe_codesign.regression.history import Line, lines
+from moe_codesign.storage.studies import RegressionRun
+
+
+def write_history(path: Path, suite: str, runs: Sequence[RegressionRun]) -> None:
+    """The same as one HTML file: a plot a chip."""
+    every = lines(runs)
+    label = [
+        f"{number} {run.revision}<br>{html.escape(', '.join(run.versions.values()))}" for number, run in enumerate(runs)
+    ]
+    plots = "".join(
+        _plot(chip, [line for line in every if line.chip == chip], label)
+        for chip in dict.fromkeys(line.chip for line in every)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(suite)}: history</title>'
+        f"<script>{get_plotlyjs()}</script></head><body style='font-family:sans-serif;max-width:1100px;margin:auto'>"
+        f"<h1>{html.escape(suite)}</h1><p>Cost over the first run's, of compiled kernels (modelled time where problems "
+        "are listed, else cycles or instructions), the geometric mean over the tiles. 1 is unchanged, lower is better."
+        f"</p>{plots}</body></html>"
+    )
+
+
+def _plot(chip: str, every: Sequence[Line], label: Sequence[str]) -> str:
+    figure = go.Figure()
+    for line in every:
+        figure.add_scatter(
+            x=list(range(len(label))), y=list(line.ratios), name=f"{line.kernel} ({line.metric})", text=label,
+            mode="lines+markers", hovertemplate="%{text}<br>%{y:.3f}",
+        )  # fmt: skip
+    figure.update_layout(
+        title=chip, template="simple_white", height=420, yaxis_title="cost over the first run's",
+        xaxis={"title": "run", "dtick": 1}, legend={"orientation": "h", "y": -0.25},
+    )  # fmt: skip
+    text: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"plot-{chip}")
+    return text

@@ -1,0 +1,131 @@
+"""The report as one HTML file: plotly's script inside, nothing fetched."""
+
+import html
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from moe_codesign.answers.frontier_rows import ReportRow, report_rows
+from moe_codesign.chips import load_chip
+from moe_codesign.reports.text import interval_text, pair_cells, time_text
+from moe_codesign.study.runner import SearchResult
+
+_COLOURS = {"joint": "#d97706", "nested": "#2563eb", "reference": "#111827"}
+_SYMBOLS = {"joint": "circle", "nested": "diamond"}
+
+
+def write_html(path: Path, result: SearchResult, provenance: dict[str, str]) -> None:
+    """Write the report of a search."""
+    rows = report_rows(result)
+    chips: list[dict[str, Any]] = []
+    for name in result.space.chips:
+        chip = load_chip(name)
+        own = [row for row in rows if row.pair.chip == chip.name]
+        trials = [t for t in result.trials if t.chip == chip.name]
+        chips.append(
+            {
+                "name": chip.name,
+                "product": chip.product,
+                "grades": ", ".join(sorted({row.pair.timing.grade for row in own})) or "no feasible pair",
+                "figures": [
+                    _figure(own, result, chip.name, workload, f"plot-{len(chips)}-{number}")
+                    for number, workload in enumerate(dict.fromkeys(row.pair.workload.name for row in own))
+                ],
+                "frontier": [_cells(row) for row in own if row.on_frontier],
+                "trials": len(trials),
+                "feasible": sum(t.feasible for t in trials),
+                "refused": Counter(t.reason.split(":")[0] for t in trials if t.reason).most_common(),
+            }
+        )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html").render(
+        result=result, chips=chips, provenance=provenance, plotly=get_plotlyjs(), total=len(result.trials)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page)
+
+
+def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: str, div_id: str) -> str:
+    own = [row for row in rows if row.pair.workload.name == workload]
+    figure = go.Figure()
+    for mode in result.space.modes:
+        for on_frontier in (False, True):
+            points = [row for row in own if row.pair.mode == mode and row.on_frontier == on_frontier]
+            if points:
+                figure.add_trace(_trace(points, mode, on_frontier))
+    for pair in result.reference:
+        if pair.chip == chip and pair.workload.name == workload:
+            figure.add_trace(
+                go.Scatter(
+                    x=[pair.timing.latency_us],
+                    y=[pair.quality_ratio],
+                    mode="markers",
+                    name=f"{result.space.reference}, default tile",
+                    marker={"symbol": "star", "size": 14, "color": _COLOURS["reference"]},
+                    hovertext=[_hover(ReportRow(pair, False, 0.0, 1.0, {}))],
+                    hoverinfo="text",
+                )
+            )
+    tokens = own[0].pair.workload.num_tokens
+    grades = ", ".join(sorted({row.pair.timing.grade for row in own}))
+    figure.update_layout(
+        title=html.escape(f"{workload}: {tokens} tokens"),
+        xaxis={"title": f"time of one layer, us ({grades}; bars: interval)", "type": "log"},
+        yaxis={"title": f"quality over {result.space.reference}"},
+        template="plotly_white",
+        height=420,
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        legend={"orientation": "h", "y": -0.2},
+    )
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=div_id, config={"responsive": True}))
+
+
+def _trace(points: list[ReportRow], mode: str, on_frontier: bool) -> Any:
+    timings = [row.pair.timing for row in points]
+    bars = {
+        "type": "data",
+        "symmetric": False,
+        "array": [t.high_us - t.latency_us for t in timings],
+        "arrayminus": [t.latency_us - t.low_us for t in timings],
+        "thickness": 1,
+        "color": "rgba(100,100,100,0.35)",
+    }
+    return go.Scatter(
+        x=[t.latency_us for t in timings],
+        y=[row.pair.quality_ratio for row in points],
+        mode="markers",
+        name=f"{mode}, frontier" if on_frontier else mode,
+        marker={
+            "symbol": _SYMBOLS[mode],
+            "size": 11 if on_frontier else 6,
+            "color": _COLOURS[mode],
+            "opacity": 1.0 if on_frontier else 0.35,
+        },
+        error_x=bars if on_frontier else None,
+        hovertext=[_hover(row) for row in points],
+        hoverinfo="text",
+    )
+
+
+def _hover(row: ReportRow) -> str:
+    """Plotly reads a little HTML here; every part is a number or one of our own labels."""
+    pair = row.pair
+    lines = [
+        f"<b>{pair.shape.label()}</b>",
+        f"{time_text(pair.timing.latency_us)} ({interval_text(pair.timing)}), {pair.timing.grade}",
+        f"tiles {' | '.join(pair.tile_labels) or 'none'}",
+        f"limited by {pair.timing.limiter}, {pair.timing.share_of_bound:.0%} of the physical bound's speed",
+        f"quality {pair.quality_ratio - 1:+.1%}",
+        f"{pair.mode} {pair.trial}",
+    ]
+    return "<br>".join(lines)
+
+
+def _cells(row: ReportRow) -> list[str]:
+    return [*pair_cells(row), f"{row.metrics['usd_per_mtok']:.3g}" if "usd_per_mtok" in row.metrics else "-"]

@@ -1,0 +1,60 @@
+"""Regression results as Markdown."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from moe_codesign.regression.rules import number_text
+from moe_codesign.regression.run import VersionColumn
+from moe_codesign.reports.terminal.regression import by_fact, compilers, loss_text
+
+
+def matrix_markdown(suite: str, columns: Sequence[VersionColumn]) -> str:
+    """The page of a version matrix: what moved beyond its rule from the first version to each other."""
+    first = columns[0]
+    parts = [
+        f"# {suite}: {', '.join(column.name for column in columns)}",
+        "",
+        f"Every kernel of the suite compiled by each version; changes are from {first.name}. worse, better: facts "
+        "beyond their rule, or on the good side of it; the tables below have those that are worse.",
+        "",
+        "| version | " + " | ".join(compilers(column) for column in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    chips = sorted({chip for _, chip, _ in first.baseline.facts})
+    for chip in chips:
+        cells = []
+        for column in columns:
+            places = [place for place in column.baseline.facts if place[1] == chip]
+            bad = sum(column.baseline.facts[place].get("status") != "ok" for place in places)
+            counts = Counter(one.change for one in column.comparison.findings if one.chip == chip)
+            text = f"{len(places) - bad} compiled" + (f", {bad} without a binary" if bad else "")
+            if column is not first:
+                text += f"; {counts['regression']} worse, {counts['better']} better, {counts['moved']} moved"
+            cells.append(text)
+        parts.append(f"| {chip} | " + " | ".join(cells) + " |")
+    for column in columns:
+        reasons = Counter(str(f["reason"]) for f in column.baseline.facts.values() if "reason" in f)
+        parts += ["", *(f"{column.name}: {count} without a binary: {text}" for text, count in reasons.most_common())]
+    for column in columns[1:]:
+        parts += ["", f"## From {first.name} to {column.name}", ""]
+        parts += list(by_fact(column.comparison.findings)) or ["Nothing moved."]
+        worse = column.comparison.regressions
+        if worse:
+            parts += ["", "| kernel | chip | tile | fact | was | is |", "|---|---|---|---|---|---|"]
+            parts += [
+                f"| {f.kernel} | {f.chip} | {f.tile} | {f.fact} | {number_text(f.old)} | {number_text(f.new)} |"
+                for f in worse
+            ]
+        parts += ["", f"### Tiles no longer the best under {column.name}", ""]
+        if not column.stale:
+            parts.append("None: each problem's best tile is the same, or within 1 % of the new best.")
+            continue
+        parts += [
+            "| kernel | chip | problem | was best | is best | keeping the old costs |",
+            "|---|---|---|---|---|---|",
+        ]
+        parts += [
+            f"| {s.kernel} | {s.chip} | {s.problem} | {s.old_tile} | {s.new_tile} | {loss_text(s.loss)} |"
+            for s in column.stale
+        ]
+    return "\n".join(parts) + "\n"

@@ -1,0 +1,1 @@
+"""Reports for a terminal, one file for each command."""

@@ -1,0 +1,110 @@
+"""Regression tests as text, Markdown and HTML."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from moe_codesign.regression.history import lines
+from moe_codesign.regression.rules import Finding, place_text
+from moe_codesign.regression.run import RegressionResult, VersionColumn
+from moe_codesign.storage.studies import RegressionRun
+
+_MOST = 20
+"""Lines of changes that fail nothing; --json has all."""
+
+
+def regression_lines(result: RegressionResult) -> Iterator[str]:
+    """What moved, the worst first, and a last line that sums up."""
+    name = result.suite.name
+    for place, reason in result.reasons.items():
+        yield f"note: {place_text(place)}: {reason}"
+    found = result.comparison
+    if found is None:
+        yield f"{name}: baseline {result.suite.baseline} made, {result.observed} kernels"
+        return
+    for backend, old in found.old_versions.items():
+        if (new := found.new_versions.get(backend)) != old:
+            yield f"note: the baseline was made with {old}, this run with {new}"
+    for change, word in (("regression", "REGRESSION"), ("better", "better"), ("moved", "moved")):
+        of_kind = [one for one in found.findings if one.change == change]
+        shown = of_kind if change == "regression" else of_kind[:_MOST]
+        yield from (f"{word}: {one.line()}" for one in shown)
+        if len(of_kind) > len(shown):
+            yield f"{word}: {len(of_kind) - len(shown)} more; --json has all"
+    for word, places in (("new", found.new), ("not run", found.gone)):
+        without = " without a binary" if word == "new" else ""
+        yield from (
+            f"{word}: {place_text(place)}{without if place in found.new_without else ''}" for place in places[:_MOST]
+        )
+        if len(places) > _MOST:
+            yield f"{word}: {len(places) - _MOST} more"
+    counts = Counter(one.change for one in found.findings)
+    summary = (
+        f"{name}: {result.observed} kernels, {counts['regression']} worse, {counts['better']} better, "
+        f"{counts['moved']} moved within their rules, {len(found.new)} new, {len(found.gone)} not run"
+    )
+    if result.updated:
+        yield summary + "; baseline rewritten"
+    else:
+        lost = found.gone or found.new_without
+        yield summary + ("; what is not run, or new without a binary, fails until --update accepts it" if lost else "")
+
+
+def compilers(column: VersionColumn) -> str:
+    """The name of a column, and the compilers that made its facts."""
+    return f"{column.name} ({'; '.join(column.baseline.made_with.values())})"
+
+
+def loss_text(loss: float) -> str:
+    """How much slower a stale tile is, or that it does not compile."""
+    return "it does not compile" if loss == float("inf") else f"{loss:.1%}"
+
+
+def by_fact(findings: Sequence[Finding]) -> Iterator[str]:
+    """A table of facts: how many are worse, better, moved."""
+    counts = Counter((one.fact.partition(" ")[0], one.change) for one in findings)
+    facts = sorted({fact for fact, _ in counts})
+    if facts:
+        yield "| fact | worse | better | moved within its rule |"
+        yield "|---|---|---|---|"
+    for fact in facts:
+        yield f"| {fact} | " + " | ".join(str(counts[fact, c]) for c in ("regression", "better", "moved")) + " |"
+
+
+def print_matrix(console: Console, columns: Sequence[VersionColumn]) -> None:
+    """How many facts moved, a version a row, and the tiles that went stale."""
+    table = Table(title=f"beside {columns[0].name}", title_justify="left")
+    for name in ("version", "compiled", "without a binary", "worse", "better", "moved", "stale tiles"):
+        table.add_column(name, justify="left" if name == "version" else "right")
+    for column in columns:
+        counts = Counter(one.change for one in column.comparison.findings)
+        bad = sum(facts.get("status") != "ok" for facts in column.baseline.facts.values())
+        numbers = (len(column.baseline.facts) - bad, bad, *(counts[c] for c in ("regression", "better", "moved")))
+        table.add_row(column.name, *map(str, numbers), str(len(column.stale)))
+    console.print(table)
+    for column in columns[1:]:
+        for one in column.comparison.regressions:
+            console.print(f"{column.name}: {one.line()}", highlight=False, soft_wrap=True)
+        for s in column.stale:
+            console.print(
+                f"{column.name}: {s.kernel} | {s.chip} | {s.problem}: best tile {s.old_tile} -> {s.new_tile}, keeping "
+                f"the old costs {loss_text(s.loss)}", highlight=False, soft_wrap=True,
+            )  # fmt: skip
+
+
+def print_history(console: Console, suite: str, runs: Sequence[RegressionRun]) -> None:
+    """A bar a run, a line a kernel and chip."""
+    table = Table(title=f"{suite}: {len(runs)} runs, {runs[0].created} to {runs[-1].created}", title_justify="left")
+    for name in ("kernel", "chip", "read from", "first to last", "last over first"):
+        table.add_column(name, justify="right" if name == "last over first" else "left")
+    for line in lines(runs):
+        last = next((r for r in reversed(line.ratios) if r is not None), None)
+        table.add_row(line.kernel, line.chip, line.metric, line.sparkline(), "-" if last is None else f"{last:.3f}")
+    console.print(table)
+    for run in runs[-_MOST:]:
+        console.print(
+            f"{run.created} {run.revision}: {run.regressions} regressions; {', '.join(run.versions.values())}",
+            highlight=False,
+        )

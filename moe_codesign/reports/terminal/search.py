@@ -1,0 +1,42 @@
+"""The table of a search, for a terminal."""
+
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from moe_codesign.answers.frontier_rows import report_rows
+from moe_codesign.chips import load_chip
+from moe_codesign.reports.text import pair_cells
+from moe_codesign.study.runner import SearchResult
+
+
+def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -> None:
+    """The best pairs of each chip, then what was tried."""
+    rows = [row for row in report_rows(result) if row.on_frontier]
+    table = Table(title=f"{result.study}: pairs on each chip's frontier", title_justify="left", show_lines=False)
+    for column in ("chip", "shape", "workload", "found by", "tiles: GEMM 1 | GEMM 2"):
+        table.add_column(column, overflow="fold")
+    for column in ("time", "interval", "grade", "of peak", "limiter", "quality", "gain"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for chip in (load_chip(name).name for name in result.space.chips):
+        of_chip = [row for row in rows if row.pair.chip == chip]
+        trials = list(dict.fromkeys((row.pair.mode, row.pair.trial) for row in of_chip))
+        for row in of_chip:
+            pair = row.pair
+            if (pair.mode, pair.trial) not in trials[:per_chip]:
+                continue
+            table.add_row(chip, *pair_cells(row))
+        table.add_section()
+    console.print(table)
+    console.print(
+        f"quality: dense-equivalent compute over {result.space.reference}'s (* the law is extrapolated); "
+        f"gain: {result.space.reference} with its default tile over this pair. Times are one layer's."
+    )
+    for chip in (load_chip(name).name for name in result.space.chips):
+        trials_of = [t for t in result.trials if t.chip == chip]
+        refused = Counter(t.reason.split(":")[0] for t in trials_of if t.reason)
+        why = ", ".join(f"{n} {reason}" for reason, n in refused.most_common()) or "none"
+        console.print(
+            f"{chip}: {len(trials_of)} trials, {sum(t.feasible for t in trials_of)} feasible; ruled out: {why}"
+        )

@@ -1,0 +1,51 @@
+"""Texts that reports share: times, intervals, cells of a pair."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from moe_codesign.answers.frontier_rows import ReportRow
+from moe_codesign.domain.timing import Timing
+
+
+def time_text(us: float) -> str:
+    """``12.3 us``, ``4.56 ms``: three digits."""
+    if us >= 1e6:
+        return f"{us / 1e6:.3g} s"
+    return f"{us / 1e3:.3g} ms" if us >= 1e3 else f"{us:.3g} us"
+
+
+def interval_text(timing: Timing) -> str:
+    """``low .. high``."""
+    return f"{time_text(timing.low_us)} .. {time_text(timing.high_us)}"
+
+
+def pair_cells(row: ReportRow) -> list[str]:
+    """Shape to gain of one pair, as the terminal and the HTML report print them."""
+    pair = row.pair
+    split = f" ep{pair.workload.ep}" if pair.workload.ep > 1 else ""
+    return [
+        pair.shape.label(),
+        f"{pair.workload.name} {pair.workload.num_tokens}{split}",
+        f"{pair.mode} {pair.trial}",
+        " | ".join(pair.tile_labels) or "-",
+        time_text(pair.timing.latency_us),
+        interval_text(pair.timing),
+        pair.timing.grade,
+        f"{row.share_of_peak:.0%}",
+        pair.timing.limiter,
+        f"{pair.quality_ratio - 1:+.1%}" + ("*" if pair.outside else ""),
+        "-" if row.gain is None else f"{row.gain:.2f}x",
+    ]
+
+
+def print_rows(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """A plain table of dictionaries with the same keys."""
+    table = Table(title=title, title_justify="left")
+    for column in rows[0] if rows else ():
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if v is None else str(v) for v in row.values()))
+    console.print(table)

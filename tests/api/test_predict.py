@@ -1,0 +1,167 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import moe_codesign as mc
+from moe_codesign import chips
+from moe_codesign.api.predict import OUTPUT
+from moe_codesign.errors import UserError
+from moe_codesign.formats.tables import read_table, write_table
+
+GOOD = {
+    "chip": "trainium2",
+    "hidden_size": "2048",
+    "moe_intermediate_size": "768",
+    "num_experts": "128",
+    "num_experts_per_tok": "8",
+    "num_tokens": "64",
+    "dtype": "bfloat16",
+}
+TILE = {"block_m": 16, "block_n": 64, "block_k": 64, "num_warps": 4, "num_stages": 3}
+
+
+def test_a_bad_row_is_told_in_its_own_row() -> None:
+    bad = {
+        "chip": {"chip": "h200"},
+        "hidden_size": {"hidden_size": "wide"},
+        "num_experts_per_tok": {"num_experts_per_tok": "200"},
+        "routing": {"routing": "zipf"},
+        "dtype": {"dtype": "fp3"},
+        "ep": {"ep": "7"},
+        "op": {"op": "conv"},
+        "stack": {"stack": "tgi"},
+        "stack vllm runs Triton": {"stack": "vllm"},
+        "n_shared_experts": {"chip": "h100_sxm", "stack": "vllm", "n_shared_experts": "1"},
+        "chooses its own tile": {"chip": "h100_sxm", "stack": "vllm", "tile": "{}"},
+        "calibrated for op fused_moe": {"chip": "h100_sxm", "stack": "sglang", "op": "grouped_gemm"},
+        "no calibration for stack sglang and dtype int8": {"chip": "h100_sxm", "stack": "sglang", "dtype": "int8"},
+        "gated": {"gated": "perhaps"},
+        "num_tokens": {"num_tokens": ""},
+        "tile": {"chip": "h100_sxm", "tile": "{"},
+        "seed": {"seed": "-1"},
+        "hidden_size ": {"hidden_size": "1e200"},
+        "MemoryError": {"num_experts": "1e12"},
+        "chip ": {"chip": "x" * 5000},
+    }
+    rows = [GOOD, *({**GOOD, **change} for change in bad.values()), GOOD]
+    answered = mc.predict(rows)
+    assert answered[0]["latency_us"] == answered[-1]["latency_us"] > 0
+    for name, row in zip(bad, answered[1:-1], strict=True):
+        assert name.strip() in row["error"], row["error"]
+        assert row["latency_us"] is None
+
+
+def test_rows_keep_their_columns_and_order() -> None:
+    rows = [{**GOOD, "note": f"n{i}", "num_tokens": str(2**i)} for i in range(5)]
+    answered = mc.predict(rows)
+    assert [row["note"] for row in answered] == [f"n{i}" for i in range(5)]
+    assert all(set(OUTPUT) <= set(row) for row in answered)
+    assert [row["latency_us"] for row in answered] == sorted(row["latency_us"] for row in answered)
+
+
+def test_a_spreadsheets_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "excel.csv"
+    file.write_text("\ufeff" + ",".join(GOOD) + "\n" + ",".join(GOOD.values()) + "\n", encoding="utf-8")
+    assert mc.predict(file)[0]["error"] == ""
+
+
+def test_a_tile_of_ones_own_and_one_gemm() -> None:
+    row = {**GOOD, "chip": "h100_sxm", "tile": json.dumps(TILE)}
+    gemm = {"chip": "h100_sxm", "op": "grouped_gemm", "m": 512, "k": 2048, "n": 768, "groups": 8, "tile": TILE}
+    layer, single = mc.predict([row, gemm], jobs=2)
+    assert layer["error"] == single["error"] == ""
+    assert layer["grade"] == single["grade"] == "modelled"
+    assert json.loads(layer["tile"])["up"]["block_m"] == 16
+    switches = {"split_k": 1, "maxnreg": 255, "persistent": False, "tma": False, "swap_ab": False}
+    assert json.loads(single["tile"]) == {**TILE, "group_m": 8, **switches}
+    assert single["latency_us"] < layer["latency_us"]
+
+
+def test_a_stacks_times_stand_beside_our_own_and_can_be_explained() -> None:
+    big = {**GOOD, "hidden_size": "4096"}
+    rows = [{**big, "chip": chip, "stack": stack} for chip in ("h100_sxm", "b300") for stack in ("vllm", "sglang")]
+    answered = mc.predict([*rows, GOOD], explain=True)
+    assert [row["error"] for row in answered] == [""] * 5
+    assert [row["grade"] for row in answered] == ["modelled"] * 4 + ["datasheet"]
+    assert "which has measurements" in answered[2]["warning"]  # vLLM was not timed on a B300
+    assert answered[3]["warning"] == ""
+    for row in answered[:4]:
+        parts = json.loads(row["parts_us"])
+        assert sum(parts.values()) == pytest.approx(row["latency_us"], rel=0.01)
+        assert row["limiter"] in ("memory", "launch", "compute", "l2", "align")
+
+
+def test_one_bad_row_of_a_stack_stops_no_other(tmp_path: Path) -> None:
+    good = {**GOOD, "chip": "h100_sxm", "stack": "vllm", "hidden_size": "4096"}
+    histogram = tmp_path / "loads.json"
+    histogram.write_text("[1, 2, 3]")
+    rows = [good, {**good, "num_experts": str(2**40)}, {**good, "routing": f"histogram:{histogram}"}, good]
+    answered = mc.predict(rows)
+    assert answered[0]["latency_us"] == answered[3]["latency_us"] > 0
+    assert "MemoryError" in answered[1]["error"]
+    assert "3 entries" in answered[2]["error"]
+
+
+def test_a_chip_file_of_ones_own_is_not_taken_for_the_catalogues(tmp_path: Path) -> None:
+    mine = tmp_path / "slow.toml"
+    text = (Path(chips.__file__).parent / "h100_sxm.toml").read_text()
+    mine.write_text(text.replace("hbm_bytes_per_s = 3.35e12", "hbm_bytes_per_s = 1e12"))
+    row = {**GOOD, "stack": "vllm", "hidden_size": "4096"}
+    fast, slow = mc.predict([{**row, "chip": "h100_sxm"}, {**row, "chip": str(mine)}])
+    assert slow["latency_us"] > 2 * fast["latency_us"]
+
+
+def test_a_gemms_tile_may_be_in_any_kernels_words() -> None:
+    gemm = {"op": "grouped_gemm", "m": 512, "k": 2048, "n": 768, "groups": 8}
+    mosaic = {"tile_m": 128, "tile_k": 64, "tile_n": 128, "input_buffer_count": 3, "combine_scopes": True}
+    triton = {"block_m": 128, "block_k": 512, "block_n": 256, "num_stages": 3, "num_warps": 8, "grid_minor_dim": 0}
+    whole = {"tile_m": 128, "tile_k": 2048, "tile_n": 256, "bucket_base": 128}
+    rows = [
+        {**gemm, "chip": "h100_sxm", "tile": json.dumps(mosaic)},
+        {**gemm, "chip": "tpu_v6e", "tile": triton},
+        {**gemm, "chip": "tpu_v6e", "tile": whole},
+        {**gemm, "chip": "h100_sxm", "tile": {"block_m": "high"}},
+    ]
+    answered = mc.predict(rows, jobs=2)
+    tiles = [json.loads(row["tile"]) for row in answered[:3]]
+    assert [tiles[0][name] for name in ("block_m", "block_k", "block_n", "num_stages")] == [128, 64, 128, 3]
+    assert [tiles[1][name] for name in ("tile_m", "tile_k", "tile_n", "weight_buffers")] == [128, 512, 256, 3]
+    assert tiles[2]["tile_k"] >= 2048  # the whole depth in one step
+    assert answered[3]["error"].startswith("tile")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_files_round_trip(tmp_path: Path, kind: str) -> None:
+    problems, out = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
+    write_table(problems, [GOOD, {**GOOD, "chip": "nope"}])
+    mc.predict(problems, out=out)
+    rows = read_table(out)
+    assert float(rows[0]["latency_us"]) > 0
+    assert rows[0]["grade"] == "datasheet"
+    assert "nope" in rows[1]["error"]
+    assert not rows[1]["latency_us"]
+
+
+def test_bad_files_are_told_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"use .csv, .jsonl or .parquet"):
+        mc.predict(tmp_path / "in.csv", out=tmp_path / "out.txt")
+    with pytest.raises(UserError, match="cannot be read"):
+        mc.predict(tmp_path / "missing.csv")
+    (tmp_path / "x.jsonl").write_text('{"chip": "cpu"}\n[1]\n')
+    with pytest.raises(UserError, match="line 2"):
+        mc.predict(tmp_path / "x.jsonl")
+
+
+def test_every_shape_in_the_catalogue_has_a_roofline(tmp_path: Path) -> None:
+    from moe_codesign.models import models
+
+    file = tmp_path / "all.csv"
+    with file.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow([*GOOD, "gated"])
+        for shape in models().values():
+            sizes = (shape.hidden_size, shape.moe_intermediate_size, shape.num_experts, shape.num_experts_per_tok)
+            writer.writerow(["trainium2", *sizes, 128, "bfloat16", shape.gated])
+    assert all(row["error"] == "" for row in mc.predict(file))

@@ -1,0 +1,150 @@
+"""The measuring protocol catches wrong, slow-starting, crashing and hanging candidates."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from moe_codesign.measure import Bench, Failure, LayerJob, Measurement
+from moe_codesign.measure import worker as bench
+from moe_codesign.measure.job import Outcome, Tiles, routings_of
+from moe_codesign.measure.presence import _same_product
+from moe_codesign.measure.protocol import F64, measure_layer
+from moe_kernels import reference
+
+GOOD, WRONG, NAN, DRIFTS, BREAKS = (({"tile": i}, {"tile": i}) for i in range(5))
+JOB = LayerJob(
+    rows=(3, 0, 5), tokens=6, hidden_size=32, intermediate_size=16, gated=True, candidates=(GOOD,), budget_s=0.01
+)
+
+
+class FakeDevice:
+    """A device whose candidates go wrong in known ways."""
+
+    name, software = "fake", "none"
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def load(self, job: LayerJob) -> None:
+        rng = np.random.default_rng(job.seed)
+        experts, hidden, width = len(job.rows), job.hidden_size, job.intermediate_size
+        self.x, self.pair_weight = rng.normal(size=(job.tokens, hidden)), rng.random(sum(job.rows))
+        self.gate, self.up = rng.normal(size=(2, experts, hidden, width))
+        self.down = rng.normal(size=(experts, width, hidden))
+        self.routings = routings_of(job)
+
+    def expected(self, routing: int) -> F64:
+        sizes, token = self.routings[routing]
+        return reference.moe_experts(self.x, self.gate, self.up, self.down, token, self.pair_weight, sizes)
+
+    def run(self, tiles: Tiles, routing: int) -> F64:
+        self.runs += 1
+        out = self.expected(routing)
+        if tiles == WRONG and routing == 1:
+            out = out * 1.2
+        if tiles == NAN:
+            out[0, 0] = np.nan
+        if tiles == DRIFTS and self.runs > 3:
+            out[-1] = 0
+        if tiles == BREAKS:
+            raise RuntimeError("launch failed")
+        return out
+
+    def timer(self, tiles: Tiles) -> Callable[[], float]:
+        return lambda: 10.0
+
+
+def outcome(tiles: Tiles) -> Outcome:
+    import dataclasses
+
+    return measure_layer(dataclasses.replace(JOB, candidates=(tiles,)), FakeDevice())[0]
+
+
+def test_a_right_candidate_is_timed_with_all_samples() -> None:
+    found = outcome(GOOD)
+    assert isinstance(found, Measurement)
+    assert len(found.samples_us) >= 5
+    assert found.checks == 4, "three routings before, one after"
+
+
+@pytest.mark.parametrize(
+    ("tiles", "says"),
+    [(WRONG, "wrong result"), (NAN, "wrong result"), (DRIFTS, "after timing"), (BREAKS, "launch failed")],
+)
+def test_a_wrong_candidate_never_has_a_time(tiles: Tiles, says: str) -> None:
+    found = outcome(tiles)
+    assert isinstance(found, Failure)
+    assert says in found.reason
+
+
+def test_one_bad_candidate_does_not_stop_the_others() -> None:
+    import dataclasses
+
+    found = measure_layer(dataclasses.replace(JOB, candidates=(BREAKS, GOOD, WRONG)), FakeDevice())
+    assert [type(f) for f in found] == [Failure, Measurement, Failure]
+
+
+def test_every_candidate_is_warm_before_any_is_timed() -> None:
+    import dataclasses
+
+    calls: list[int] = []
+
+    class Watched(FakeDevice):
+        def timer(self, tiles: Tiles) -> Callable[[], float]:
+            def once() -> float:
+                calls.append(int(tiles[0]["tile"]))
+                return 10.0
+
+            return once
+
+    other = ({"tile": 9}, {"tile": 9})
+    found = measure_layer(dataclasses.replace(JOB, candidates=(GOOD, other)), Watched())
+    timed = [len(one.samples_us) for one in found if isinstance(one, Measurement)]
+    assert calls[:4] == [0, 9, 0, 9]
+    assert calls.count(9) > timed[1]
+
+
+def test_the_same_tiles_twice_are_two_measurements() -> None:
+    import dataclasses
+
+    found = measure_layer(dataclasses.replace(JOB, candidates=(GOOD, GOOD)), FakeDevice())
+    assert [type(f) for f in found] == [Measurement, Measurement]
+
+
+@pytest.mark.parametrize(
+    ("product", "device", "same"),
+    [
+        ("NVIDIA H100 SXM5 80 GB", "NVIDIA H100 80GB HBM3", True),
+        ("NVIDIA H100 SXM5 80 GB", "NVIDIA H100 PCIe", False),
+        ("NVIDIA H100 SXM5 80 GB", "NVIDIA H200", False),
+        ("NVIDIA L40S", "NVIDIA L40S", True),
+        ("NVIDIA L40S", "NVIDIA L4", False),
+        ("AMD Instinct MI300X", "AMD Instinct MI300X", True),
+    ],
+)
+def test_a_device_is_the_chip_or_it_is_not(product: str, device: str, same: bool) -> None:
+    assert _same_product(product, device) == same
+
+
+def crash_or_hang(job: LayerJob, platform: str) -> list[Outcome]:
+    if job.seed == 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if job.seed == 2:
+        time.sleep(600)
+    return [Failure(tiles=GOOD, reason="alive")]
+
+
+def test_a_crash_and_a_hang_are_results_and_the_next_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    monkeypatch.setattr(bench, "_measure", crash_or_hang)
+    with Bench("cpu", time_limit_s=6) as device:
+        outcomes = [device.measure(dataclasses.replace(JOB, seed=seed))[0] for seed in (1, 2, 3)]
+    reasons = [o.reason for o in outcomes if isinstance(o, Failure)]
+    assert "died" in reasons[0]
+    assert "6 s" in reasons[1]
+    assert reasons[2] == "alive"
