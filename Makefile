@@ -1,6 +1,6 @@
 # Two commands from a fresh clone with Python 3.11, pip, make and git:
 #   make search   set up, then the main job (search_spaces/quickstart.toml)
-#   make test     set up, then lint, types and all tests
+#   make test     set up, then lint, types and all tests (make check leaves out the slow ones)
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,13 +27,21 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# $(1) narrows each stage. The Triton kernels run in the interpreter, so the last stage has no use for tests/numerics.
+define run_tests
+	@echo "Running the Triton kernels in the interpreter."
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/numerics -n $(JOBS) --dist worksteal -q $(1)
+	@echo "Running the Pallas kernels in JAX's TPU interpreter."
+	$(BIN)/python -m pytest tests/kernels -n $(JOBS) --dist worksteal -q $(1)
+	@echo "Running all other tests."
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/numerics --ignore=tests/kernels -n $(JOBS) --dist worksteal -q $(1)
+endef
+
 test: lint
-	@echo "Running the Triton kernels in the interpreter: about 3 minutes on two cores."
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/numerics -n $(JOBS) -q
-	@echo "Running the Pallas kernels in JAX's TPU interpreter: about 3 minutes on two cores."
-	$(BIN)/python -m pytest tests/kernels -n $(JOBS) -q
-	@echo "Running all other tests: about 16 minutes on two cores."
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/kernels -n $(JOBS) --dist worksteal -q
+	$(call run_tests,)
+
+check: lint
+	$(call run_tests,-m "not slow")
 
 regress: setup
 	@echo "Compiling every kernel for six chips and comparing with the baseline: about 2 minutes on two cores."
