@@ -41,7 +41,7 @@ from moe_codesign.versions import compiler_version
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton import ahead_of_time
-from moe_kernels.triton.grouped_gemm import grouped_gemm_kernel
+from moe_kernels.triton.grouped_gemm.kernel import grouped_gemm_kernel
 
 MODELS = ("DeepSeek-V3", "Qwen3-30B-A3B", "gpt-oss-120b", "Mixtral-8x7B")
 TOKENS = (1, 16, 128, 1024, 8192)

@@ -27,7 +27,7 @@ from moe_kernels.triton import Expert, quantize_weights
 from moe_kernels.triton.formats import fp8_type, missing_on
 from moe_kernels.triton.launch import Weights, target_of
 from moe_kernels.triton.layer import experts_forward
-from moe_kernels.triton.operators import choose_tiles
+from moe_kernels.triton.operators.choose_tiles import choose_tiles
 from moe_kernels.triton.quantize import expert_matrix
 
 OUT = Path(__file__).parents[2] / "results" / "gpu"

@@ -18,8 +18,8 @@ from moe_codesign.measure.cuda_device import CacheFlush
 from moe_codesign.models import find_model
 from moe_kernels.kernel import Op
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton import grouped_gemm
 from moe_kernels.triton.alignment import Alignment, align
+from moe_kernels.triton.grouped_gemm.kernel import grouped_gemm_kernel
 from moe_kernels.triton.launch import Weights, launch_gemm
 from moe_kernels.triton.quantize import QuantizedWeights, expert_matrix, quantize_rows, quantize_weights
 from moe_kernels.triton.rows import activate_rows
@@ -249,7 +249,7 @@ def race(gemm: Gemm, tiles: list[TritonTile], dtype: str, flush: CacheFlush) -> 
 
 def watched() -> list[Any]:
     """A list that holds, from now on, the binary that the kernel's last launch ran."""
-    kernel, held = grouped_gemm.grouped_gemm_kernel, []
+    kernel, held = grouped_gemm_kernel, []
     run = type(kernel).run
 
     def watching(*arguments: Any, **options: Any) -> Any:

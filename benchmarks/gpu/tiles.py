@@ -32,7 +32,7 @@ from moe_codesign.measure.job import Failure, LayerJob, Tiles
 from moe_codesign.measure.protocol import measure_layer
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton import grouped_gemm
+from moe_kernels.triton.grouped_gemm.declaration import KERNEL
 from moe_kernels.triton.launch import target_of
 from moe_kernels.triton.tiles import default_tile
 
@@ -84,7 +84,7 @@ def forms(dtype: str, op: Op, target: str | None) -> list[TritonTile]:
     Each stands for all its values of ``group_m`` and ``split_k``, which are no part of a binary.
     """
     problem = Problem(op=op, dtype=dtype)
-    good = [tile for tile in grouped_gemm.KERNEL.tiles() if grouped_gemm.KERNEL.refuses(problem, tile, target) is None]
+    good = [tile for tile in KERNEL.tiles() if KERNEL.refuses(problem, tile, target) is None]
     every = list(dict.fromkeys(form_of(tile) for tile in good))
     picked = np.random.default_rng(0).permutation(len(every))[: round(SHARE[dtype] * len(every))]
     return [every[i] for i in sorted(picked)]
@@ -103,8 +103,8 @@ def tiles_of(gemm: Gemm, dtype: str, target: str | None) -> list[TritonTile]:
     sizes = torch.diff(gemm.rows[16].start)
     default = default_tile(problem, float(sizes.sum() / (sizes > 0).sum()), target)
     of_type = set(forms(dtype, gemm.op, target))
-    tiles = (tile for tile in grouped_gemm.KERNEL.tiles() if form_of(tile) in of_type and gemm.k % tile.block_k == 0)
-    taken = (tile for tile in tiles if grouped_gemm.KERNEL.refuses(problem, tile, target) is None)
+    tiles = (tile for tile in KERNEL.tiles() if form_of(tile) in of_type and gemm.k % tile.block_k == 0)
+    taken = (tile for tile in tiles if KERNEL.refuses(problem, tile, target) is None)
     return list(dict.fromkeys([default, *taken]))
 
 

@@ -1,9 +1,6 @@
-"""What every kernel file tells about itself, and how kernels are found."""
+"""What a kernel declares about itself, and what can be asked of it."""
 
-import functools
-import importlib
 import itertools
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,11 @@ Op = Literal["gate_up", "up", "down"]
 """``gate_up``: gather, two matrices, SwiGLU. ``up``: gather, one matrix, squared ReLU. ``down``: the way back."""
 
 OPS: tuple[Op, ...] = ("gate_up", "up", "down")
+
+
+def up_op(*, gated: bool) -> Op:
+    """The first of a layer's two GEMMs: with a gate and an up matrix, or with one matrix alone."""
+    return "gate_up" if gated else "up"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,38 +83,3 @@ class Kernel:
                 if tile not in seen:
                     seen.add(tile)
                     yield tile
-
-
-BACKENDS = ("triton", "pallas")
-
-
-def kernels(backend: str | None = None) -> tuple[dict[str, Kernel], dict[str, str]]:
-    """All kernels by name, and for those whose backend cannot be imported here the reason.
-
-    ``backend``: of that one alone; the other's compiler, half a second, is not imported.
-    """
-    parts = [_kernels_of(one) for one in BACKENDS if backend in (None, one)]
-    found = {name: kernel for some, _ in parts for name, kernel in some.items()}
-    return found, {name: reason for _, others in parts for name, reason in others.items()}
-
-
-def kernel_named(name: str) -> Kernel | None:
-    """The kernel of that name, if there is one and its backend can be imported."""
-    return kernels(name.split(".", 1)[0])[0].get(name)
-
-
-@functools.cache
-def _kernels_of(backend: str) -> tuple[dict[str, Kernel], dict[str, str]]:
-    found: dict[str, Kernel] = {}
-    missing: dict[str, str] = {}
-    folder = Path(__file__).parent / backend
-    for module in pkgutil.iter_modules([str(folder)]):
-        name = f"{backend}.{module.name}"
-        # A kernel file says so by defining KERNEL; reading the text first keeps layer code unimported.
-        if "\nKERNEL = " not in (folder / f"{module.name}.py").read_text():
-            continue
-        try:
-            found[name] = importlib.import_module(f"moe_kernels.{name}").KERNEL
-        except ImportError as error:
-            missing[name] = f"{error}; install the {backend} extra"
-    return found, missing

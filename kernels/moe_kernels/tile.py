@@ -1,16 +1,17 @@
-"""Tile configurations, in each backend's own words. Nothing else is imported here."""
+"""Tile configurations, in each backend's own words. This module imports nothing of the package, so all may use it."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
 
 Value = int | bool
-"""Of one tile field."""
+"""The value of one tile field."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TileConfig:
-    """Positive whole numbers and switches that choose one compiled form (and launch order) of a kernel.
+class TileConfig(ABC):
+    """Positive whole numbers and switches that choose one compiled form of a kernel, and the order of its launch.
 
     Raises:
         ValueError: a field is not a positive whole number, or a switch is not true or false.
@@ -27,14 +28,15 @@ class TileConfig:
 
     @classmethod
     def fields(cls) -> tuple[str, ...]:
+        """The names of the fields, in the order of their declaration."""
         return tuple(field.name for field in dataclasses.fields(cls))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from a mapping.
+        """The tile of these fields.
 
         Raises:
-            ValueError: a field is missing, unknown, or not a positive whole number.
+            ValueError: a field is missing, unknown, or has a value that the type does not allow.
         """
         if unknown := sorted(set(values) - set(cls.fields())):
             raise ValueError(f"unknown tile field {unknown[0]!r}; the fields are {', '.join(cls.fields())}")
@@ -44,10 +46,12 @@ class TileConfig:
         return cls(**values)
 
     def as_dict(self) -> dict[str, Value]:
+        """The fields by name."""
         return {name: getattr(self, name) for name in self.fields()}
 
+    @abstractmethod
     def label(self) -> str:
-        raise NotImplementedError
+        """A short name for tables: the block sizes first, then what differs from the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +59,16 @@ class TritonTile(TileConfig):
     """One program's share of a grouped GEMM, and how programs and loads are arranged.
 
     Args:
-        block_m, block_n, block_k: token rows, output columns (of gate and of up each), depth of a step.
-        num_warps, num_stages: Triton's own.
-        group_m: row tiles that share a column of weights; a launch argument, the same binary.
-        split_k: parts of K that run side by side; a launch argument too.
-        persistent: programs stay and walk the tiles.
-        tma: weights (and, unless swapped, rows in expert order) through tensor descriptors.
-        swap_ab: the weights' rows take the wide side of the matrix instruction.
-        maxnreg: registers a thread may have, so that more blocks share a core; 255 are as many as it can name.
+        block_m: token rows of a program's tile.
+        block_n: output columns of it, of gate and of up each.
+        block_k: depth of one step of the loop over K.
+        num_warps, num_stages: as in Triton: warps of a program, and steps whose loads are under way.
+        group_m: row tiles that share a column of weights. A launch argument: it does not change the binary.
+        split_k: parts of K that run side by side. A launch argument too.
+        persistent: as many programs as the device has room for walk the tiles, instead of one program per tile.
+        tma: load weights (and, unless swapped, rows in expert order) through tensor descriptors.
+        swap_ab: the weights' rows take the wide side of the matrix instruction, for experts with few token rows.
+        maxnreg: registers that a thread may have, so that more blocks share a core; 255 is as many as there can be.
     """
 
     block_m: int
@@ -90,14 +96,14 @@ class TritonTile(TileConfig):
         return " ".join(words)
 
     def compile_options(self) -> dict[str, int]:
-        """What of it Triton's compiler takes by name."""
+        """The fields that Triton's compiler takes as options of its own."""
         options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
         return options | ({"maxnreg": self.maxnreg} if self.maxnreg < 255 else {})
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockedTile(TileConfig):
-    """Rows, depth and columns of one grid step."""
+    """Rows, depth and columns of one step of the host's grouped matmul."""
 
     tile_m: int
     tile_k: int
@@ -108,10 +114,13 @@ class BlockedTile(TileConfig):
 
 
 LANES = 128
-"""Columns of a TPU's memory tile."""
+"""Columns of one of the tiles that a TPU lays memory out in."""
+
+SUBLANES = 8
+"""Rows of such a tile of 32-bit values. No copy can start or end inside one."""
 
 WHOLE_DEPTH = 32768
-"""A tile_k that no catalogue model's K exceeds: the whole depth in one step."""
+"""A tile_k that is at least the K of every model in the catalogue: the whole depth in one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +128,12 @@ class PallasTile(TileConfig):
     """Rows, depth and columns of one step of the TPU's grouped matmul, and how its copies are arranged.
 
     Args:
-        tile_m, tile_k, tile_n: rows of a visit; depth and columns of one block of weights. A tile_k of K or more
-            leaves out the accumulator.
-        bucket_m: rows are computed in buckets of so many; those that a visit does not reach are left out.
+        tile_m: rows of a visit.
+        tile_k, tile_n: depth and columns of one block of weights. A tile_k of K or more needs no accumulator.
+        bucket_m: rows are computed in buckets of this many; buckets that a visit does not reach are left out.
         weight_buffers, row_buffers: blocks of weights, and of rows, in VMEM: one in use, the others on their way.
-        rows_outer: rows stay in VMEM while the columns pass; else weights stay while their group's rows pass.
-        cores: of one device that share the column tiles (v5p has two).
+        rows_outer: rows stay in VMEM while the columns pass; otherwise weights stay while their group's rows pass.
+        cores: cores of one device that share the column tiles (v5p has two).
     """
 
     tile_m: int
@@ -138,13 +147,15 @@ class PallasTile(TileConfig):
 
     @property
     def buckets(self) -> int:
-        """Of a full visit."""
+        """Buckets of a full visit."""
         return -(-self.tile_m // self.bucket_m)
 
     @property
     def stretches(self) -> tuple[int, ...]:
-        """Buckets of each stretch of unconditional code that visits which are not full choose from: powers of two whose
-        sums are all numbers of buckets below a full visit's, the largest first."""
+        """Sizes, in buckets, of the stretches of code that a visit which is not full chooses from.
+
+        They are powers of two, the largest first, whose sums give every number of buckets below a full visit's.
+        """
         return tuple(1 << bit for bit in reversed(range((self.buckets - 1).bit_length())))
 
     def label(self) -> str:

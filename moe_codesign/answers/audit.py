@@ -11,7 +11,7 @@ from moe_codesign.domain.routing import Routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
-from moe_kernels.kernel import Op
+from moe_kernels.kernel import Op, up_op
 
 LOSSES = ("padding", "waves", "memory", "pipeline", "launch", "permute")
 """Order of the columns. ``memory``: re-reads and bandwidth not reached, where the bound is memory;
@@ -40,7 +40,7 @@ def audit_shape(
     ep: int = 1,
 ) -> list[AuditRow]:
     """Estimate one layer per chip and token count with its best tiles, and split what it loses."""
-    ops: tuple[Op, ...] = ("gate_up" if shape.gated else "up", "down")
+    ops: tuple[Op, ...] = (up_op(gated=shape.gated), "down")
     tables.prepare((chip, None, ops, dtype) for chip in chips if chip.peak(dtype))
     rows = []
     for chip in chips:

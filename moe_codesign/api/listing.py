@@ -51,7 +51,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _kernels() -> list[dict[str, Any]]:
-    from moe_kernels.kernel import kernels
+    from moe_kernels.registry import kernels
 
     found, missing = kernels()
     rows = [

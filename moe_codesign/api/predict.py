@@ -24,7 +24,7 @@ from moe_codesign.formats.problem_rows import Row, flag, layer_of, missing, text
 from moe_codesign.formats.tables import check_output, read_table, write_table
 from moe_codesign.formats.tile_columns import gemm_tile, tiles_of
 from moe_codesign.formats.tuned_files import STACKS, tuned_tiles
-from moe_kernels.kernel import Op
+from moe_kernels.kernel import Op, up_op
 from moe_kernels.tile import TileConfig
 
 OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "warning", "error")
@@ -125,7 +125,7 @@ def _prepare(rows: Iterable[Row], tables: Tables) -> None:
             continue  # that tile alone is compiled
         try:
             chip = load_chip(text(row, "chip"))
-            up: Op = "gate_up" if flag(row, "gated", True) else "up"
+            up = up_op(gated=flag(row, "gated", True))
             dtype = text(row, "dtype", "bfloat16")
             if chip.compiles and chip.peak(dtype) and dtype in kernel_for(chip).dtypes:
                 ops: set[Op] = {"down"} if text(row, "op", "fused_moe") == "grouped_gemm" else {up, "down"}

@@ -10,7 +10,8 @@ from typing import Any
 from moe_codesign.compiler.artifact import Artifact, GpuFacts
 from moe_codesign.compiler.request import Request
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
-from moe_kernels.kernel import Problem, kernel_named
+from moe_kernels.kernel import Problem
+from moe_kernels.registry import kernel_named
 
 
 def compile_gpu(request: Request) -> Artifact:

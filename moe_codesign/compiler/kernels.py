@@ -2,11 +2,12 @@
 
 from moe_codesign.chips import Chip
 from moe_codesign.errors import UserError
-from moe_kernels.kernel import Kernel, kernel_named, kernels
+from moe_kernels.kernel import Kernel
+from moe_kernels.registry import MissingKernelError, default_kernel, kernel_named, kernels
 
 
 def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
-    """The kernel of that name, or the chip's backend's first.
+    """The kernel of that name, or the default of the chip's backend.
 
     Raises:
         UserError: unknown kernel, one for another backend, a chip without any, or a backend that is not installed.
@@ -23,10 +24,12 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
     if name is not None:
         found, missing = kernels()
         raise UserError("kernel", value=name, fix=missing.get(name) or "use one of " + ", ".join(found))
-    found, missing = kernels(chip.backend)
-    for kernel in found.values():
-        if kernel.on_host == chip.is_host:
-            return kernel
-    raise UserError(
-        f"no kernel for backend {chip.backend!r} of {chip.name} can be loaded", fix="; ".join(missing.values())
-    )
+    try:
+        return default_kernel(chip.backend, on_host=chip.is_host)
+    except LookupError:
+        raise UserError(
+            f"there is no kernel for backend {chip.backend!r} of {chip.name}",
+            fix="choose a chip with a compile target in `moe-codesign list chips`",
+        ) from None
+    except MissingKernelError as error:
+        raise UserError(f"the kernel for {chip.name} cannot be loaded", fix=str(error)) from None

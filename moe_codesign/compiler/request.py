@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from moe_codesign.compiler.artifact import Artifact, Outcome, Status
 from moe_codesign.versions import compiler_version
-from moe_kernels.kernel import Kernel, Op, Problem, kernel_named
+from moe_kernels.kernel import Kernel, Op, Problem
+from moe_kernels.registry import kernel_named
 from moe_kernels.tile import TileConfig
 
 O_co = TypeVar("O_co", bound=Outcome, covariant=True)

@@ -45,7 +45,8 @@ def prepare_process(*, profile: bool = True) -> Path:
 
 def compile_tpu(request: Request, folder: Path) -> Artifact:
     """Compile the probes of one request with Mosaic and libtpu; ``folder`` is the process's dump folder."""
-    from moe_kernels.kernel import Problem, kernel_named
+    from moe_kernels.kernel import Problem
+    from moe_kernels.registry import kernel_named
 
     kernel = kernel_named(request.kernel)
     assert kernel is not None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.rank import RankWork
 from moe_codesign.domain.routing import Counts
-from moe_kernels.kernel import Op, Problem
+from moe_kernels.kernel import Op, Problem, up_op
 
 Range = tuple[float, float]
 
@@ -54,7 +54,7 @@ class GroupedGemm:
 
 def layer_gemms(work: RankWork) -> tuple[GroupedGemm, GroupedGemm]:
     """GEMM 1 and GEMM 2 of one rank's share of a layer."""
-    up: Op = "gate_up" if work.gated else "up"
+    up = up_op(gated=work.gated)
     hidden, width = work.hidden_size, work.intermediate_size
     return (
         GroupedGemm(up, work.rows, hidden, width, work.tokens, work.dtype, accumulates=False),

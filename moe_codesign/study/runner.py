@@ -28,7 +28,7 @@ from moe_codesign.measure import Bench, device_for
 from moe_codesign.storage.studies import Store, TrialRow, configure_sqlite
 from moe_codesign.study.evaluate import Evaluator, InfeasibleError, Tiles
 from moe_codesign.study.space import SHAPE_FIELDS, Choice, Space, Span
-from moe_kernels.kernel import Kernel, Op
+from moe_kernels.kernel import Kernel, Op, up_op
 from moe_kernels.tile import TileConfig, Value
 
 _STARTUP_TRIALS = 12
@@ -69,7 +69,7 @@ def run_search(
     with store.lock(study):
         try:
             gated = Evaluator(space, chips[0], tables, None).reference.gated
-            ops: tuple[Op, ...] = ("gate_up" if gated else "up", "down")
+            ops: tuple[Op, ...] = (up_op(gated=gated), "down")
             tables.prepare(
                 (chip, space.tile_space(chip.name, chip.backend), ops, workload.dtype)
                 for chip in chips

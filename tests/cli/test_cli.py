@@ -47,7 +47,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
         (["audit", "DeepSeek-V3", "--chips", "trainium2", "--routing", "zipf"], "zipf:ALPHA"),
         (["compile", "--kernel", "triton.nothing", "--chip", "h100_sxm"], "triton.grouped_gemm"),
         (["compile", "--kernel", "triton.grouped_gemm", "--chip", "tpu_v6e"], "pallas"),
-        (["compile", "--kernel", "pallas.blocked_matmul", "--chip", "tpu_v6e"], "host alone"),
+        (["compile", "--kernel", "pallas.host_matmul", "--chip", "tpu_v6e"], "host alone"),
         (["compile", "--chip", "tpu_v6e"], "--function"),
         (["compile", "--kernel", "triton.grouped_gemm", "--chip", "trainium2"], "no compiler"),
         (["compile", "--kernel", "triton.grouped_gemm", "--chip", "h100_sxm", "--tile", "block_q=1"], "block_q"),

@@ -6,7 +6,7 @@ from moe_codesign.compiler.artifact import Artifact
 from moe_codesign.compiler.llo import read_cycles, read_program, refusal
 from moe_codesign.compiler.request import request
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
-from moe_kernels.kernel import kernels
+from moe_kernels.registry import kernels
 from moe_kernels.tile import TritonTile
 
 SASS = """

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from moe_codesign.compiler.tpu import compile_for
 from moe_codesign.models import models
 from moe_kernels.kernel import Op, Problem
-from moe_kernels.pallas.grouped_matmul import ACTIVATION_OF, KERNEL, grouped_mm
+from moe_kernels.pallas.activation import ACTIVATION_OF
+from moe_kernels.pallas.grouped_matmul.declaration import KERNEL
+from moe_kernels.pallas.grouped_matmul.matmul import grouped_mm
 from moe_kernels.pallas.weight_gradient import weight_gradient
 from moe_kernels.tile import PallasTile
 

@@ -120,7 +120,7 @@ def compile_form(name: str, dtype: str, target: str) -> GpuFacts | str:
             weight_gradient_kernel, TILE_OF_WEIGHTS, dtype, gather_left=True
         )
     else:
-        from moe_kernels.triton.grouped_gemm import grouped_gemm_kernel
+        from moe_kernels.triton.grouped_gemm.kernel import grouped_gemm_kernel
 
         form = dict(FORMS[name])
         source, options = ahead_of_time.source(grouped_gemm_kernel, form.pop("op"), TILE, dtype, target, **form)

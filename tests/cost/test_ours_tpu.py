@@ -37,7 +37,7 @@ def test_visits_are_the_kernels(sizes: list[int], tile_m: int) -> None:
 def compiled_steps(target: str, cases: list[tuple[int, int]]) -> list[float]:
     """Cycles of one more visit of (rows, K), compiled at this very size; runs in a child process."""
     from moe_codesign.compiler.tpu import analyse, prepare_process
-    from moe_kernels.pallas.grouped_matmul import probe
+    from moe_kernels.pallas.grouped_matmul.probes import probe
 
     folder = prepare_process()
     found = []

@@ -12,7 +12,7 @@ import pytest
 from moe_codesign.compiler import ArtifactCache, Request, build, compile_all
 from moe_codesign.compiler.artifact import Artifact
 from moe_codesign.compiler.request import request
-from moe_kernels.kernel import kernels
+from moe_kernels.registry import kernels
 from moe_kernels.tile import TritonTile
 
 TILES = {"hang": 16, "crash": 32, "raise": 64, "good": 128}

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from moe_kernels import reference
 from moe_kernels.pallas.activation import GATED
-from moe_kernels.pallas.grouped_matmul import grouped_mm
+from moe_kernels.pallas.grouped_matmul.matmul import grouped_mm
 from moe_kernels.pallas.layer import moe_experts
 from moe_kernels.pallas.quantize import quantize_weights
-from moe_kernels.pallas.visits import SUBLANES, plan_visits, visit_bound
+from moe_kernels.pallas.visits import plan_visits, visit_bound
 from moe_kernels.reference import BF16_TOLERANCE, OUTPUT_TOLERANCE
-from moe_kernels.tile import PallasTile
+from moe_kernels.tile import SUBLANES, PallasTile
 from tests.kernels.tpu_interpreter import INTERPRET, f64, no_race, random
 
 TILE = PallasTile(tile_m=32, tile_k=256, tile_n=128, bucket_m=16)

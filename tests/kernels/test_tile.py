@@ -1,12 +1,13 @@
 import pytest
 
-from moe_kernels.kernel import Problem, kernels
+from moe_kernels.kernel import Problem
+from moe_kernels.registry import kernels
 from moe_kernels.tile import PallasTile, TritonTile
 
 
 def test_every_kernel_is_found() -> None:
     found, missing = kernels()
-    names = ("triton.grouped_gemm", "triton.grouped_matmul", "pallas.grouped_matmul", "pallas.blocked_matmul")
+    names = ("triton.grouped_gemm", "triton.grouped_matmul", "pallas.grouped_matmul", "pallas.host_matmul")
     assert set(found) == set(names)
     assert not missing
 

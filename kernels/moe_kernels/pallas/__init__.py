@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moe_kernels.pallas.autodiff import differentiable_mm
-    from moe_kernels.pallas.grouped_matmul import grouped_mm
+    from moe_kernels.pallas.grouped_matmul.matmul import grouped_mm
     from moe_kernels.pallas.layer import moe_experts
     from moe_kernels.pallas.quantize import quantize_weights
     from moe_kernels.tile import PallasTile
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _HOME = {
     "PallasTile": "moe_kernels.tile",
     "differentiable_mm": "moe_kernels.pallas.autodiff",
-    "grouped_mm": "moe_kernels.pallas.grouped_matmul",
+    "grouped_mm": "moe_kernels.pallas.grouped_matmul.matmul",
     "moe_experts": "moe_kernels.pallas.layer",
     "quantize_weights": "moe_kernels.pallas.quantize",
 }

@@ -5,8 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 
+from moe_kernels.kernel import Op
+
 GATED = ("swiglu", "geglu_tanh", "swiglu_oai")
 ACTIVATIONS = (*GATED, "relu2", "silu", "none")
+
+ACTIVATION_OF: dict[Op, str] = {"gate_up": "swiglu", "up": "relu2", "down": "none"}
+"""What each GEMM of a layer applies when it is compiled or timed as a part of the layer."""
 
 
 def activate(gate: jax.Array, up: jax.Array | None, activation: str) -> jax.Array:

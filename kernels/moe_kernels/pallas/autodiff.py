@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moe_kernels.pallas.activation import activate
-from moe_kernels.pallas.grouped_matmul import grouped_mm
+from moe_kernels.pallas.grouped_matmul.matmul import grouped_mm
 from moe_kernels.pallas.weight_gradient import weight_gradient
 from moe_kernels.tile import PallasTile
 
@@ -23,7 +23,7 @@ def differentiable_mm(
     activation: str = "none",
     interpret: Any = False,
 ) -> jax.Array:
-    """As :func:`moe_kernels.pallas.grouped_matmul.grouped_mm`, for weights [G, K, N] of the rows' type.
+    """As :func:`moe_kernels.pallas.grouped_matmul.matmul.grouped_mm`, for weights [G, K, N] of the rows' type.
 
     Args:
         gradient_tile: of the gradients; of that to the weights its tile_m rows a visit, tile_k x tile_n a program.

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from moe_kernels.kernel import Op
-from moe_kernels.pallas.blocked_matmul import blocked_matmul
-from moe_kernels.pallas.grouped_matmul import ACTIVATION_OF, grouped_mm
+from moe_kernels.kernel import Op, up_op
+from moe_kernels.pallas.activation import ACTIVATION_OF
+from moe_kernels.pallas.grouped_matmul.matmul import grouped_mm
+from moe_kernels.pallas.host_matmul.matmul import host_matmul
 from moe_kernels.tile import BlockedTile, PallasTile
 
 Tile = PallasTile | BlockedTile
@@ -44,8 +45,7 @@ def moe_experts(
     """
     if pair_token.shape[0] == 0:  # an expert-parallel rank that no token chose
         return jnp.zeros(x.shape, jnp.float32)
-    op: Op = "gate_up" if len(w_up) == 2 else "up"
-    hidden = _multiply(x[pair_token], w_up, group_sizes, op, tile_up, interpret)
+    hidden = _multiply(x[pair_token], w_up, group_sizes, up_op(gated=len(w_up) == 2), tile_up, interpret)
     rows = _multiply(hidden, (w_down,), group_sizes, "down", tile_down, interpret)
     scaled = rows.astype(jnp.float32) * pair_weight[:, None]
     return jnp.zeros(x.shape, jnp.float32).at[pair_token].add(scaled)
@@ -55,7 +55,7 @@ def _multiply(
     rows: jax.Array, weights: tuple[jax.Array, ...], group_sizes: jax.Array, op: Op, tile: Tile, interpret: Any
 ) -> jax.Array:
     if isinstance(tile, BlockedTile):
-        return blocked_matmul(rows, weights, group_sizes, op=op, tile=tile, interpret=interpret)
+        return host_matmul(rows, weights, group_sizes, op=op, tile=tile, interpret=interpret)
     return grouped_mm(
         rows, weights, group_sizes, tile=tile, activation=ACTIVATION_OF[op], zero_rest=False, interpret=interpret
     )

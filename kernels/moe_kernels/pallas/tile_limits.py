@@ -3,8 +3,7 @@
 import itertools
 
 from moe_kernels.kernel import Op, Problem
-from moe_kernels.pallas.visits import SUBLANES
-from moe_kernels.tile import LANES, WHOLE_DEPTH, PallasTile
+from moe_kernels.tile import LANES, SUBLANES, WHOLE_DEPTH, PallasTile
 
 _VMEM_MIB = {"v4": 16, "v5e": 128, "v5p": 64, "v6e": 128, "tpu7x": 64}
 """Of a core (JAX source, jax/_src/pallas/mosaic/tpu_info.py, vmem_capacity_bytes)."""

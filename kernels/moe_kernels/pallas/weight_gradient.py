@@ -1,8 +1,9 @@
 """The gradient to the weights of a grouped matmul on a TPU: each group's rows, transposed, times their gradients.
 
-A visit is up to ``tile_m`` rows of one group (:mod:`moe_kernels.pallas.visits`); the blocks of both operands start at
-its rows, so a group boundary costs no second visit. Rows of other groups that a block holds are set to zero. Visits of
-a group add up in a float32 accumulator that stays in VMEM. Groups without rows get one visit, which writes zeros.
+A visit is up to ``tile_m`` rows of one group (:mod:`moe_kernels.pallas.visits`). The blocks of both operands start at
+its rows, so a boundary between groups costs no second visit. Rows of other groups in a block count as zero. The visits
+of a group are summed in a float32 accumulator that stays in VMEM. A group without rows has one visit, which writes
+zeros.
 """
 
 import functools
@@ -14,27 +15,25 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from moe_kernels.pallas.visits import SUBLANES
-from moe_kernels.tile import PallasTile
+from moe_kernels.pallas.visits import list_visits
+from moe_kernels.tile import SUBLANES, PallasTile
 
 
 def _plan(group_sizes: jax.Array, num_rows: int, tile_m: int) -> tuple[jax.Array, ...]:
-    """(group, first block of eight rows, begin, end) [V] each, and the count [1]; every group has a visit."""
+    """Group, first block of eight rows, begin and end of its rows, each [V]; the count [1]. Each group has a visit."""
     num_groups = group_sizes.shape[0]
     sizes = group_sizes.astype(jnp.int32)
     ends = jnp.cumsum(sizes)
     starts = ends - sizes
     base = starts // SUBLANES * SUBLANES
     per_group = jnp.maximum(-((base - ends) // tile_m), 1)
-    until = jnp.cumsum(per_group)
     bound = (num_rows + (SUBLANES - 1) * num_groups) // tile_m + 2 * num_groups
-    index = jnp.minimum(jnp.arange(bound, dtype=jnp.int32), until[-1] - 1)
-    group = jnp.searchsorted(until, index, side="right").astype(jnp.int32)
-    first = base[group] + (index - (until[group] - per_group[group])) * tile_m
-    # The last blocks of all start where they still fit; begin and end say which of their rows are meant.
+    group, place, count = list_visits(per_group, bound)
+    first = base[group] + place * tile_m
+    # The last blocks start where they still fit into the array; begin and end say which of their rows are meant.
     last = max(-(-num_rows // SUBLANES) * SUBLANES - tile_m, 0)
     begin, end = jnp.maximum(starts[group], first), jnp.minimum(ends[group], first + tile_m)
-    return group, jnp.minimum(first, last) // SUBLANES, begin, end, until[-1:]
+    return group, jnp.minimum(first, last) // SUBLANES, begin, end, count
 
 
 def _step(group: Any, block: Any, begin: Any, end: Any, count: Any, left: Any, right: Any, out: Any, acc: Any) -> None:
@@ -70,23 +69,24 @@ def _step(group: Any, block: Any, begin: Any, end: Any, count: Any, left: Any, r
 def weight_gradient(
     left: jax.Array, right: jax.Array, group_sizes: jax.Array, *, tile: PallasTile, interpret: Any = False
 ) -> jax.Array:
-    """``left[group].T @ right[group]`` of every group: [G, K, N] in the type of ``left``.
+    """``left[rows].T @ right[rows]`` over the rows of each group: [G, K, N] in the type of ``left``.
 
     Args:
-        left: [M, K], rows in group order. right: [M, N].
+        left: [M, K], rows in group order.
+        right: [M, N], rows in group order.
         group_sizes: int32 [G], whose sum may fall short of M.
-        tile: tile_m rows a visit, tile_k x tile_n of the weights a program.
-        interpret: ``pltpu.InterpretParams`` runs it on the host.
+        tile: tile_m rows per visit, tile_k x tile_n of the weights per program.
+        interpret: ``pltpu.InterpretParams`` runs the kernel on the host.
 
     Raises:
-        ValueError: tile_m is no multiple of eight, tile_k or tile_n none of 128.
+        ValueError: tile_m is not a multiple of eight, or tile_k or tile_n is not a multiple of 128.
     """
     for field, unit in (("tile_m", SUBLANES), ("tile_k", 128), ("tile_n", 128)):
         if getattr(tile, field) % unit:
             raise ValueError(f"{field} = {getattr(tile, field)} is no multiple of {unit}")
     (num_rows, k), n, num_groups = left.shape, right.shape[1], group_sizes.shape[0]
     if num_rows < SUBLANES:
-        # So few rows lie in memory tiles of their own number.
+        # An array of fewer than eight rows has memory tiles of as many rows; padded, it has tiles of eight.
         padding = ((0, SUBLANES - num_rows), (0, 0))
         left, right, num_rows = jnp.pad(left, padding), jnp.pad(right, padding), SUBLANES
     tile_m = min(tile.tile_m, -(-num_rows // SUBLANES) * SUBLANES)

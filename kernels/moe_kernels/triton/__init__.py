@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moe_kernels.tile import TritonTile
     from moe_kernels.triton.layer import Expert
-    from moe_kernels.triton.operators import experts, fused_moe, grouped_mm
+    from moe_kernels.triton.operators.experts import experts, fused_moe
+    from moe_kernels.triton.operators.grouped_mm import grouped_mm
     from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_weights
     from moe_kernels.triton.router import Router
     from moe_kernels.triton.tiles import TunedTable, use_tuned
@@ -21,9 +22,9 @@ _HOME = {
     "TritonTile": "moe_kernels.tile",
     "TunedTable": "moe_kernels.triton.tiles",
     "dequantize_weights": "moe_kernels.triton.quantize",
-    "experts": "moe_kernels.triton.operators",
-    "fused_moe": "moe_kernels.triton.operators",
-    "grouped_mm": "moe_kernels.triton.operators",
+    "experts": "moe_kernels.triton.operators.experts",
+    "fused_moe": "moe_kernels.triton.operators.experts",
+    "grouped_mm": "moe_kernels.triton.operators.grouped_mm",
     "quantize_weights": "moe_kernels.triton.quantize",
     "use_tuned": "moe_kernels.triton.tiles",
 }

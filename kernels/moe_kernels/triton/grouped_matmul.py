@@ -1,7 +1,8 @@
 """The grouped matmul by itself, as torch's grouped_mm and JAX's ragged_dot have it: rows in expert order, one matrix, a
 row out for each row in.
 
-The same code as the layer's GEMM 2 (grouped_gemm.py), compiled to write rows instead of adding them up by token.
+The same code as the layer's GEMM 2 (:mod:`moe_kernels.triton.grouped_gemm`), compiled to write rows instead of adding
+them up by token. This file is its declaration and imports no compiler.
 """
 
 import dataclasses
@@ -10,16 +11,19 @@ from typing import Any
 
 from moe_kernels.kernel import Op
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton import ahead_of_time, grouped_gemm
+from moe_kernels.triton.grouped_gemm.declaration import KERNEL as GROUPED_GEMM
 
 
 def _build(op: Op, tile: TritonTile, dtype: str, target: str) -> tuple[Any, dict[str, Any]]:
-    return ahead_of_time.source(grouped_gemm.grouped_gemm_kernel, op, tile, dtype, target, epilogue="rows")
+    from moe_kernels.triton.ahead_of_time import source
+    from moe_kernels.triton.grouped_gemm.kernel import grouped_gemm_kernel
+
+    return source(grouped_gemm_kernel, op, tile, dtype, target, epilogue="rows")
 
 
 KERNEL = dataclasses.replace(
-    grouped_gemm.KERNEL,
+    GROUPED_GEMM,
     name="triton.grouped_matmul",
-    sources=(*grouped_gemm.KERNEL.sources, Path(__file__)),
+    sources=(*GROUPED_GEMM.sources, Path(__file__)),
     build=_build,
 )

@@ -9,11 +9,11 @@ import triton
 from triton.runtime.errors import OutOfResources
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from moe_kernels.kernel import Op, Problem
+from moe_kernels.kernel import Op, Problem, up_op
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.alignment import Alignment
 from moe_kernels.triton.formats import FORMATS, MX_GROUP
-from moe_kernels.triton.grouped_gemm import grouped_gemm_kernel
+from moe_kernels.triton.grouped_gemm.kernel import grouped_gemm_kernel
 from moe_kernels.triton.quantize import QuantizedWeights
 from moe_kernels.triton.support import refusal
 
@@ -103,7 +103,7 @@ def launch_gemm(
     """
     values = weights.values if isinstance(weights, QuantizedWeights) else weights
     scale = weights.scale if isinstance(weights, QuantizedWeights) else None
-    op: Op = "down" if not gather else "gate_up" if matrices == 2 else "up"
+    op = up_op(gated=matrices == 2) if gather else "down"
     problem = problem_of(op, weights, matrices)
     k, n = problem.k, problem.n
     assert k is not None

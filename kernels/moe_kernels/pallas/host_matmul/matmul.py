@@ -1,18 +1,17 @@
-"""Grouped matmul over expert-sorted rows on a plain grid of blocks: what the host runs, through XLA.
+"""The grouped matmul on a plain grid of blocks: what the host runs, through XLA.
 
-``lhs`` [M, K] holds rows in group order, each weight [G, K, N]; group g owns rows offsets[g] .. offsets[g+1].
-Any group sizes: empty ones, ones that are no multiple of the tile. ``gate_up`` multiplies by two weights and
-writes SwiGLU of the results; ``up`` by one and writes squared ReLU; ``down`` by one. bfloat16 in, float32
-accumulation in VMEM.
+``lhs`` [M, K] holds rows in group order, and each weight is [G, K, N]; group g owns rows offsets[g] .. offsets[g+1].
+Any group sizes will do, empty groups included. ``gate_up`` multiplies by two weights and writes SwiGLU of the
+products, ``up`` multiplies by one and writes squared ReLU, ``down`` multiplies by one. Operands are bfloat16, sums
+float32.
 
-The grid is (column tiles, visits, depth tiles). A visit is one (row tile, group) that overlap; a row tile that
-three groups share is visited three times in a row, its output block stays in VMEM, and each visit writes only
-its own rows. The number of visits has a static bound, so the grid is static (the TPU compiler's static profile
-needs that) and visits past the last one move and compute nothing.
+The grid is (column tiles, visits, depth tiles). A visit is one row tile and one group that overlap. A row tile that
+three groups share is visited three times in a row: its output block stays in memory, and each visit writes its own
+rows alone. The number of visits has a static bound, so the grid is static; visits past the last one move and compute
+nothing.
 """
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,19 +19,20 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from moe_kernels.kernel import Kernel, Op, Problem
+from moe_kernels.kernel import Op
+from moe_kernels.pallas.visits import list_visits
 from moe_kernels.tile import BlockedTile
 
 Visits = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def visit_bound(num_rows: int, num_groups: int, tile_m: int) -> int:
-    """Most visits that any group sizes cause: row tiles, plus one for each boundary between groups with rows."""
+    """The most visits that any group sizes can cause: row tiles, and one per boundary between groups with rows."""
     return max(1, -(-num_rows // tile_m) + min(num_groups, num_rows) - 1)
 
 
 def plan_visits(group_sizes: jax.Array, num_rows: int, tile_m: int) -> Visits:
-    """Which group and row tile each visit has.
+    """The group and row tile of each visit; unlike those of :mod:`moe_kernels.pallas.visits`, row tiles are a grid's.
 
     Args:
         group_sizes: int32 [G], summing to ``num_rows``.
@@ -40,22 +40,17 @@ def plan_visits(group_sizes: jax.Array, num_rows: int, tile_m: int) -> Visits:
         tile_m: rows of a tile.
 
     Returns:
-        group int32 [V], row tile int32 [V], offsets int32 [G + 1], count int32 [1] of real visits. Visits past
-        the count repeat the last one, so that no block is fetched for them.
+        Group int32 [V], row tile int32 [V], offsets int32 [G + 1], and the number of visits int32 [1]. Entries past
+        that number repeat the last visit, so that no block is fetched for them.
     """
-    num_groups = group_sizes.shape[0]
-    bound = visit_bound(num_rows, num_groups, tile_m)
     sizes = group_sizes.astype(jnp.int32)
     ends = jnp.cumsum(sizes)
     starts = ends - sizes
     first = starts // tile_m
     per_group = jnp.where(sizes > 0, (ends - 1) // tile_m - first + 1, 0)
-    until = jnp.cumsum(per_group)
-    index = jnp.minimum(jnp.arange(bound, dtype=jnp.int32), jnp.maximum(until[-1] - 1, 0))
-    group = jnp.minimum(jnp.searchsorted(until, index, side="right"), num_groups - 1)
-    row_tile = first[group] + index - (until[group] - per_group[group])
+    group, place, count = list_visits(per_group, visit_bound(num_rows, group_sizes.shape[0], tile_m))
     offsets = jnp.concatenate([jnp.zeros(1, jnp.int32), ends])
-    return group.astype(jnp.int32), row_tile.astype(jnp.int32), offsets, until[-1:].astype(jnp.int32)
+    return group, first[group] + place, offsets, count
 
 
 def _step(
@@ -121,7 +116,7 @@ def visit_matmul(
     tile: BlockedTile,
     interpret: bool = False,
 ) -> jax.Array:
-    """The kernel over planned visits; see :func:`blocked_matmul`. A tile larger than the problem is cut to it."""
+    """The kernel over planned visits, as :func:`host_matmul` calls it. A tile larger than the problem is cut to it."""
     num_rows, depth = lhs.shape
     columns = weights[0].shape[2]
     tile_m, tile_k, tile_n = min(tile.tile_m, num_rows), min(tile.tile_k, depth), min(tile.tile_n, columns)
@@ -155,12 +150,12 @@ def visit_matmul(
         # Column tiles are independent: chips with two cores share them out.
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary", "arbitrary")),
         interpret=interpret,
-        name="blocked_matmul",
+        name="host_matmul",
     )(*visits, lhs, *weights)
 
 
 @functools.partial(jax.jit, static_argnames=("op", "tile", "interpret"))
-def blocked_matmul(
+def host_matmul(
     lhs: jax.Array,
     weights: tuple[jax.Array, ...],
     group_sizes: jax.Array,
@@ -175,42 +170,12 @@ def blocked_matmul(
         lhs: [M, K], rows in group order.
         weights: (gate, up) for ``gate_up``, else one; each [G, K, N].
         group_sizes: int32 [G], summing to M.
-        op: what to do with the products.
+        op: which GEMM of the layer it is: what is done with the products.
         tile: rows, depth and columns of one step.
-        interpret: compile for the host through XLA instead of for a TPU.
+        interpret: True compiles it for the host through XLA.
 
     Returns:
         [M, N] in the type of ``lhs``.
     """
     visits = plan_visits(group_sizes, lhs.shape[0], min(tile.tile_m, lhs.shape[0]))
     return visit_matmul(visits, lhs, *weights, op=op, tile=tile, interpret=interpret)
-
-
-def _refuses(problem: Problem, tile: BlockedTile, target: str | None) -> str | None:
-    if problem.dtype != "bfloat16":
-        return f"dtype {problem.dtype} is not supported by pallas.blocked_matmul; use bfloat16"
-    if tile.tile_m % 16:
-        return f"tile_m = {tile.tile_m} is no multiple of 16, the bfloat16 sublane tile"
-    for field in ("tile_k", "tile_n"):
-        if getattr(tile, field) % 128:
-            return f"{field} = {getattr(tile, field)} is no multiple of 128, the lane count"
-    return None
-
-
-def _default_tile(problem: Problem, rows_per_group: float, target: str | None) -> BlockedTile:
-    """An untuned user's tile: 512 x 512 weights keep every generation's matrix units fed and fit any VMEM."""
-    return BlockedTile(tile_m=16 if rows_per_group <= 16 else 128, tile_k=512, tile_n=512)
-
-
-KERNEL = Kernel(
-    name="pallas.blocked_matmul",
-    tile_type=BlockedTile,
-    tile_spaces={"grid": {"tile_m": (16, 64, 128, 256), "tile_k": (512, 768, 1024), "tile_n": (256, 512, 768)}},
-    launch_fields=frozenset(),
-    dtypes=("bfloat16",),
-    refuses=_refuses,
-    default_tile=_default_tile,
-    sources=(Path(__file__),),
-    build=None,
-    on_host=True,
-)

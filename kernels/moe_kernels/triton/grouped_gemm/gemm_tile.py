@@ -1,32 +1,13 @@
-"""The grouped GEMM over expert-sorted rows: both halves of a mixture-of-experts layer, forward and data gradient.
+"""One tile of the grouped GEMM's result: loads, the loop over K, scales and bias, and where the results go.
 
-One kernel, whose compile-time switches choose what it is:
-
-- **GEMM 1** gathers token rows, multiplies them by their expert's gate and up matrices and applies the activation
-  before anything is written. **GEMM 2** reads hidden rows in expert order, multiplies by the down matrix and weights
-  each row by the router.
-- **Paths**: one tile per program, or persistent programs that walk the tiles; split along K (the second grid axis);
-  weights (and hidden rows) through tensor descriptors, that is by TMA; operands swapped, so that weight rows are the
-  wide side of the matrix instruction when an expert has few token rows.
-- **Data types**: see :mod:`moe_kernels.triton.formats`. Accumulation is float32 (int32 for int8).
-
-Gate and up rows alternate inside a tile: column 2 j of the product is gate j and column 2 j + 1 is up j. Both
-then lie in one thread's registers, one matrix instruction covers both, and a 4-dimensional descriptor fetches them
-together whichever way the checkpoint stores them.
+Every switch is a compile-time constant (:func:`moe_kernels.triton.grouped_gemm.kernel.grouped_gemm_kernel` describes
+them), so each compiled form holds one path alone.
 """
-
-from pathlib import Path
 
 import triton
 import triton.language as tl
 
-from moe_kernels.kernel import Kernel
-from moe_kernels.tile import TritonTile
-from moe_kernels.triton import ahead_of_time
-from moe_kernels.triton.activation import activate
-from moe_kernels.triton.formats import SERVED
-from moe_kernels.triton.support import refusal
-from moe_kernels.triton.tiles import default_tile
+from moe_kernels.triton.grouped_gemm.epilogue import halves, write
 from moe_kernels.triton.unpack import unpack
 
 
@@ -71,54 +52,7 @@ def _scaled(product, row_scale, col_scale, SWAP_AB: tl.constexpr):
 
 
 @triton.jit
-def _halves(values, ROWS: tl.constexpr, COLS: tl.constexpr):
-    return tl.split(tl.permute(tl.reshape(values, (ROWS, 2, COLS // 2)), (0, 2, 1)))
-
-
-@triton.jit
-def _write(
-    values,
-    out_ptr,
-    place,
-    row_ok,
-    first_col,
-    N,
-    weight,
-    alpha,
-    limit,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-    MATRICES: tl.constexpr,
-    EPILOGUE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-):
-    # values [ROWS, MATRICES COLS]; place [ROWS], where each row of the result begins.
-    cols = first_col + tl.arange(0, COLS)
-    ok = row_ok[:, None] & (cols < N)[None, :]
-    to = out_ptr + place[:, None] + cols[None, :]
-    if MATRICES == 2:
-        gate, up = tl.split(tl.reshape(values, (ROWS, COLS, 2)))
-    else:
-        gate = values
-        up = values
-    if EPILOGUE == "partial":
-        tl.store(to, gate.to(out_ptr.dtype.element_ty), mask=ok)
-        if MATRICES == 2:
-            tl.store(to + N, up.to(out_ptr.dtype.element_ty), mask=ok)
-    elif EPILOGUE == "hidden":
-        tl.store(to, activate(gate, up, alpha, limit, ACTIVATION).to(out_ptr.dtype.element_ty), mask=ok)
-    else:
-        if weight is not None:
-            gate *= weight[:, None]
-        if EPILOGUE == "rows":
-            tl.store(to, gate.to(out_ptr.dtype.element_ty), mask=ok)
-        else:
-            # Each of a token's k experts adds to the same row; relaxed order is enough for a sum.
-            tl.atomic_add(to, gate, mask=ok, sem="relaxed")
-
-
-@triton.jit
-def _gemm_tile(
+def gemm_tile(
     tile,
     a,
     w,
@@ -156,6 +90,7 @@ def _gemm_tile(
     SWAP_AB: tl.constexpr,
     W_GROUP: tl.constexpr,
 ):
+    """Compute and store tile number ``tile``; arguments as :func:`grouped_gemm_kernel` has them."""
     row_tile, col_tile = _band(tile, num_row_tiles, tl.cdiv(N, BLOCK_N), group_m)
     expert = tl.load(tile_expert_ptr + row_tile)
     row = tl.load(tile_row_ptr + row_tile)
@@ -163,6 +98,7 @@ def _gemm_tile(
     row_ok = rows < tl.load(tile_end_ptr + row_tile)
 
     W_ROWS: tl.constexpr = MATRICES * BLOCK_N
+    # As Format.packed has it, which a kernel cannot ask: it knows the format by its name alone.
     PACKED: tl.constexpr = 2 if FORMAT == "int4" or FORMAT == "mxfp4" else 1
     # A descriptor fetches BLOCK_M rows whether an expert has them or not: not for few rows, which swapping is for.
     A_TMA: tl.constexpr = TMA and not GATHER and not SWAP_AB
@@ -279,24 +215,24 @@ def _gemm_tile(
     # to spare, and one of mxfp4 on sm_89 (32 x 2 128) spilled by it.
     if BLOCK_N >= 64 and BLOCK_M * W_ROWS >= 16384:
         Q: tl.constexpr = BLOCK_N // 4
-        left, right = _halves(acc, BLOCK_M, W_ROWS)
-        part, part1 = _halves(left, BLOCK_M, W_ROWS // 2)
-        part2, part3 = _halves(right, BLOCK_M, W_ROWS // 2)
-        _write(part, out_ptr, place, row_ok, first, N, weight, alpha, limit, BLOCK_M, Q, MATRICES, EPILOGUE, ACTIVATION)
-        _write(
+        left, right = halves(acc, BLOCK_M, W_ROWS)
+        part, part1 = halves(left, BLOCK_M, W_ROWS // 2)
+        part2, part3 = halves(right, BLOCK_M, W_ROWS // 2)
+        write(part, out_ptr, place, row_ok, first, N, weight, alpha, limit, BLOCK_M, Q, MATRICES, EPILOGUE, ACTIVATION)
+        write(
             part1, out_ptr, place, row_ok, first + Q, N, weight, alpha, limit,
             BLOCK_M, Q, MATRICES, EPILOGUE, ACTIVATION,
         )  # fmt: skip
-        _write(
+        write(
             part2, out_ptr, place, row_ok, first + 2 * Q, N, weight, alpha, limit,
             BLOCK_M, Q, MATRICES, EPILOGUE, ACTIVATION,
         )  # fmt: skip
-        _write(
+        write(
             part3, out_ptr, place, row_ok, first + 3 * Q, N, weight, alpha, limit,
             BLOCK_M, Q, MATRICES, EPILOGUE, ACTIVATION,
         )  # fmt: skip
     else:
-        _write(
+        write(
             acc,
             out_ptr,
             place,
@@ -312,138 +248,3 @@ def _gemm_tile(
             EPILOGUE,
             ACTIVATION,
         )
-
-
-# What a launch passes of these changes nothing worth compiling for: a tile has one binary, and it is the one that is
-# compiled ahead of time.
-@triton.jit(
-    do_not_specialize=("num_rows", "group_m"),
-    do_not_specialize_on_alignment=("tile_expert_ptr", "tile_row_ptr", "tile_end_ptr", "num_row_tiles_ptr"),
-)
-def grouped_gemm_kernel(
-    a,
-    w,
-    out_ptr,
-    a_scale_ptr,
-    w_scale_ptr,
-    bias_ptr,
-    row_token_ptr,
-    row_slot_ptr,
-    row_weight_ptr,
-    tile_expert_ptr,
-    tile_row_ptr,
-    tile_end_ptr,
-    num_row_tiles_ptr,
-    num_rows,
-    group_m,
-    K,
-    N,
-    w_stride_expert,
-    w_stride_matrix,
-    w_stride_row,
-    alpha,
-    limit,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    FORMAT: tl.constexpr,
-    MATRICES: tl.constexpr,
-    GATHER: tl.constexpr,
-    EPILOGUE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    EVEN_K: tl.constexpr,
-    TRANSPOSED: tl.constexpr,
-    TMA: tl.constexpr,
-    SWAP_AB: tl.constexpr,
-    W_GROUP: tl.constexpr,
-    PERSISTENT: tl.constexpr,
-):
-    """Rows of one expert by its weights, tile by tile.
-
-    Args:
-        a: [rows, K]; token rows if GATHER, else rows in expert order. A descriptor if TMA and
-            neither GATHER nor SWAP_AB.
-        w: [experts, MATRICES, N, K] by its strides (in bytes of two 4-bit values, K is halved); if TRANSPOSED
-            [experts, K, N]. A descriptor [experts, N, MATRICES, K] if TMA.
-        out_ptr: by EPILOGUE ``hidden`` [rows, N], ``partial`` [splits, rows, MATRICES N], ``rows``
-            [splits, slots, N], ``add`` [tokens, N].
-        row_token_ptr: token of each row. row_slot_ptr: place of each row before sorting (``rows``, ``add``).
-        row_weight_ptr: weight by slot.
-        tile_expert_ptr, tile_row_ptr, tile_end_ptr: expert, first row and end of its expert's rows, per row tile.
-        num_rows: rows (and slots) of one split's results.
-        W_GROUP: K elements that share a scale (4-bit weights).
-
-    The grid is (tiles or programs, splits).
-    """
-    num_row_tiles = tl.load(num_row_tiles_ptr)
-    total = num_row_tiles * tl.cdiv(N, BLOCK_N)
-    if PERSISTENT:
-        for tile in range(tl.program_id(0), total, tl.num_programs(0)):
-            _gemm_tile(
-                tile, a, w, out_ptr, a_scale_ptr, w_scale_ptr, bias_ptr, row_token_ptr, row_slot_ptr, row_weight_ptr,
-                tile_expert_ptr, tile_row_ptr, tile_end_ptr, num_row_tiles, num_rows, group_m, K, N, w_stride_expert,
-                w_stride_matrix, w_stride_row, alpha, limit, BLOCK_M, BLOCK_N, BLOCK_K, FORMAT, MATRICES,
-                GATHER, EPILOGUE, ACTIVATION, EVEN_K, TRANSPOSED, TMA, SWAP_AB, W_GROUP,
-            )  # fmt: skip
-    else:
-        # The grid is a static bound: how many row tiles there are is known on the device alone.
-        if tl.program_id(0) < total:
-            _gemm_tile(
-                tl.program_id(0), a, w, out_ptr, a_scale_ptr, w_scale_ptr, bias_ptr, row_token_ptr, row_slot_ptr,
-                row_weight_ptr, tile_expert_ptr, tile_row_ptr, tile_end_ptr, num_row_tiles, num_rows, group_m, K, N,
-                w_stride_expert, w_stride_matrix, w_stride_row, alpha, limit, BLOCK_M, BLOCK_N, BLOCK_K,
-                FORMAT, MATRICES, GATHER, EPILOGUE, ACTIVATION, EVEN_K, TRANSPOSED, TMA, SWAP_AB, W_GROUP,
-            )  # fmt: skip
-
-
-def _build(op, tile, dtype="bfloat16", target="cuda:90", **variant):
-    return ahead_of_time.source(grouped_gemm_kernel, op, tile, dtype, target, **variant)
-
-
-_FOLDER = Path(__file__).parent
-
-KERNEL = Kernel(
-    name="triton.grouped_gemm",
-    tile_type=TritonTile,
-    tile_spaces={
-        "pointers": {
-            "block_m": (16, 32, 64, 128),
-            "block_n": (64, 128, 256),
-            "block_k": (64, 128),
-            "num_warps": (4, 8),
-            "num_stages": (3, 4),
-            "group_m": (1, 8),
-        },
-        # Few rows per expert: the weights on the wide side, K split where there are too few programs.
-        "few rows": {
-            "block_m": (8, 16, 32),
-            "block_n": (64, 128),
-            "block_k": (64, 128),
-            "num_warps": (4,),
-            "num_stages": (3, 4),
-            "group_m": (1,),
-            "split_k": (1, 2, 4, 8),
-            "tma": (False, True),
-            "swap_ab": (True,),
-        },
-        "descriptors": {
-            "block_m": (64, 128),
-            "block_n": (64, 128, 256),
-            "block_k": (64,),
-            "num_warps": (4, 8),
-            "num_stages": (3, 4),
-            "group_m": (1, 8),
-            "persistent": (False, True),
-            "tma": (True,),
-        },
-    },
-    # Under split_k GEMM 1 stores parts where else it applies the activation: the same loop, which is what is read.
-    launch_fields=frozenset({"group_m", "split_k"}),
-    dtypes=SERVED,
-    refuses=refusal,
-    default_tile=default_tile,
-    sources=tuple(
-        _FOLDER / f"{name}.py" for name in ("grouped_gemm", "activation", "unpack", "formats", "ahead_of_time")
-    ),
-    build=_build,
-)

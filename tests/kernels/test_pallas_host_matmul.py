@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_kernels import reference
-from moe_kernels.pallas.blocked_matmul import blocked_matmul, plan_visits, visit_bound
+from moe_kernels.pallas.host_matmul.matmul import host_matmul, plan_visits, visit_bound
 from moe_kernels.pallas.layer import moe_experts
 from moe_kernels.reference import BF16_TOLERANCE
 from moe_kernels.tile import BlockedTile
@@ -39,7 +39,7 @@ def test_matches_float64(op: str, sizes: list[int], k: int, n: int) -> None:
     rng = np.random.default_rng(0)
     lhs = bf16(rng, sum(sizes), k) * 8
     weights = tuple(bf16(rng, len(sizes), k, n) for _ in range(2 if op == "gate_up" else 1))
-    out = blocked_matmul(lhs, weights, jnp.asarray(sizes), op=op, tile=TILE, interpret=True)  # type: ignore[arg-type]
+    out = host_matmul(lhs, weights, jnp.asarray(sizes), op=op, tile=TILE, interpret=True)  # type: ignore[arg-type]
     products = [reference.grouped_gemm(f64(lhs), f64(w), np.array(sizes)) for w in weights]
     if op == "gate_up":
         expected = reference.activate(products[0], products[1])
@@ -53,7 +53,7 @@ def test_matches_float64(op: str, sizes: list[int], k: int, n: int) -> None:
 def test_any_group_sizes(sizes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     lhs, weight = bf16(rng, sum(sizes), 128), bf16(rng, 5, 128, 128)
-    out = blocked_matmul(lhs, (weight,), jnp.asarray(sizes), op="down", tile=TILE, interpret=True)
+    out = host_matmul(lhs, (weight,), jnp.asarray(sizes), op="down", tile=TILE, interpret=True)
     expected = reference.grouped_gemm(f64(lhs), f64(weight), np.array(sizes))
     assert reference.row_error(f64(out), expected) <= BF16_TOLERANCE
 
