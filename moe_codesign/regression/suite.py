@@ -1,23 +1,19 @@
 """Suite files: which kernels are under test, at which tiles, for which chips, by which rules."""
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from moe_codesign.errors import UserError
 from moe_codesign.regression.rules import DEFAULT_RULES, FACTS, Rule
+from moe_codesign.tables import Table, did_you_mean, read_table
 
 Value = bool | int | float | str | list[int]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ProblemTable(_Table):
+class ProblemTable(Table):
     """A layer whose two GEMMs the cost model times with each tile."""
 
     model: str
@@ -31,7 +27,7 @@ class ProblemTable(_Table):
         return f"{self.model} {self.num_tokens} tokens{split}"
 
 
-class RuleChange(_Table):
+class RuleChange(Table):
     """What of a fact's rule is another here; see :class:`moe_codesign.regression.rules.Rule`."""
 
     worse: Literal["more", "less", "change"] | None = None
@@ -45,11 +41,10 @@ Rules = dict[str, RuleChange | Literal[False]]
 def _check_rules(rules: Rules) -> None:
     for fact in rules:
         if fact not in FACTS:
-            near = difflib.get_close_matches(fact, FACTS, n=1, cutoff=0.5)
-            raise ValueError(f"rules has {fact!r}, which is no fact" + (f"; did you mean {near[0]}?" if near else ""))
+            raise ValueError(f"rules has {fact!r}, which is no fact{did_you_mean(fact, FACTS)}")
 
 
-class KernelTable(_Table):
+class KernelTable(Table):
     """One kernel under test: ours by name, or any function with what it is called with.
 
     Args:
@@ -100,7 +95,7 @@ class KernelTable(_Table):
         return self.name or self.kernel or str(self.function).rpartition(":")[2]
 
 
-class TimedTable(_Table):
+class TimedTable(Table):
     """A case to time here against another revision.
 
     Args:
@@ -124,7 +119,7 @@ class TimedTable(_Table):
         return self
 
 
-class Suite(_Table):
+class Suite(Table):
     """A validated suite file."""
 
     kernels: list[KernelTable] = []
@@ -180,22 +175,4 @@ def load_suite(path: str | Path) -> Suite:
 
 def parse_suite(data: dict[str, Any], path: Path) -> Suite:
     """Validate a suite; ``path`` is where its files are relative to. Raises UserError."""
-    try:
-        return Suite.model_validate({**data, "path": path})
-    except ValidationError as error:
-        raise UserError(f"{path.name}: " + "; ".join(_explain(e) for e in error.errors()[:3])) from None
-
-
-def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part not in ("RuleChange", "literal[False]"))
-    if error["type"] == "extra_forbidden":
-        inside = {**KernelTable.model_fields, **TimedTable.model_fields, **RuleChange.model_fields}
-        known = inside if len(error["loc"]) > 1 else Suite.model_fields
-        near = difflib.get_close_matches(key.rpartition(".")[2], list(known), n=1, cutoff=0.5)
-        return f"{key} is unknown" + (f"; did you mean {near[0]}?" if near else "")
-    if error["type"] == "missing":
-        return f"{key} is missing; add it"
-    if error["type"] == "list_type" and key in ("kernels", "timed"):
-        return f"{key} is one table; write [[{key}]]"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
+    return read_table(Suite, {**data, "path": path}, path.name)
