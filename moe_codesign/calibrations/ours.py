@@ -4,9 +4,9 @@ from dataclasses import astuple, dataclass
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from moe_codesign.arrays import F64
+from moe_codesign.tables import Table
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Coefficients:
 FORMAT: Literal[1] = 1
 
 
-class OurFile(BaseModel):
+class OurFile(Table):
     """The TOML file. ``format`` changes with the coefficients and with the inputs of the trees.
 
     Args:
@@ -70,8 +70,6 @@ class OurFile(BaseModel):
         races: GEMMs of which all tiles were raced. rows: tiles timed.
         error, regret: on models left out: mean error of a time, mean loss of the tile named best; physics alone beside.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = FORMAT
     chip: str

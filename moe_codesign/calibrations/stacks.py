@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from moe_codesign.arrays import F64
+from moe_codesign.tables import Table
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,7 @@ class Coefficients:
 FORMAT: Literal[2] = 2
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Accuracy(_Table):
+class Accuracy(Table):
     """Absolute relative error on held-out shapes, in percent: mean, median, 90th percentile."""
 
     mape: float
@@ -85,7 +81,7 @@ class Accuracy(_Table):
     shapes: int
 
 
-class CalibrationFile(_Table):
+class CalibrationFile(Table):
     """The TOML file. ``format`` changes with the coefficients and the inputs of the trees, which mean nothing to
     another version's."""
 

@@ -4,11 +4,10 @@ import functools
 import tomllib
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from moe_codesign.chips import host
 from moe_codesign.chips.schema import Chip
 from moe_codesign.errors import UserError
+from moe_codesign.tables import read_table
 
 _FOLDER = Path(__file__).parent
 
@@ -31,11 +30,7 @@ def load_chip(name: str) -> Chip:
     if len(name) > 1000 or not path.is_file():
         raise UserError("chip", value=name, fix="use one of " + ", ".join(chip_names()) + ", or a path to a .toml")
     try:
-        return Chip.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        detail = (
-            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            if isinstance(error, ValidationError)
-            else str(error)
-        )
-        raise UserError(f"chip file {path}: {detail}") from None
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"chip file {path}: {error}") from None
+    return read_table(Chip, data, f"chip file {path}")

@@ -2,16 +2,14 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from moe_codesign.tables import Table
 
 _RATE_OF = {"fp8_block": "fp8", "mxfp4": "bfloat16", "int4": "bfloat16"}
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Memory(_Table):
+class Memory(Table):
     """Off-chip memory and the last-level cache of the whole chip."""
 
     hbm_bytes_per_s: PositiveFloat
@@ -23,7 +21,7 @@ class Memory(_Table):
     hbm_latency_ns: PositiveFloat | None = None
 
 
-class Core(_Table):
+class Core(Table):
     """One SM, compute unit, TensorCore, NeuronCore or CPU core."""
 
     count: PositiveInt
@@ -55,14 +53,14 @@ class Core(_Table):
         return (self.mxu_count or 1) * self.matrix_side**2 * (2 if self.matrix_side == 256 else 1)
 
 
-class Power(_Table):
+class Power(Table):
     """Of the chip alone, and with its share of server and cooling."""
 
     tdp_w: PositiveFloat | None = None
     all_in_kw: PositiveFloat | None = None
 
 
-class Chip(_Table):
+class Chip(Table):
     """One accelerator (or this host), with peaks in dense FLOP/s and bytes/s of the whole chip."""
 
     name: str

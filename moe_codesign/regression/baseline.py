@@ -7,21 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from moe_codesign.errors import UserError
 from moe_codesign.regression.readings import Observation, Place
 from moe_codesign.regression.rules import Facts, Finding, compare
 from moe_codesign.regression.suite import Suite
+from moe_codesign.tables import Table
 from moe_codesign.versions import compiler_version
 
 _SEPARATOR = " | "
 
 
-class _File(BaseModel):
+class _File(Table):
     """``kernels``: kernel to ``chip | tile`` to fact to value."""
-
-    model_config = ConfigDict(extra="forbid")
 
     made_with: dict[str, str]
     kernels: dict[str, dict[str, dict[str, int | float | str]]]

@@ -5,20 +5,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from moe_codesign.tables import Table
 
 Facts = Mapping[str, float | str]
 """Of one compiled kernel; ``status`` is text, all else numbers."""
 Change = Literal["regression", "better", "moved"]
 
 
-class Rule(BaseModel):
+class Rule(Table):
     """How far a fact may move in its bad direction: ``percent`` of the old value, or ``by`` units, whichever is more.
 
     ``worse`` = ``change``: in neither direction.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     worse: Literal["more", "less", "change"] = "more"
     percent: Annotated[float, Field(ge=0)] = 0.0

@@ -1,11 +1,10 @@
 """Space files: what may vary, under which workloads, on which chips, for which objectives."""
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictBool, ValidationError, model_validator
+from pydantic import Field, PositiveInt, StrictBool, model_validator
 
 from moe_codesign.chips import chip_names
 from moe_codesign.domain.dtype import DTYPE_BYTES
@@ -13,6 +12,7 @@ from moe_codesign.domain.metrics import MAXIMISED, METRICS
 from moe_codesign.domain.routing import Routing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
+from moe_codesign.tables import Table, did_you_mean, read_table
 from moe_kernels.tile import Value
 
 SHAPE_FIELDS = (
@@ -26,11 +26,7 @@ SHAPE_FIELDS = (
 _FOLDER = Path(__file__).parents[2] / "search_spaces"
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Span(_Table):
+class Span(Table):
     """Whole numbers from ``low`` to ``high``, every ``step``."""
 
     low: Annotated[int, Field(ge=0)]
@@ -57,7 +53,7 @@ def choice_values(choice: Choice) -> list[int]:
     return [choice] if isinstance(choice, int) else list(choice)
 
 
-class WorkloadTable(_Table):
+class WorkloadTable(Table):
     """One workload; with ``chips`` it holds for those alone and replaces one of the same name there."""
 
     name: str
@@ -87,14 +83,14 @@ class WorkloadTable(_Table):
         )
 
 
-class Constraints(_Table):
+class Constraints(Table):
     """What a reported pair must meet."""
 
     min_quality_ratio: float | None = Field(default=None, gt=0)
     memory_fraction: float = Field(default=0.9, gt=0, le=1)
 
 
-class Budget(_Table):
+class Budget(Table):
     """Trials over all chips and modes; ``weights`` share them out (default 1 a chip)."""
 
     trials: PositiveInt = 200
@@ -103,7 +99,7 @@ class Budget(_Table):
     measure_seconds: float = Field(default=0.5, gt=0)
 
 
-class Space(_Table):
+class Space(Table):
     """A validated space file."""
 
     name: str
@@ -123,7 +119,7 @@ class Space(_Table):
     def _check(self) -> Self:
         for field in self.shape:
             if field not in SHAPE_FIELDS:
-                raise ValueError(f"shape.{field} is unknown{_near(field, SHAPE_FIELDS)}")
+                raise ValueError(f"shape.{field} is unknown{did_you_mean(field, SHAPE_FIELDS)}")
             values = choice_values(self.shape[field])
             if min(values) < 1 and field != "n_shared_experts":
                 raise ValueError(f"shape.{field} has {min(values)}; give values of at least 1")
@@ -136,14 +132,14 @@ class Space(_Table):
         known_chips = chip_names()
         for chip in self.chips:
             if chip not in known_chips and not chip.endswith(".toml"):
-                raise ValueError(f"chips has {chip!r}, which is unknown{_near(chip, known_chips)}")
+                raise ValueError(f"chips has {chip!r}, which is unknown{did_you_mean(chip, known_chips)}")
             names = [w.name for w in self.workloads_on(chip)]
             if not names:
                 raise ValueError(f"no workload is for chip {chip!r}; add one without `chips`, or name it there")
             for objective in self.objectives:
                 workload, _, metric = objective.rpartition(".")
                 if metric not in METRICS:
-                    raise ValueError(f"objectives has {objective!r}: unknown metric{_near(metric, METRICS)}")
+                    raise ValueError(f"objectives has {objective!r}: unknown metric{did_you_mean(metric, METRICS)}")
                 if metric == "quality":
                     if workload:
                         raise ValueError(f"objectives has {objective!r}: quality belongs to no workload; write quality")
@@ -199,32 +195,13 @@ def parse_space(text: str, *, source: str = "space", chips: list[str] | None = N
     """Validate a space file's text; ``chips`` replaces its own list. Raises as :func:`load_space`."""
     try:
         data: dict[str, Any] = tomllib.loads(text)
-        if chips is not None:
-            data["chips"] = chips
-        return Space.model_validate(data)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{source} is not TOML: {error}") from None
-    except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(_explain(e) for e in error.errors()[:3])) from None
+    if chips is not None:
+        data["chips"] = chips
+    return read_table(Space, data, source)
 
 
 def space_names() -> dict[str, Path]:
     """The space files that come with the project."""
     return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
-
-
-def _explain(error: Any) -> str:
-    skip = ("int", "Span", "constrained-int", "list[constrained-int]")
-    key = ".".join(str(part) for part in error["loc"] if part not in skip and not str(part).startswith("list["))
-    if error["type"] == "extra_forbidden":
-        known = {**Space.model_fields, **Budget.model_fields, **Constraints.model_fields, **WorkloadTable.model_fields}
-        return f"{key} is unknown{_near(key.rpartition('.')[2], list(known))}"
-    if error["type"] == "missing":
-        return f"{key} is missing; add it"
-    message = error["msg"].removeprefix("Value error, ")
-    return message if not key else f"{key} = {error['input']!r}: {message}"
-
-
-def _near(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; use one of {', '.join(known)}"
