@@ -9,7 +9,10 @@ from typing import Any, Literal
 from moe_kernels.tile import TileConfig, Value
 
 Op = Literal["gate_up", "up", "down"]
-"""``gate_up``: gather, two matrices, SwiGLU. ``up``: gather, one matrix, squared ReLU. ``down``: the way back."""
+"""Which of a layer's GEMMs. ``gate_up`` gathers token rows, multiplies by two matrices and applies SwiGLU; ``up``
+gathers, multiplies by one matrix and applies squared ReLU; ``down`` multiplies hidden rows and brings them back to
+their tokens.
+"""
 
 OPS: tuple[Op, ...] = ("gate_up", "up", "down")
 
@@ -21,13 +24,13 @@ def up_op(*, gated: bool) -> Op:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What a tile is asked to run.
+    """The grouped GEMM that a tile is to run.
 
     Args:
-        op: which grouped GEMM.
-        dtype: of weights and activations, in the tool's words (bfloat16, fp8_block, ...).
-        k, n: depth and columns of one matrix; None asks of any size.
-        group: K elements that share a scale, for data types with groups.
+        op: which of the layer's GEMMs.
+        dtype: name of the weights' and activations' data type (bfloat16, fp8_block, ...).
+        k, n: depth, and columns of one matrix; None stands for any size.
+        group: K elements that share a scale, for data types whose scales belong to groups.
     """
 
     op: Op
@@ -39,22 +42,30 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """One kernel: what it can do, what it can be tuned by, and what its binary depends on.
+    """One kernel's declaration: what it can do, what it can be tuned by, and what its binary depends on.
+
+    A declaration is read on machines that have no compiler, so the module that makes it imports none; ``build`` does
+    when it is called.
 
     Args:
-        name: ``backend.file``.
-        tile_type: its tile configuration.
-        tile_spaces: for each way of running, values worth trying per tile field; the tool compiles their products
-            once per chip.
+        name: ``backend.kernel``, as :mod:`moe_kernels.registry` lists it.
+        tile_type: the class of its tile configurations.
+        tile_spaces: for each way of running the kernel, the values worth trying per tile field. The tool compiles their
+            products once per chip.
         launch_fields: tile fields that do not change the binary.
-        dtypes: operand types it takes.
-        refuses: ``(problem, tile, target)`` to the reason why it cannot run, or None; target None: on no chip at all.
-        default_tile: ``(problem, rows per group on average, target)`` to the tile that an untuned user gets.
-        sources: files whose text decides the binary.
-        build: backend's recipe for compiling one (op, tile, ...) ahead of time; None where only the host runs it.
-        on_host: the host's kernel, which no accelerator uses.
-        memory_bytes: ``(problem, tile)`` to what its buffers take of a core's own memory, where its compiler does not
-            tell.
+        dtypes: names of the data types that it takes.
+        refuses: called with (problem, tile, target); returns the reason why the tile cannot run the problem there, or
+            None. A target of None stands for no chip in particular.
+        default_tile: called with (problem, average rows per group, target); returns the tile of an untuned call.
+        sources: the files whose text decides the binary. Facts about a binary are kept by their hash, so a change to
+            one of them compiles the kernel's tiles again.
+        build: the recipe by which the backend compiles one tile ahead of time, or None if only the host runs the
+            kernel. Triton: called with (op, tile, dtype, target), returns the source and options of
+            ``triton.compile``. Pallas: called with (op, tile), returns the problems whose programs are read
+            (:mod:`moe_kernels.pallas.grouped_matmul.probes`).
+        on_host: True for a kernel that the host runs and no accelerator uses.
+        memory_bytes: called with (problem, tile); returns the bytes that its buffers take of a core's own memory. Given
+            where the compiler does not report them.
     """
 
     name: str
@@ -71,10 +82,15 @@ class Kernel:
 
     @property
     def backend(self) -> str:
+        """The language that it is written in: ``triton`` or ``pallas``."""
         return self.name.split(".", 1)[0]
 
     def tiles(self, space: Mapping[str, tuple[Value, ...]] | None = None) -> Iterator[TileConfig]:
-        """Every tile of the kernel's spaces, fields of ``space`` replaced, each once, refused ones included."""
+        """Every tile of the kernel's spaces, each once; tiles that the kernel refuses are among them.
+
+        Args:
+            space: values to try instead of the kernel's own, per tile field.
+        """
         seen: set[TileConfig] = set()
         for own in self.tile_spaces.values():
             values = {**own, **(space or {})}

@@ -1,4 +1,4 @@
-"""The layer in float64: what every kernel is checked against."""
+"""The layer in float64, which every kernel is checked against, and how large an error may be."""
 
 import math
 from typing import Any
@@ -17,10 +17,15 @@ def _sigmoid(x: F64) -> F64:
 
 
 def activate(gate: F64, up: F64 | None, activation: str | None = None) -> F64:
-    """Hidden values; ``activation`` default SwiGLU, or squared ReLU where there is no ``up``.
+    """Hidden values of gate and up.
+
+    Args:
+        gate: products of the gate matrix, or of the only matrix.
+        up: products of the up matrix, or None if the activation is not gated.
+        activation: its name; by default SwiGLU, or squared ReLU where there is no ``up``.
 
     Raises:
-        ValueError: unknown activation.
+        ValueError: the activation is unknown, or is gated and has no ``up``.
     """
     gelu = 0.5 * gate * (1.0 + _ERF(gate / math.sqrt(2.0))) if activation in ("geglu", "gelu") else gate
     match activation or ("relu2" if up is None else "swiglu"):
@@ -46,7 +51,7 @@ def activate(gate: F64, up: F64 | None, activation: str | None = None) -> F64:
 
 
 def grouped_gemm(rows: F64, weights: F64, group_sizes: npt.NDArray[Any]) -> F64:
-    """``rows`` [M, K] in group order times ``weights`` [G, K, N], each group by its own. Returns [M, N]."""
+    """``rows`` [M, K] in group order times ``weights`` [G, K, N], each group's rows by its own weights: [M, N]."""
     out = np.zeros((len(rows), weights.shape[2]))
     start = 0
     for group, size in enumerate(group_sizes):
@@ -88,9 +93,9 @@ def moe_experts(
 
 
 def row_error(actual: F64, expected: F64) -> float:
-    """Largest error of any element, relative to the root mean square of its row.
+    """The largest error of any element, relative to the root mean square of its row.
 
-    A row of zeros must be met exactly. NaN anywhere gives NaN, so test with ``not (error <= tolerance)``.
+    A row of zeros must be matched exactly. NaN anywhere gives NaN, so test with ``not (error <= tolerance)``.
     """
     scale = np.sqrt(np.mean(np.square(expected), axis=1, keepdims=True))
     error = np.abs(actual - expected)
@@ -98,22 +103,23 @@ def row_error(actual: F64, expected: F64) -> float:
 
 
 OUTPUT_TOLERANCE = {"bfloat16": 0.08, "float16": 0.01}
-"""For :func:`row_error` of one GEMM (with its activation, or its weighted sum) from operands as the kernel has them.
+"""Bound on :func:`row_error` of one GEMM (with its activation, or its weighted sum) on the operands that the kernel
+had.
 
-Products of 16- and 8-bit operands and of mxfp4's values are exact in float32 and are summed there: 2**-24 sqrt(K) of
-rms, nothing. int4's values round once more, by 2**-9.3 rms of themselves, which a sum over K averages out. What is
-left is the rounding of the result, at most 2**-8 (bfloat16) or 2**-11 (float16) of itself. A gated activation's
-result is a product of two normal numbers, whose largest of 1e7 is about 20 rms: 0.08 and 0.01. A dropped expert or
-step of K or a doubled scale changes some element of a row by a good part of its rms.
+Products of 16-bit and 8-bit operands and of mxfp4's values are exact in float32 and are summed in it: an error of
+2**-24 sqrt(K) of the rms, which is negligible. int4's values round once more, by 2**-9.3 of their rms, and a sum over K
+averages that out. What is left is the rounding of the result, at most 2**-8 (bfloat16) or 2**-11 (float16) of itself. A
+gated activation's result is a product of two normal numbers, whose largest of 1e7 is about 20 rms: 0.08 and 0.01. A
+dropped expert, a dropped step of K or a doubled scale changes some element of a row by a good part of its rms.
 """
 
 BF16_TOLERANCE = 0.05
-"""For :func:`row_error` of a whole bfloat16 layer that accumulates in float32.
+"""Bound on :func:`row_error` of a whole bfloat16 layer that accumulates in float32.
 
-bfloat16 rounds to 2**-8 at most, to 2**-9.3 in the root mean square. The rounded hidden row spreads as that of the
-output's rms; the largest of 1e7 such errors is under 6 standard deviations (0.01). The rounded output adds 2**-8 of
-its largest element, under 6 rms (0.024). Together below 0.04; a dropped expert, tail or scale changes some element by
-its own size, about 1.
+bfloat16 rounds by 2**-8 at most, and by 2**-9.3 in the root mean square. Rounding the hidden row changes the output by
+the same part of its rms; the largest of 1e7 such errors is under 6 standard deviations (0.01). Rounding the output adds
+2**-8 of its largest element, which is under 6 rms (0.024). Together they stay below 0.04. A dropped expert, tail or
+scale changes some element by its own size, about 1.
 """
 
 LAYER_TOLERANCE = {
@@ -125,9 +131,10 @@ LAYER_TOLERANCE = {
     "mxfp4": BF16_TOLERANCE,
     "int4": BF16_TOLERANCE,
 }
-"""For :func:`row_error` of a whole layer against the unquantised activations and the weights as they were rounded.
+"""Bound on :func:`row_error` of a whole layer, computed from unquantised activations and the rounded weights.
 
-4-bit weights meet 16-bit activations, so only those round. e4m3 keeps 3 bits of mantissa: 2**-4 at most, 0.026 in the
-root mean square, twice (x and the hidden row) and widened by the activation's slope: 0.05 of the output's rms, whose
-largest of 1e7 is under 6 standard deviations. int8 rounds to 1/127 of the row's peak, 5 to 15 rms: 0.035, the same.
+4-bit weights meet 16-bit activations, so only the latter round. e4m3 keeps 3 bits of mantissa: it rounds by 2**-4 at
+most and by 0.026 in the root mean square, twice (x and the hidden row), and the activation's slope widens that to 0.05
+of the output's rms; the largest of 1e7 such errors is under 6 standard deviations. int8 rounds to 1/127 of the row's
+peak, which is 5 to 15 rms: 0.035, with the same bound.
 """

@@ -1,6 +1,6 @@
 """Pallas kernels for TPUs (and one for the host): ``from moe_kernels.pallas import grouped_mm, PallasTile``.
 
-Names are loaded on first use, so that reading a kernel's description does not import JAX.
+Names are loaded on first use, so that reading a kernel's declaration does not import JAX.
 """
 
 import importlib

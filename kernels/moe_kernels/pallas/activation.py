@@ -1,4 +1,4 @@
-"""Activations that a kernel applies before it stores, in float32."""
+"""The activations that a kernel applies to its sums before it stores them, in float32."""
 
 import math
 
@@ -15,10 +15,10 @@ ACTIVATION_OF: dict[Op, str] = {"gate_up": "swiglu", "up": "relu2", "down": "non
 
 
 def activate(gate: jax.Array, up: jax.Array | None, activation: str) -> jax.Array:
-    """Hidden values, as :func:`moe_kernels.reference.activate` has them in float64.
+    """Hidden values, as :func:`moe_kernels.reference.activate` computes them in float64.
 
     Raises:
-        ValueError: unknown activation, or a gated one without ``up``.
+        ValueError: the activation is unknown, or is gated and has no ``up``.
     """
     match activation:
         case "none":

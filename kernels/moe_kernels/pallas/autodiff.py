@@ -26,8 +26,11 @@ def differentiable_mm(
     """As :func:`moe_kernels.pallas.grouped_matmul.matmul.grouped_mm`, for weights [G, K, N] of the rows' type.
 
     Args:
-        gradient_tile: of the gradients; of that to the weights its tile_m rows a visit, tile_k x tile_n a program.
-        activation: its products are computed again in the backward pass, rounded to the rows' type, not kept.
+        rows, weights, group_sizes, tile, interpret: as there.
+        gradient_tile: the tile of the gradients. The gradient to the weights takes tile_m rows per visit, and
+            tile_k x tile_n of the weights per program.
+        activation: as there. Its products are not kept for the backward pass, which computes them again, rounded to the
+            rows' type.
     """
     return grouped_mm(rows, weights, group_sizes, tile=tile, activation=activation, interpret=interpret)
 

@@ -28,17 +28,17 @@ def moe_experts(
     tile_down: Tile,
     interpret: Any = False,
 ) -> jax.Array:
-    """Both matmuls of the layer over (token, expert) pairs sorted by expert.
+    """Both matmuls of the layer over (token, expert) pairs that are sorted by expert.
 
     Args:
         x: bfloat16 [T, H].
-        w_up: (gate, up), each [E, H, I], for SwiGLU; one of them for squared ReLU.
+        w_up: gate and up, each [E, H, I], for SwiGLU; one matrix for squared ReLU.
         w_down: [E, I, H].
-        pair_token: int32 [P] token of each pair.
-        pair_weight: float32 [P] router weight of each pair.
+        pair_token: int32 [P], the token of each pair.
+        pair_weight: float32 [P], the router's weight of each pair.
         group_sizes: int32 [E], summing to P.
-        tile_up, tile_down: tiles of the two matmuls; their type says which kernel: a BlockedTile the host's.
-        interpret: for the host: True for the host's kernel, ``pltpu.InterpretParams`` for the TPU's.
+        tile_up, tile_down: tiles of the two matmuls. Their type chooses the kernel: a BlockedTile that of the host.
+        interpret: on the host, True for the host's kernel and ``pltpu.InterpretParams()`` for the TPU's.
 
     Returns:
         float32 [T, H].

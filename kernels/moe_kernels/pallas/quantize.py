@@ -1,4 +1,4 @@
-"""8-bit weights for the TPU's grouped matmul, with a float32 scale a column or a block."""
+"""8-bit weights for the TPU's grouped matmul, with one float32 scale per column or per block."""
 
 from typing import NamedTuple
 
@@ -9,9 +9,9 @@ TYPES = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
 
 
 class Quantized(NamedTuple):
-    """Values [G, K, N], and scales [1, G, blocks of K, 1, N]: value times scale is the weight.
+    """Values [G, K, N] and scales [1, G, blocks of K, 1, N]; a weight is its value times its scale.
 
-    Gate and up: join their scales along the first axis.
+    For gate and up, concatenate the two scales along the first axis.
     """
 
     values: jax.Array
@@ -19,16 +19,21 @@ class Quantized(NamedTuple):
 
 
 def quantize_weights(weights: jax.Array, dtype: str, *, block: int | None = None) -> Quantized:
-    """Round weights [G, K, N] to ``int8`` or ``fp8`` (e4m3), one scale a column, or one for ``block`` x ``block``.
+    """Round weights to 8 bits.
+
+    Args:
+        weights: [G, K, N].
+        dtype: ``int8`` or ``fp8`` (e4m3).
+        block: one scale per ``block`` x ``block`` weights; by default one per column.
 
     Raises:
-        ValueError: unknown type, or K or N is no multiple of the block.
+        ValueError: the type is unknown, or K or N is not a multiple of the block.
     """
     if dtype not in TYPES:
         raise ValueError(f"dtype = {dtype!r}; use one of {', '.join(TYPES)}")
     groups, k, n = weights.shape
     if block is not None and (k % block or n % block):
-        raise ValueError(f"weights of {k} x {n} are not cut by blocks of {block} x {block}; use one scale a column")
+        raise ValueError(f"weights of {k} x {n} are not multiples of {block}; use one scale per column")
     most = 127.0 if dtype == "int8" else float(jnp.finfo(jnp.float8_e4m3fn).max)
     wide = weights.astype(jnp.float32)
     if block is None:

@@ -1,4 +1,4 @@
-"""Which tiles the grouped matmul takes on which TPU, and the one that an untuned user gets."""
+"""Which tiles the TPU's grouped matmul takes on which TPU, and the tile that an untuned user gets."""
 
 import itertools
 
@@ -6,33 +6,35 @@ from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import LANES, SUBLANES, WHOLE_DEPTH, PallasTile
 
 _VMEM_MIB = {"v4": 16, "v5e": 128, "v5p": 64, "v6e": 128, "tpu7x": 64}
-"""Of a core (JAX source, jax/_src/pallas/mosaic/tpu_info.py, vmem_capacity_bytes)."""
+"""VMEM of one core (JAX source, jax/_src/pallas/mosaic/tpu_info.py, vmem_capacity_bytes)."""
 
 _COMPILERS_MIB = 2
-"""Of these, left for what the compiler itself keeps there: a bucket's product in float32, and spills."""
+"""The part of it that is left to the compiler, which keeps a bucket's product in float32 and its spills there."""
 
 _PRODUCTS_PER_BUNDLE = {"v4": 83_000, "v5e": 83_000, "v5p": 83_000, "v6e": 230_000, "tpu7x": 550_000}
-"""Of final programs with 10,000 bundles and more, within 10 % (libtpu 0.0.52; v4's and v5e's taken to be v5p's)."""
+"""Multiply-adds per bundle of final programs with 10,000 bundles or more, within 10 % (libtpu 0.0.52; for v4 and v5e
+those of v5p are taken)."""
 
 _PROGRAM_BUNDLES = {"v4": 61_000, "v5e": 61_000, "v5p": 61_000, "v6e": 37_000, "tpu7x": 37_000}
-"""Largest programs among 54 published tokamax gmm_v2 timings that still ran at the speed of small ones: on v5p 61,000
-(at 102,000 half of it), on v6e 37,000 (at 51,000 half of it). For tpu7x none over 18,000 was published, for v5e and v4
-none at all: theirs are those of the generation with the same matrix unit."""
+"""The largest programs, in bundles, that still ran at the speed of small ones among 54 published timings of tokamax's
+gmm_v2: 61,000 on v5p (at 102,000 half the speed) and 37,000 on v6e (at 51,000 half the speed). Nothing over 18,000 was
+published for tpu7x, and nothing at all for v5e and v4: they have the value of the generation with the same matrix
+unit."""
 
 _LEAST_DEPTH: dict[Op, int] = {"gate_up": 1024, "up": 1024, "down": 512}
-"""K of the catalogue's models is as large: what is too large with it need not be compiled."""
+"""The least K of the catalogue's models: a tile that is too large at this K need not be compiled."""
 
 
 def refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | None:
-    """Why the kernel does not take a tile; see :class:`moe_kernels.kernel.Kernel`."""
+    """The reason why the kernel cannot run the problem with this tile, as :class:`moe_kernels.kernel.Kernel` has it."""
     if problem.dtype != "bfloat16":
         return f"dtype {problem.dtype} is not supported by pallas.grouped_matmul; use bfloat16"
     for field in ("tile_m", "bucket_m"):
         if getattr(tile, field) % 16:
-            return f"{field} = {getattr(tile, field)} is no multiple of 16, the bfloat16 sublane tile"
+            return f"{field} = {getattr(tile, field)} is not a multiple of 16, the bfloat16 sublane tile"
     for field in ("tile_k", "tile_n"):
         if getattr(tile, field) % LANES:
-            return f"{field} = {getattr(tile, field)} is no multiple of {LANES}, the lane count"
+            return f"{field} = {getattr(tile, field)} is not a multiple of {LANES}, the lane count"
     for field in ("weight_buffers", "row_buffers"):
         if getattr(tile, field) < 2:
             return f"{field} = 1 leaves nothing to copy into while one is in use; use 2 or more"
@@ -40,10 +42,10 @@ def refuses(problem: Problem, tile: PallasTile, target: str | None) -> str | Non
         return f"cores = {tile.cores}: a device of {target} has one core; use 1"
     for name, size in (("K", problem.k), ("N", problem.n)):
         if size is not None and size % SUBLANES:
-            return f"{name} = {size} is no multiple of {SUBLANES}; pad it"
+            return f"{name} = {size} is not a multiple of {SUBLANES}; pad it"
     if target is not None and problem.k is not None and problem.k <= tile.tile_k < WHOLE_DEPTH:
         return (
-            f"tile_k = {tile.tile_k} holds the whole of K = {problem.k}: write {WHOLE_DEPTH}, which is analysed as that"
+            f"tile_k = {tile.tile_k} holds the whole of K = {problem.k}: use {WHOLE_DEPTH}, which is analysed for that"
         )
     if target is not None:
         needs, has = vmem_bytes(problem, tile), (_VMEM_MIB[_generation(target)] - _COMPILERS_MIB) << 20
@@ -63,10 +65,10 @@ def _generation(target: str) -> str:
 
 
 def program_bundles(problem: Problem, tile: PallasTile, target: str) -> int:
-    """About how many bundles the loops, all unrolled, come to; where K is not known at its least.
+    """Roughly how many bundles the program has, since all its loops are unrolled; at the least K where K is not known.
 
-    Code is the rows of a full visit and of each stretch, times depth and columns, at so many products a bundle; where K
-    is cut, for its first tile, its last and those between.
+    There is code for the rows of a full visit and of each stretch, times depth and columns, at a known number of
+    multiply-adds per bundle. Where K is cut there is code for its first tile, its last, and those between.
     """
     whole = problem.k or _LEAST_DEPTH[problem.op]
     k = min(tile.tile_k, whole) * min(-(-whole // tile.tile_k), 3)
@@ -76,12 +78,12 @@ def program_bundles(problem: Problem, tile: PallasTile, target: str) -> int:
 
 
 def most_bundles(target: str) -> int:
-    """Of a program that is known to run at full speed."""
+    """The most bundles with which a program is known to run at full speed."""
     return _PROGRAM_BUNDLES[_generation(target)]
 
 
 def vmem_bytes(problem: Problem, tile: PallasTile) -> int:
-    """Of the buffers of one core, where K is not known at their least."""
+    """Bytes of VMEM that the buffers take on one core; at the least K where K is not known."""
     k = tile.tile_k if problem.k is None and tile.tile_k < WHOLE_DEPTH else problem.k or LANES
     tile_k, tile_n = min(tile.tile_k, k), min(tile.tile_n, problem.n or tile.tile_n)
     depth, matrices = -(-k // tile_k), 2 if problem.op == "gate_up" else 1
@@ -96,9 +98,9 @@ def vmem_bytes(problem: Problem, tile: PallasTile) -> int:
 
 
 def default_tile(problem: Problem, rows_per_group: float, target: str | None) -> PallasTile:
-    """An untuned user's tile: a visit holds a whole group up to 640 rows, with as many columns as are not refused."""
+    """An untuned user's tile: a visit holds a whole group of up to 640 rows, and as many columns as are not refused."""
     most = int(1.25 * rows_per_group) + SUBLANES
-    step = 16 if most <= 128 else 128  # a bucket with few rows costs what a whole one does
+    step = 16 if most <= 128 else 128  # a bucket with few rows costs as much as a full one
     rows = min(-(-most // step) * step, 640)
     cores = 2 if target is not None and target.startswith("v5p") else 1
     heights = [rows, *(height for height in (512, 256, 128, 64, 32, 16) if height < rows)]

@@ -83,7 +83,7 @@ def weight_gradient(
     """
     for field, unit in (("tile_m", SUBLANES), ("tile_k", 128), ("tile_n", 128)):
         if getattr(tile, field) % unit:
-            raise ValueError(f"{field} = {getattr(tile, field)} is no multiple of {unit}")
+            raise ValueError(f"{field} = {getattr(tile, field)} is not a multiple of {unit}")
     (num_rows, k), n, num_groups = left.shape, right.shape[1], group_sizes.shape[0]
     if num_rows < SUBLANES:
         # An array of fewer than eight rows has memory tiles of as many rows; padded, it has tiles of eight.

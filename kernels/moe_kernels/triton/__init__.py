@@ -1,6 +1,6 @@
 """Triton kernels for NVIDIA and AMD GPUs: ``from moe_kernels.triton import fused_moe, Router``.
 
-Names are loaded on first use, so that reading a kernel's description does not import torch.
+Names are loaded on first use, so that reading a kernel's declaration does not import torch.
 """
 
 import importlib

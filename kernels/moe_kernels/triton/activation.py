@@ -1,15 +1,15 @@
-"""What stands between the two GEMMs: gated and plain activations and their derivatives, in float32.
+"""The activations between the two GEMMs, gated and plain, and their derivatives, in float32.
 
 ===============  =====  ====================================================================================
 name             gated  hidden
 ===============  =====  ====================================================================================
 ``swiglu``       yes    ``silu(gate) * up``
-``geglu``        yes    ``gelu(gate) * up``, gelu by the error function
+``geglu``        yes    ``gelu(gate) * up``, gelu from the error function
 ``geglu_tanh``   yes    the same with gelu's tanh form (Gemma)
 ``swiglu_oai``   yes    ``g * sigmoid(alpha g) * (u + 1)``, g = min(gate, limit), u = clamp(up, +-limit) (gpt-oss)
 ``relu2``        no     ``max(gate, 0) ** 2`` (Nemotron)
 ``silu``         no     ``silu(gate)``
-``gelu``         no     gelu by the error function
+``gelu``         no     gelu from the error function
 ``none``         no     the product itself
 ===============  =====  ====================================================================================
 """
@@ -22,7 +22,7 @@ PLAIN = ("relu2", "silu", "gelu", "none")
 ACTIVATIONS = GATED + PLAIN
 SWIGLU_OAI_ALPHA = 1.702
 SWIGLU_OAI_LIMIT = 7.0
-"""gpt-oss's config.json (``swiglu_limit``) and its reference implementation (alpha)."""
+"""From gpt-oss: alpha from its reference implementation, the limit from its config.json (``swiglu_limit``)."""
 
 
 @triton.jit
@@ -38,7 +38,7 @@ def _tanh_gate(x):
 
 @triton.jit
 def activate(gate, up, alpha, limit, ACTIVATION: tl.constexpr):
-    """Hidden values of gate (and up, ignored where the activation is not gated)."""
+    """Hidden values of gate and up; up is ignored if the activation is not gated."""
     if ACTIVATION == "swiglu":
         hidden = gate * tl.sigmoid(gate) * up
     elif ACTIVATION == "geglu":
@@ -63,7 +63,7 @@ def activate(gate, up, alpha, limit, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def activate_backward(gate, up, d_hidden, alpha, limit, ACTIVATION: tl.constexpr):
-    """Gradients (d_gate, d_up) of :func:`activate`; d_up is d_gate's copy where there is no up."""
+    """Gradients (d_gate, d_up) of :func:`activate`; d_up is a copy of d_gate if the activation is not gated."""
     if ACTIVATION == "swiglu":
         s = tl.sigmoid(gate)
         d_gate = d_hidden * up * s * (1.0 + gate * (1.0 - s))

@@ -1,4 +1,4 @@
-"""Signatures of the kernels, as ``triton.compile`` takes them where no tensor and no GPU is."""
+"""Signatures of the kernels for ``triton.compile``, which needs them where there are no tensors and no GPU."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _ELEMENT = {
     "mxfp4": ("bf16", "u8"),
     "int4": ("bf16", "u8"),
 }
-"""Triton's names of (activation, stored weight)."""
+"""Triton's names of the types of (activation, stored weight), by data type."""
 _SCALES = {
     "fp8": ("*fp32", "*fp32"),
     "fp8_block": ("*fp32", "*fp32"),
@@ -24,8 +24,8 @@ _SCALES = {
     "int4": (None, "*bf16"),
 }
 _ALIGNED = ("num_rows", "K", "N", "w_stride_expert", "w_stride_matrix", "w_stride_row")
-"""Whole numbers taken as multiples of 16. Without these hints, and 16-byte pointers, the compiler issues narrow loads
-and no asynchronous copies."""
+"""Whole numbers that are taken to be multiples of 16. Without these hints, and without pointers aligned to 16 bytes,
+the compiler issues narrow loads and no asynchronous copies."""
 
 
 def source(
@@ -41,15 +41,19 @@ def source(
     transposed: bool = False,
     bias: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
-    """The source and options of the grouped GEMM's ``op`` with one tile, with the alignment a launch would have.
+    """The source and options that compile one form of the grouped GEMM, with the alignment that a launch would have.
 
     Args:
         function: the kernel.
-        activation: default SwiGLU of ``gate_up`` and squared ReLU of ``up``.
-        epilogue: default ``hidden``, and ``add`` of ``down``, which is what the tool times.
+        op: which of the layer's GEMMs.
+        tile: its tile.
+        dtype: a name of :mod:`moe_kernels.triton.formats`.
+        target: ``cuda:90``, ``hip:gfx942``.
+        activation: by default SwiGLU for ``gate_up`` and squared ReLU for ``up``.
+        epilogue: by default ``add`` for ``down`` and ``hidden`` for the others, which is what the tool times.
         even_k: K is a multiple of block_k.
-        transposed: weights [experts, K, N], as in the data gradient.
-        bias: with one.
+        transposed: weights are [experts, K, N], as in the data gradient.
+        bias: there is a bias.
     """
     gather, matrices = op != "down", 2 if op == "gate_up" else 1
     a_type, w_type = _ELEMENT.get(dtype) or (fp8_type(target),) * 2
@@ -95,7 +99,7 @@ def source(
 def weight_gradient_source(
     function: Any, tile: TritonTile, dtype: str, *, gather_left: bool
 ) -> tuple[Any, dict[str, Any]]:
-    """The source and options of the weight gradient's kernel."""
+    """The source and options that compile the kernel of the weight gradient."""
     element = _ELEMENT[dtype][0]
     constants: dict[str, Any] = {
         "GATHER_LEFT": gather_left,
@@ -110,9 +114,15 @@ def weight_gradient_source(
 
 
 def any_source(function: Any, types: dict[str, str | None], constants: dict[str, Any]) -> Any:
-    """The source of any kernel: pointers are int32 and 16-byte aligned, numbers int32, unless ``types`` says else.
+    """The source of any kernel.
 
-    Nothing is assumed of arguments that a launch does not specialise on.
+    Args:
+        function: the kernel.
+        types: Triton's names of its arguments' types. An argument without one is a pointer to int32 if its name ends in
+            ``_ptr``, and an int32 otherwise.
+        constants: compile-time constants by name.
+
+    Pointers are taken to be aligned to 16 bytes, except those that a launch does not specialise on.
     """
     names = function.arg_names
     plain = {p.name for p in function.params if p.do_not_specialize or p.do_not_specialize_on_alignment}

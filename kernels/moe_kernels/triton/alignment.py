@@ -1,6 +1,6 @@
-"""From the experts each token chose to rows in expert order and row tiles that hold one expert each.
+"""From the experts that each token chose to rows in expert order, and to row tiles that belong to one expert each.
 
-Nothing asks the device how many rows an expert has, so the whole layer can be captured in a CUDA graph.
+The host never asks the device how many rows an expert has, so the whole layer can be captured in a CUDA graph.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,13 @@ _PAIRS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class RowTiles:
-    """Row tiles of one block_m, all int32: expert, first row, end of that expert's rows; and how many there are.
+    """The row tiles of one block_m, as int32 tensors.
 
-    The lists are as long as ``bound`` says, which the host knows; ``count`` [1] lies on the device.
+    Args:
+        expert: [bound] the expert of each tile.
+        row: [bound] the first row of each tile.
+        end: [bound] the end of the rows of the tile's expert.
+        count: [1] how many tiles there are, which the device alone knows.
     """
 
     expert: torch.Tensor
@@ -26,6 +30,7 @@ class RowTiles:
 
     @property
     def bound(self) -> int:
+        """Length of the lists: the most tiles that there can be, which the host knows."""
         return self.expert.numel()
 
 
@@ -36,8 +41,8 @@ class Alignment:
     Args:
         token: int32 [P] token of each row.
         slot: int32 [P] place of each row in the routing (token * top_k + choice).
-        start: int32 [experts + 1] first row of each expert; the last is the number of rows.
-        tiles: row tiles by block_m.
+        start: int32 [experts + 1] first row of each expert; the last entry is the number of rows.
+        tiles: the row tiles of each block_m.
     """
 
     token: torch.Tensor
@@ -48,7 +53,7 @@ class Alignment:
 
 @triton.jit(do_not_specialize=("num_pairs", "first_expert"))
 def count_kernel(ids_ptr, counts_ptr, num_pairs, first_expert, BLOCK: tl.constexpr):
-    """Pairs of each expert; one program an expert, so nothing has to be zeroed before."""
+    """How many pairs each expert has. There is one program per expert, so nothing has to be set to zero before."""
     expert = tl.program_id(0)
     count = tl.zeros((BLOCK,), dtype=tl.int32)
     for start in range(0, num_pairs, BLOCK):
@@ -74,7 +79,7 @@ def _list_tiles(counts, expert, first_row, expert_ptr, row_ptr, end_ptr, count_p
 
 
 _LISTS = tuple(f"{name}_{i}_ptr" for name in ("expert", "row", "end", "count") for i in (1, 2))
-"""Parts of one allocation: where they begin depends on the number of tiles, and is worth no binary of its own."""
+"""Parts of one allocation. Where they begin depends on the number of tiles, which should not make another binary."""
 
 
 @triton.jit(do_not_specialize=("num_pairs", "first_expert"), do_not_specialize_on_alignment=_LISTS)
@@ -103,11 +108,14 @@ def place_kernel(
     COUNT_HERE: tl.constexpr,
     TWO_LISTS: tl.constexpr,
 ):
-    """One program an expert: its first row, its row tiles, and its pairs in order of token (a stable sort)."""
+    """Write an expert's first row, its row tiles, and its pairs in the order of tokens (a stable sort).
+
+    There is one program per expert.
+    """
     expert = tl.program_id(0)
     each = tl.arange(0, EXPERTS)
     if COUNT_HERE:
-        # All pairs fit one block, as at decode: one launch less.
+        # All pairs fit into one block, as in decoding: one launch less.
         at = tl.arange(0, BLOCK)
         ids = tl.load(ids_ptr + at, mask=at < num_pairs, other=-1).to(tl.int32) - first_expert
         counts = tl.histogram(tl.maximum(ids, 0), EXPERTS, mask=(ids >= 0) & (ids < num_experts))
@@ -130,7 +138,7 @@ def place_kernel(
 
 
 def tile_bound(num_pairs: int, num_experts: int, block_m: int) -> int:
-    """Most row tiles that ``num_pairs`` rows over ``num_experts`` can make."""
+    """The most row tiles that ``num_pairs`` rows of ``num_experts`` experts can make."""
     return max(1, min(num_pairs, num_pairs // block_m + min(num_experts, num_pairs)))
 
 
@@ -138,13 +146,13 @@ def align(topk_ids: torch.Tensor, num_experts: int, block_ms: tuple[int, int], *
     """Sort (token, expert) pairs by expert and list the row tiles of each GEMM.
 
     Args:
-        topk_ids: int [T, top_k], experts of each token. Those outside this rank's are left out.
+        topk_ids: int [T, top_k], the experts of each token. Those of other ranks are left out.
         num_experts: experts of this rank.
         block_ms: rows of a tile of GEMM 1 and of GEMM 2.
-        first_expert: the rank's first.
+        first_expert: the first expert of this rank.
 
     Returns:
-        T * top_k rows, of which the first ``start[-1]`` are this rank's.
+        T * top_k rows, of which the first ``start[-1]`` belong to this rank.
     """
     num_pairs, top_k, device = topk_ids.numel(), topk_ids.shape[1], topk_ids.device
     if num_pairs == 0:
@@ -173,11 +181,12 @@ def align(topk_ids: torch.Tensor, num_experts: int, block_ms: tuple[int, int], *
 
 
 def align_groups(group_sizes: torch.Tensor, token: torch.Tensor, block_ms: tuple[int, int]) -> Alignment:
-    """The same for rows that are in expert order already.
+    """As :func:`align`, for rows that are in expert order already.
 
     Args:
         group_sizes: int [experts], rows of each; their sum is the length of ``token``.
         token: int32 [P] token of each row; a row's slot is its own place.
+        block_ms: rows of a tile of GEMM 1 and of GEMM 2.
     """
     sizes = group_sizes.to(torch.int64)
     start = torch.nn.functional.pad(torch.cumsum(sizes, 0), (1, 0))

@@ -1,4 +1,6 @@
-"""The data types of weights and activations, and which targets have them. Imports nothing, so that all may use it.
+"""The data types of weights and activations, and which targets have them.
+
+This module imports nothing, so that all others may use it.
 
 =============  =========================  =====================================================================
 name           weights x activations      scales
@@ -15,14 +17,22 @@ name           weights x activations      scales
 from dataclasses import dataclass
 
 BLOCK = 128
-"""Side of a weight block, and length of an activation's group, of ``fp8_block``."""
+"""``fp8_block``: the side of a block of weights that share a scale, and the length of such a group of activations."""
 MX_GROUP = 32
+"""``mxfp4``: weights along K that share a scale."""
 INT4_GROUPS = (32, 64, 128)
+"""``int4``: the same, as checkpoints have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One data type: bits of a weight and of an activation, and the multiple that K must have."""
+    """One data type.
+
+    Args:
+        name: its name.
+        weight_bits, activation_bits: bits of a weight, and of an activation.
+        k_multiple: K must be a multiple of this.
+    """
 
     name: str
     weight_bits: int
@@ -31,11 +41,12 @@ class Format:
 
     @property
     def packed(self) -> int:
-        """Weights in one stored element."""
+        """How many weights one stored element holds."""
         return 2 if self.weight_bits == 4 else 1
 
     @property
     def scales_activations(self) -> bool:
+        """Whether activations are quantised too, and have scales."""
         return self.activation_bits == 8
 
 
@@ -54,25 +65,25 @@ FORMATS = {
     )
 }
 SERVED = ("bfloat16", "float16", "fp8", "fp8_block", "int8", "mxfp4", "int4")
-"""What the tool searches over; the others exist to check gradients."""
+"""The types that the tool searches over; the others exist to check gradients."""
 
 _FP8_TYPES = {"hip:gfx942": "fp8e4b8"}
-"""CDNA 3's matrix cores take e4m3 with another bias and no negative zero (torch.float8_e4m3fnuz); all later ones
-take OCP's."""
+"""CDNA 3's matrix cores take e4m3 with another bias and no negative zero (torch.float8_e4m3fnuz); all others take
+OCP's."""
 
 
 def fp8_type(target: str | None) -> str:
-    """Triton's name of the e4m3 that the target's matrix units take."""
+    """Triton's name of the e4m3 type that the target's matrix units take."""
     return _FP8_TYPES.get(target or "", "fp8e4nv")
 
 
 def capability(target: str | None) -> int | None:
-    """90 of ``cuda:90``; None for other targets."""
+    """The compute capability of an NVIDIA target: 90 for ``cuda:90``. None for any other target."""
     return int(target.removeprefix("cuda:")) if target and target.startswith("cuda:") else None
 
 
 def missing_on(dtype: str, target: str | None) -> str | None:
-    """Why the target cannot compute in ``dtype``, or None."""
+    """The reason why the target cannot compute in ``dtype``, or None if it can."""
     if dtype not in FORMATS:
         return f"dtype {dtype} is unknown; use one of {', '.join(SERVED)}"
     sm = capability(target)

@@ -1,9 +1,9 @@
 """Make Triton's interpreter round and multiply narrow floats as GPUs do.
 
-The interpreter (3.6.0, 3.7.1) keeps bfloat16 and fp8 as bits in whole numbers. Its arithmetic and ``dot`` work on the
-bits of bfloat16, it has no bfloat16 constants, its conversion to bfloat16 cuts instead of rounding, and its conversion
-to fp8 loses the carry into the exponent. Here all go through ml_dtypes, which rounds to nearest even. Only for
-``TRITON_INTERPRET=1``.
+The interpreter (3.6.0, 3.7.1) keeps the bits of bfloat16 and fp8 in whole numbers. Its arithmetic and ``dot`` then work
+on the bits of bfloat16, it has no bfloat16 constants, its conversion to bfloat16 truncates instead of rounding, and its
+conversion to fp8 loses the carry into the exponent. Here all of these go through ml_dtypes, which rounds to nearest
+even. Only for ``TRITON_INTERPRET=1``.
 """
 
 from typing import Any
@@ -39,12 +39,12 @@ def _narrow(data: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def _quietly() -> np.errstate:
-    """Rows past an expert's end may hold anything, infinity too: they are computed and not stored."""
+    """Rows past an expert's end may hold anything, even infinity. They are computed, but never stored."""
     return np.errstate(invalid="ignore", over="ignore")
 
 
 def correct_narrow_floats() -> None:
-    """Patch the interpreter once for this process."""
+    """Patch the interpreter of this process; a second call changes nothing."""
     builder = interpreter.InterpreterBuilder
     if getattr(builder, "rounds_narrow_floats", False):
         return

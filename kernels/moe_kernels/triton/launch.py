@@ -1,4 +1,4 @@
-"""Launch the grouped GEMM: from tensors and a tile to the kernel's arguments."""
+"""Launches of the grouped GEMM: from tensors and a tile to the kernel's arguments."""
 
 import functools
 import os
@@ -20,15 +20,15 @@ from moe_kernels.triton.support import refusal
 Weights: TypeAlias = "torch.Tensor | QuantizedWeights"
 
 _INTERPRETED_CORES = 3
-"""Few, so that persistent programs walk several tiles in the interpreter."""
+"""The interpreter's cores: few, so that persistent programs walk several tiles in it."""
 
 
 @functools.cache
 def target_of(device: torch.device) -> str | None:
-    """``cuda:90``, ``hip:gfx942``; None for the interpreter, which runs anything.
+    """The compile target of a device, ``cuda:90`` or ``hip:gfx942``; None for the interpreter, which runs anything.
 
     Raises:
-        ValueError: a CPU tensor outside the interpreter.
+        ValueError: the device is a CPU, and Triton does not run in its interpreter.
     """
     if device.type == "cuda":
         if torch.version.hip:
@@ -56,10 +56,10 @@ def _checked(problem: Problem, tile: TritonTile, target: str | None) -> None:
 
 
 def dtype_name(weights: Weights) -> str:
-    """The data type's name in :mod:`moe_kernels.triton.formats`.
+    """The name of the weights' data type in :mod:`moe_kernels.triton.formats`.
 
     Raises:
-        ValueError: a torch type that no kernel takes.
+        ValueError: no kernel takes weights of this torch type.
     """
     if isinstance(weights, QuantizedWeights):
         return weights.dtype
@@ -70,7 +70,7 @@ def dtype_name(weights: Weights) -> str:
 
 
 def problem_of(op: Op, weights: Weights, matrices: int) -> Problem:
-    """The problem that these weights [experts, matrices * N, K] make."""
+    """The problem that a GEMM with these weights [experts, matrices * N, K] is."""
     group = weights.group if isinstance(weights, QuantizedWeights) else 128
     return Problem(op=op, dtype=dtype_name(weights), k=weights.shape[2], n=weights.shape[1] // matrices, group=group)
 
@@ -93,13 +93,22 @@ def launch_gemm(
     matrices: int = 1,
     transposed: bool = False,
 ) -> None:
-    """Run the kernel; arguments as :func:`grouped_gemm_kernel` describes them.
+    """Run the grouped GEMM.
 
     Args:
-        weights: [experts, matrices * N, K]; if ``transposed`` [experts, K, N], 16 bits or more.
+        a: token rows if ``gather``, else rows in expert order, [rows, K].
+        weights: [experts, matrices * N, K]; if ``transposed`` [experts, K, N], of 16 bits or more.
+        out: the result, in the shape that ``epilogue`` asks for.
+        rows: which rows belong to which expert.
+        tile: the tile.
+        gather, epilogue, activation, alpha, limit, matrices, transposed: compile-time switches and numbers of
+            :func:`moe_kernels.triton.grouped_gemm.kernel.grouped_gemm_kernel`.
+        a_scale: scales of quantised rows.
+        bias: [experts, matrices * N].
+        row_weight: float32 weight of each slot, by which results are multiplied.
 
     Raises:
-        ValueError: the tile cannot run this problem on this device; says why.
+        ValueError: the tile cannot run this problem on this device; the text says why.
     """
     values = weights.values if isinstance(weights, QuantizedWeights) else weights
     scale = weights.scale if isinstance(weights, QuantizedWeights) else None

@@ -1,4 +1,4 @@
-"""The expert half of the layer, forward and backward, as plain functions over aligned rows."""
+"""The expert half of the layer as plain functions over aligned rows: forward, training forward and backward."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,24 +19,25 @@ _BACKWARD_TILE = TritonTile(block_m=64, block_n=128, block_k=64, num_warps=8, nu
 
 
 def backward_tile(dtype: torch.dtype) -> TritonTile:
-    """Of data gradients: weights are read along N, so neither descriptors nor swapped operands apply."""
-    # Wide types have half the depth and stages: CDNA 3 has 64 KB of shared memory.
+    """The tile of the data gradients. They read weights along N, so it has neither descriptors nor swapped operands."""
+    # Wide types take half the depth and fewer stages: CDNA 3 has 64 KB of shared memory.
     return replace(_BACKWARD_TILE, block_k=32, num_stages=2) if dtype.itemsize > 2 else _BACKWARD_TILE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expert:
-    """What one expert computes, besides its weights.
+    """What an expert computes besides its weights, and which experts this rank has.
 
     Args:
         activation: a name of :mod:`moe_kernels.triton.activation`.
-        alpha, limit: of ``swiglu_oai``.
-        first_expert: of this rank's; tokens' choices outside its experts count as zero.
-        ranks: that share the experts, each with as many; default tiles expect this part of the choices here.
-        deterministic: sum a token's experts in a fixed order; else by float32 atomic adds. Training always does.
+        alpha, limit: parameters of ``swiglu_oai``.
+        first_expert: the first expert of this rank. A token's choices of experts on other ranks count as zero.
+        ranks: how many ranks share the experts equally. Default tiles expect this rank to get its share of the choices.
+        deterministic: sum a token's experts in a fixed order; if False, by float32 atomic adds. Training always sums in
+            a fixed order.
 
     Raises:
-        ValueError: unknown activation.
+        ValueError: the activation is unknown.
     """
 
     activation: str = "swiglu"
@@ -52,6 +53,7 @@ class Expert:
 
     @property
     def matrices(self) -> int:
+        """Matrices of GEMM 1: 2 (gate and up) if the activation is gated, else 1."""
         return 2 if self.activation in GATED else 1
 
 
@@ -63,7 +65,7 @@ def check_shapes(
     b_up: torch.Tensor | None = None,
     b_down: torch.Tensor | None = None,
 ) -> None:
-    """Raise ValueError where x [T, H], w_up [E, matrices * I, H], w_down [E, H, I] and biases do not fit."""
+    """Raise ValueError if x [T, H], w_up [E, matrices * I, H], w_down [E, H, I] and the biases do not fit together."""
     hidden_size = x.shape[1]
     experts, out_size, width = w_down.shape
     if tuple(w_up.shape) != (experts, matrices * width, hidden_size) or out_size != hidden_size:
@@ -89,7 +91,7 @@ def check_shapes(
 
 
 def check_routing(x: torch.Tensor, topk_weights: torch.Tensor, topk_ids: torch.Tensor) -> None:
-    """Raise ValueError where topk_weights and topk_ids are not both [T, k] of x's T tokens."""
+    """Raise ValueError if topk_weights and topk_ids are not both [T, k] for the T tokens of x."""
     if topk_ids.dim() != 2 or topk_ids.shape != topk_weights.shape or topk_ids.shape[0] != x.shape[0]:
         raise ValueError(
             f"topk_weights {tuple(topk_weights.shape)} and topk_ids {tuple(topk_ids.shape)} should both be "
@@ -102,7 +104,7 @@ def check_routing(x: torch.Tensor, topk_weights: torch.Tensor, topk_ids: torch.T
 def gemm_up(
     x: torch.Tensor, w_up: Weights, rows: Alignment, expert: Expert, tile: TritonTile, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """Hidden rows [P, I] in expert order."""
+    """GEMM 1 and the activation: hidden rows [P, I] in expert order."""
     a, a_scale = quantize_rows(x, w_up) if isinstance(w_up, QuantizedWeights) else (x, None)
     num_rows, width = rows.token.numel(), w_up.shape[1] // expert.matrices
     common: dict[str, Any] = {"a_scale": a_scale, "bias": bias, "matrices": expert.matrices, "gather": True}
@@ -130,7 +132,7 @@ def experts_forward(
     b_up: torch.Tensor | None = None,
     b_down: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """[T, H] in the type of x; arguments as :func:`moe_kernels.triton.experts`."""
+    """The layer after routing: [T, H] in the type of x; arguments as :func:`moe_kernels.triton.experts` has them."""
     rows = align(topk_ids, w_down.shape[0], (tiles[0].block_m, tiles[1].block_m), first_expert=expert.first_expert)
     if rows.token.numel() == 0:
         return torch.zeros_like(x)
@@ -148,7 +150,7 @@ def gemm_down(
     tile: TritonTile,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """[T, H] from hidden rows: GEMM 2, the router's weights and the sum over k."""
+    """GEMM 2, the router's weights and the sum over a token's experts: [T, H] from hidden rows."""
     experts, hidden_size, _ = w_down.shape
     a, a_scale = hidden, None
     if isinstance(w_down, QuantizedWeights):
@@ -179,17 +181,21 @@ def experts_of_pairs(
     expert: Expert,
     tiles: Tiles,
 ) -> torch.Tensor:
-    """The layer over any (expert, token) pairs, as one rank with shared experts has them: float32 [T, H].
+    """The layer over any (expert, token) pairs, such as those of a rank that also has shared experts: float32 [T, H].
 
     Args:
-        pair_expert, pair_token: int32 [P]. pair_weight: float32 [P].
+        x: [T, H].
+        w_up, w_down: as in :func:`moe_kernels.triton.experts`.
+        pair_expert, pair_token: int32 [P], the expert and the token of each pair.
+        pair_weight: float32 [P], the weight of each pair.
+        expert, tiles: as in :func:`moe_kernels.triton.experts`.
     """
     check_shapes(x, w_up, w_down, expert.matrices)
     out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
     if pair_token.numel() == 0:
         return out
     rows = align(pair_expert[:, None], w_down.shape[0], (tiles[0].block_m, tiles[1].block_m))
-    # To the alignment each pair is a token of its own.
+    # The alignment takes each pair for a token of its own.
     rows = replace(rows, token=pair_token[rows.slot])
     hidden = gemm_up(x, w_up, rows, expert, tiles[0], None)
     a_scale = None
@@ -212,7 +218,7 @@ def experts_train(
     b_up: torch.Tensor | None,
     b_down: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out [T, H], product [P, matrices * I] before the activation, which the backward pass needs)."""
+    """The output [T, H], and the product [P, matrices * I] before the activation, which the backward pass needs."""
     rows = align(topk_ids, w_down.shape[0], (tiles[0].block_m, tiles[1].block_m), first_expert=expert.first_expert)
     product = torch.empty((topk_ids.numel(), w_up.shape[1]), dtype=x.dtype, device=x.device)
     if topk_ids.numel() == 0:
@@ -234,16 +240,16 @@ def experts_backward(
     b_down: torch.Tensor | None,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[torch.Tensor, ...]:
-    """Gradients of x, w_up, w_down, topk_weights, b_up, b_down.
+    """The gradients of x, w_up, w_down, topk_weights, b_up and b_down.
 
     Args:
-        wanted: whether those of w_up, w_down and both biases are; the others come out empty.
+        wanted: whether those of w_up, of w_down and of both biases are wanted; what is not wanted comes out empty.
     """
     tile = backward_tile(x.dtype)
     experts, _, width = w_down.shape
     rows = align(topk_ids, experts, (tile.block_m, tile.block_m), first_expert=expert.first_expert)
     num_valid, num_pairs = rows.start[-1:], topk_ids.numel()
-    # One each: an operator's outputs may not share memory.
+    # One tensor each: the outputs of an operator may not share memory.
     d_w_up, d_w_down, d_b_up, d_b_down = (x.new_empty(0) for _ in range(4))
     if num_pairs == 0:
         sizes = (w_up.shape, w_down.shape, w_up.shape[:2], w_down.shape[:2])
@@ -262,7 +268,7 @@ def experts_backward(
     launch_gemm(d_product, w_up, d_rows, rows, tile, gather=False, epilogue="rows", transposed=True)
     d_x = combine(d_rows, topk_ids, experts, x.dtype, first_expert=expert.first_expert)
     if wanted[2]:
-        # A bias is a weight whose input is one.
+        # A bias is a weight whose input is always 1.
         ones = torch.ones((x.shape[0], 1), dtype=x.dtype, device=x.device)
         d_b_up = weight_gradient(d_product, ones, rows.token, rows.start, gather_left=False)[:, :, 0].contiguous()
         weight_of_row = topk_weights.reshape(-1)[rows.slot.clamp(0, num_pairs - 1)].to(x.dtype)[:, None].contiguous()

@@ -1,6 +1,6 @@
-"""Weights and activations in 8 and 4 bits: containers, quantisers, and back to numbers.
+"""Weights and activations in 8 and 4 bits: how they are stored, how they are rounded, and the numbers they stand for.
 
-Weights are quantised once, in plain torch; activations at every call, by kernels.
+Weights are quantised once, in plain torch; activations at every call, by a kernel.
 """
 
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ _STORED = {
     "mxfp4": ((torch.uint8,), (torch.uint8,)),
     "int4": ((torch.uint8,), (torch.bfloat16, torch.float16)),
 }
-"""Types of the values and of the scales."""
+"""The torch types that values may have, and those that scales may have, by data type."""
 
 
 @dataclass(frozen=True)
 class QuantizedWeights:
-    """One projection of all experts.
+    """One projection of all experts, quantised.
 
     Args:
         values: e4m3 or int8 [experts, matrices * N, K]; 4-bit: uint8 [experts, matrices * N, K / 2], even K in the
@@ -37,11 +37,12 @@ class QuantizedWeights:
             ``int8`` [experts, matrices * N]; ``mxfp4`` uint8 (e8m0) [experts, matrices * N, K / 32]; ``int4``
             bfloat16 or float16 [experts, matrices * N, K / group].
         dtype: a name of :mod:`moe_kernels.triton.formats`.
-        activation_scale: float32 [1] of ``fp8``'s activations if it is known beforehand, else it is found per call.
-        group: K elements that share a scale of ``int4``.
+        activation_scale: float32 [1], the scale of ``fp8``'s activations if it is known beforehand; without it the
+            scale is computed at every call.
+        group: weights along K that share a scale in ``int4``.
 
     Raises:
-        ValueError: shapes or types that do not belong to ``dtype``.
+        ValueError: shapes or types do not fit ``dtype``.
     """
 
     values: torch.Tensor
@@ -75,15 +76,17 @@ class QuantizedWeights:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(experts, matrices * N, K) of the numbers, as an unquantised tensor would have."""
+        """(experts, matrices * N, K): the shape that these weights would have if they were not quantised."""
         return self.values.shape[0], self.values.shape[1], self.k
 
     @property
     def k(self) -> int:
+        """The depth K, in weights."""
         return int(self.values.shape[2]) * FORMATS[self.dtype].packed
 
     @property
     def device(self) -> torch.device:
+        """Where the values are."""
         return self.values.device
 
 
@@ -91,12 +94,20 @@ class QuantizedWeights:
 def quantize_weights(
     weights: torch.Tensor, dtype: str, *, matrices: int, group: int = 128, fp8: torch.dtype = torch.float8_e4m3fn
 ) -> QuantizedWeights:
-    """Round weights [experts, matrices * N, K] to the nearest of ``dtype`` under absolute-maximum scales.
+    """Round weights to the nearest values of ``dtype``, under scales that map the largest magnitude to the largest
+    value.
+
+    Args:
+        weights: [experts, matrices * N, K].
+        dtype: ``fp8``, ``fp8_block``, ``int8``, ``mxfp4`` or ``int4``.
+        matrices: 2 if they are gate and up, else 1.
+        group: weights along K that share a scale in ``int4``.
+        fp8: the e4m3 type; CDNA 3 takes ``torch.float8_e4m3fnuz``.
 
     Raises:
-        ValueError: unknown type, or a K that is no multiple of what shares a scale.
+        ValueError: the type is unknown, or K is not a multiple of the weights that share a scale.
     """
-    # Expert by expert: rounding needs many times the memory of its result.
+    # One expert at a time: rounding needs many times the memory of its result.
     parts = [_quantize(one[None], dtype, matrices, group, fp8) for one in weights]
     values, scale = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return QuantizedWeights(values, scale, dtype, group=MX_GROUP if dtype == "mxfp4" else group)
@@ -114,7 +125,7 @@ def _quantize(
         grouped = w.reshape(experts, rows, k // along, along)
         peak = grouped.abs().amax(-1)
         if dtype == "mxfp4":
-            # The exponent of the group's largest value, less e2m1's own largest exponent (MX 1.0, 6.3).
+            # The exponent of the group's largest value, minus the largest exponent of e2m1 (MX 1.0, 6.3).
             exponent = torch.floor(torch.log2(peak.clamp(min=2.0**-120))) - 2
             codes = _nearest_e2m1(grouped / torch.exp2(exponent)[..., None])
             scale = (exponent + 127).clamp(0, 254).to(torch.uint8)
@@ -144,7 +155,7 @@ def _quantize(
 
 
 def dequantize_weights(weights: QuantizedWeights) -> torch.Tensor:
-    """The numbers that the weights stand for, float64 [experts, matrices * N, K]."""
+    """The numbers that quantised weights stand for: float64 [experts, matrices * N, K]."""
     experts, rows, k = weights.shape
     scale = weights.scale.double()
     match weights.dtype:
@@ -167,7 +178,7 @@ def dequantize_weights(weights: QuantizedWeights) -> torch.Tensor:
 
 
 def expert_matrix(weights: "torch.Tensor | QuantizedWeights", expert: int, dtype: torch.dtype) -> torch.Tensor:
-    """One expert's matrices [rows, K] as the kernel multiplies them, in another type."""
+    """One expert's matrices [rows, K] as the kernel multiplies them, converted to ``dtype``."""
     if isinstance(weights, QuantizedWeights):
         one = replace(weights, values=weights.values[[expert]], scale=weights.scale[[expert]])
         return dequantize_weights(one)[0].to(dtype)
@@ -187,7 +198,7 @@ def _per_element(scale: torch.Tensor, n: int, k: int) -> torch.Tensor:
 
 
 _PART = 1024
-"""Values of a row that one program rounds."""
+"""How many values of a row one program rounds."""
 
 
 @triton.jit
@@ -201,8 +212,12 @@ def quantize_kernel(
     BLOCK: tl.constexpr,
     FORMAT: tl.constexpr,
 ):
-    """``int8``: a row a program, one scale. ``fp8_block``, ``fp8``: BLOCK values of a row, one scale a 128 or the given
-    one; parts of a row side by side, since at decode there are few rows."""
+    """Round rows [rows, K] and write their scales.
+
+    For ``int8`` a program rounds a whole row, which has one scale. For ``fp8_block`` (one scale per 128 values) and
+    ``fp8`` (the scale is given) it rounds BLOCK values of a row: in decoding there are few rows, whose parts then run
+    side by side. Rows from ``num_valid_ptr`` on are left alone.
+    """
     row = tl.program_id(0).to(tl.int64)
     valid = True
     if num_valid_ptr is not None:
@@ -219,7 +234,7 @@ def quantize_kernel(
             for start in range(0, K, BLOCK):
                 ok = start + at < K
                 x = tl.load(x_ptr + row * K + start + at, mask=ok, other=0.0).to(tl.float32) / scale
-                # To the nearest: adding half towards the sign before the conversion cuts.
+                # Rounds to the nearest: the conversion truncates, so half is added first, away from zero.
                 rounded = (x + tl.where(x < 0, -0.5, 0.5)).to(tl.int8)
                 tl.store(out_ptr + row * K + start + at, rounded, mask=ok)
         else:
@@ -240,9 +255,11 @@ def quantize_kernel(
 def quantize_rows(
     x: torch.Tensor, weights: QuantizedWeights, num_valid: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Activations [rows, K] as ``weights`` need them, and their scales; unchanged for 4-bit weights.
+    """Activations in the type that these weights need, and their scales.
 
     Args:
+        x: [rows, K].
+        weights: what they will be multiplied by. 4-bit weights take activations as they are.
         num_valid: int32 [1]; rows from there on are neither read nor written.
     """
     if not FORMATS[weights.dtype].scales_activations:
@@ -255,7 +272,7 @@ def quantize_rows(
         if scale is None:
             valid = x
             if num_valid is not None:
-                # Rows that nobody wrote must not set the scale.
+                # Rows that were never written must not decide the scale.
                 index = torch.arange(rows, device=x.device)
                 valid = torch.where((index < num_valid)[:, None], x, 0.0)
             scale = (valid.abs().amax().float() / top).clamp(min=1e-12).reshape(1)

@@ -1,4 +1,7 @@
-"""Which experts a token visits and with what weight: softmax or sigmoid, group limit, top-k, renormalisation."""
+"""Routing: which experts each token visits, and with what weight.
+
+Softmax or sigmoid scores, an optional limit to the best groups of experts, the top k, and renormalisation.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,15 +17,17 @@ class Router:
 
     Args:
         top_k: experts per token.
-        scoring: ``softmax`` over all experts, or ``sigmoid`` of each (DeepSeek-V3).
-        renormalize: divide the chosen weights by their sum; with softmax also softmax over the chosen (gpt-oss).
+        scoring: ``softmax`` over all experts, or ``sigmoid`` of each expert's logit (DeepSeek-V3).
+        renormalize: divide the chosen weights by their sum. With softmax this equals a softmax over the chosen experts
+            alone (gpt-oss).
         scaling: factor on the weights (``routed_scaling_factor``).
-        groups, top_groups: experts come in equal groups and only the best ``top_groups`` may be chosen from.
-        group_score: a group's score is its best expert's (``max``, DeepSeek-V2) or its two best's sum
+        groups, top_groups: experts come in ``groups`` equal groups, and only the best ``top_groups`` may be chosen
+        from.
+        group_score: a group's score is that of its best expert (``max``, DeepSeek-V2), or the sum of its two best
             (``top2``, DeepSeek-V3).
 
     Raises:
-        ValueError: numbers that do not fit each other.
+        ValueError: the numbers do not fit each other.
     """
 
     top_k: int
@@ -44,7 +49,7 @@ class Router:
             raise ValueError(f"top_groups = {self.top_groups} of groups = {self.groups}; give 1 to {self.groups}")
 
     def check(self, num_experts: int) -> None:
-        """Raise ValueError if this router cannot choose among ``num_experts``."""
+        """Raise ValueError if this router cannot choose among ``num_experts`` experts."""
         if num_experts % self.groups:
             raise ValueError(f"{num_experts} experts do not split into {self.groups} equal groups")
         per_group = num_experts // self.groups
@@ -56,7 +61,7 @@ class Router:
 
 
 _NO_ZERO = tl.constexpr(1e-20)
-"""Added to the sum that weights are divided by, as DeepSeek-V3's reference does: sigmoids may all underflow."""
+"""Added to the sum that weights are divided by, as in DeepSeek-V3's reference: all sigmoids may underflow."""
 
 
 @triton.jit
@@ -87,7 +92,11 @@ def route_kernel(
     RENORMALIZE: tl.constexpr,
     TOP2: tl.constexpr,
 ):
-    """One token a program. Experts lie as [GROUPS, PER_GROUP], both padded to powers of two; ties go to the lower."""
+    """Choose the experts of one token per program.
+
+    Experts are laid out as [GROUPS, PER_GROUP], both padded to powers of two. Of experts with equal scores the one with
+    the lower number wins.
+    """
     token = tl.program_id(0).to(tl.int64)
     num_experts = NUM_GROUPS * per_group
     group = tl.arange(0, GROUPS)
@@ -103,7 +112,7 @@ def route_kernel(
         score = power / tl.sum(tl.sum(power, 1), 0)
     choice = score
     if bias_ptr is not None:
-        # The load-balancing bias of DeepSeek-V3 decides who is chosen, not with what weight.
+        # DeepSeek-V3's load-balancing bias decides which experts are chosen, but not their weights.
         choice += tl.load(bias_ptr + expert, mask=there, other=0.0).to(tl.float32)
     choice = tl.where(there, choice, float("-inf"))
     if TOP_GROUPS < NUM_GROUPS:
@@ -120,7 +129,7 @@ def route_kernel(
     for i in range(TOP_K):
         highest = tl.max(tl.max(choice, 1), 0)
         chosen = tl.min(tl.min(tl.where(choice == highest, expert, num_experts), 1), 0)
-        # NaN equals nothing: some expert is taken, and the weight carries the NaN on.
+        # NaN equals nothing, so the last expert is taken; its weight passes the NaN on.
         chosen = tl.minimum(chosen, num_experts - 1)
         weight = tl.sum(tl.sum(tl.where((expert == chosen) & there, score, 0.0), 1), 0)
         weights = tl.where(place == i, weight, weights)
@@ -133,12 +142,12 @@ def route_kernel(
 
 
 def route(logits: torch.Tensor, router: Router, bias: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights float32 [T, top_k] and experts int32 [T, top_k], best first.
+    """Choose each token's experts: weights float32 [T, top_k] and experts int32 [T, top_k], the best first.
 
     Args:
         logits: [T, experts].
-        router: how.
-        bias: [experts], finite, added to the scores for the choice alone.
+        router: how to choose.
+        bias: [experts], finite; added to the scores when experts are chosen, but not to their weights.
 
     Raises:
         ValueError: the router or the bias does not fit the number of experts.

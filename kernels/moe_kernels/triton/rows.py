@@ -1,4 +1,7 @@
-"""What happens to rows between and after the GEMMs: activation of split results, its gradient, the sum over k."""
+"""What happens to rows between the GEMMs and after them.
+
+The activation of results that were split along K, the activation's gradient, and the sum over a token's experts.
+"""
 
 from typing import Any
 
@@ -26,7 +29,7 @@ def activate_kernel(
     BLOCK: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    """hidden [rows, N] of products [splits, rows, MATRICES N], summed over the splits in order."""
+    """Sum products [splits, rows, MATRICES N] over the splits, in order, and apply the activation: hidden [rows, N]."""
     row = tl.program_id(0).to(tl.int64)
     if row < tl.load(num_valid_ptr):
         cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -63,9 +66,10 @@ def activate_backward_kernel(
     BLOCK: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    """One row a program: d_product, the weighted hidden row (for the weight gradient), the router weight's gradient.
+    """Gradients of one row per program.
 
-    ``d_hidden`` comes without the router weight: its product with the hidden row is the weight's own gradient.
+    Writes d_product, the weighted hidden row (which the weight gradient needs) and the gradient of the router's weight.
+    ``d_hidden`` does not contain the router's weight: its product with the hidden row is the gradient of that weight.
     """
     row = tl.program_id(0).to(tl.int64)
     if row < tl.load(num_valid_ptr):
@@ -106,7 +110,7 @@ def combine_kernel(
     BLOCK: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    """out [tokens, H]: the sum of rows [splits, tokens * top_k, H], choice after choice, split after split."""
+    """Sum rows [splits, tokens * top_k, H] to out [tokens, H]: choice after choice, and split after split."""
     token = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     ok = cols < H
@@ -128,7 +132,7 @@ def _wide(dtype: torch.dtype) -> Any:
 def activate_rows(
     product: torch.Tensor, num_valid: torch.Tensor, activation: str, alpha: float, limit: float, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Hidden [rows, N] of products [splits, rows, N or 2 N]; rows from ``num_valid`` [1] on are not written."""
+    """Hidden rows [rows, N] from products [splits, rows, N or 2 N]; rows from ``num_valid`` [1] on are not written."""
     splits, num_rows, width = product.shape
     matrices = 2 if activation in GATED else 1
     n = width // matrices
@@ -151,7 +155,7 @@ def activate_rows_backward(
     alpha: float,
     limit: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(d_product [rows, N or 2 N], hidden times weight [rows, N], d_weight like ``weight``)."""
+    """d_product [rows, N or 2 N], hidden times weight [rows, N], and d_weight in the shape of ``weight``."""
     d_product, weighted = torch.empty_like(product), torch.empty_like(d_hidden)
     d_weight = torch.zeros_like(weight)
     activate_backward_kernel[(product.shape[0],)](
@@ -165,11 +169,14 @@ def activate_rows_backward(
 def combine(
     rows: torch.Tensor, ids: torch.Tensor, num_experts: int, dtype: torch.dtype, *, first_expert: int = 0
 ) -> torch.Tensor:
-    """[T, H]: each token's rows, summed in the order of its choices.
+    """Each token's rows, summed in the order of its choices: [T, H].
 
     Args:
         rows: [splits, T * top_k, H].
-        ids: int [T, top_k]; rows of experts that are not this rank's count as zero.
+        ids: int [T, top_k], the experts of each token. Rows of experts on other ranks count as zero.
+        num_experts: experts of this rank.
+        dtype: type of the result.
+        first_expert: the first expert of this rank.
     """
     splits, num_slots, hidden_size = rows.shape
     num_tokens, top_k = ids.shape

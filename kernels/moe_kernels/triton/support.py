@@ -1,6 +1,6 @@
-"""Which tile runs which problem on which target: asked by search, tuner, compiler and launch alike.
+"""Which tiles run which problems on which targets; search, tuner, compiler and launch all ask here.
 
-What only the compiler knows (registers, shared memory) is in the artifact, not here.
+What only the compiler knows (registers, shared memory) is in the compiled artifact, not here.
 """
 
 from moe_kernels.kernel import Problem
@@ -14,9 +14,9 @@ def refusal(problem: Problem, tile: TritonTile, target: str | None = None) -> st
     """The reason why ``tile`` cannot run ``problem``, or None.
 
     Args:
-        problem: operation, data type and, where known, K and N.
+        problem: which GEMM, its data type and, where known, K and N.
         tile: the configuration.
-        target: ``cuda:90``, ``hip:gfx942``; None asks of no chip in particular (the interpreter).
+        target: ``cuda:90``, ``hip:gfx942``; None stands for no chip in particular (the interpreter).
     """
     return (
         missing_on(problem.dtype, target)
@@ -31,9 +31,9 @@ def _shape(problem: Problem, tile: TritonTile) -> str | None:
     for field in _POWERS:
         value = getattr(tile, field)
         if value & (value - 1):
-            return f"{field} = {value} is no power of two"
+            return f"{field} = {value} is not a power of two"
     least = {
-        # The wide side of a swapped instruction is the weights', so rows may be few.
+        # In a swapped instruction the weights are the wide side, so there may be few rows.
         "block_m": 8 if tile.swap_ab else 16,
         "block_n": 16,
         # One matrix instruction takes 32 bytes of K; the whole loop steps in powers of two.
@@ -50,11 +50,11 @@ def _shape(problem: Problem, tile: TritonTile) -> str | None:
 def _scales(problem: Problem, tile: TritonTile) -> str | None:
     form, k = FORMATS[problem.dtype], problem.k
     if k is not None and k % form.k_multiple:
-        return f"K = {k} is no multiple of {form.k_multiple}, which share a scale in {problem.dtype}; pad K"
+        return f"K = {k} is not a multiple of {form.k_multiple}, which share a scale in {problem.dtype}; pad K"
     if problem.dtype == "fp8_block" and BLOCK % tile.block_k:
         return f"block_k = {tile.block_k} spans more than one {BLOCK}-block of scales; use {BLOCK} or less"
     if problem.dtype == "int4" and k is not None and k % problem.group:
-        return f"K = {k} is no multiple of the group of {problem.group}; use smaller groups"
+        return f"K = {k} is not a multiple of the group of {problem.group}; use smaller groups"
     return None
 
 
@@ -68,9 +68,9 @@ def _path(problem: Problem, tile: TritonTile, target: str | None) -> str | None:
             return f"tma: descriptors of {problem.dtype} are not built; use tma=false"
         stride_bits = min(form.weight_bits, form.activation_bits) * (problem.k or BLOCK)
         if stride_bits % 128:
-            return f"tma: rows of K = {problem.k} {problem.dtype} are no multiple of 16 bytes; use tma=false"
+            return f"tma: rows of K = {problem.k} {problem.dtype} are not a multiple of 16 bytes; use tma=false"
         if max(tile.block_m, tile.block_n, tile.block_k) > 256:
-            return "tma: a descriptor's box has at most 256 elements a side; use smaller blocks"
+            return "tma: a descriptor's box has at most 256 elements per side; use smaller blocks"
     if problem.k is not None and tile.split_k > -(-problem.k // tile.block_k):
         return f"split_k = {tile.split_k} exceeds the {-(-problem.k // tile.block_k)} steps of K = {problem.k}"
     return None
@@ -81,11 +81,11 @@ def _registers(problem: Problem, tile: TritonTile, target: str | None) -> str | 
     if tile.maxnreg < 255 and amd:
         return f"maxnreg = {tile.maxnreg}: {target} has no such cap; leave it at 255"
     if tile.maxnreg > 255 or (tile.maxnreg % 8 and tile.maxnreg < 255) or tile.maxnreg < 24:
-        return f"maxnreg = {tile.maxnreg} is no multiple of 8 from 24 to 248 (registers are given out by 8), nor 255"
+        return f"maxnreg = {tile.maxnreg} is neither 255 nor a multiple of 8 from 24 to 248 (registers come in eights)"
     accumulators = (2 if problem.op == "gate_up" else 1) * tile.block_m * tile.block_n
     in_registers = problem.dtype in ("fp8_block", "int8")  # scaled at each step; no tcgen05 in Triton
     if capability(target) in (100, 103) and tile.block_m >= 64 and not in_registers:
-        # tcgen05's accumulators lie in tensor memory: 128 lanes of 512 columns.
+        # tcgen05 accumulates in tensor memory: 128 lanes of 512 columns.
         if accumulators > 128 * 512:
             return f"{accumulators} accumulator values exceed the {128 * 512} that a core's tensor memory holds"
         return None

@@ -1,8 +1,8 @@
-"""Which tiles a call uses: a tuned table's where it has an entry, else the default rule's.
+"""Which tiles a call uses: those of a tuned table if it has the problem, else those of the default rule.
 
-The default rule is a table, ``default_tiles.json``: for each family of targets, width of weights and GEMM
-the tile that loses least over the catalogue's models by the tool's cost model (``benchmarks/default_tiles.py`` writes
-it), by rows per expert. A tuned table holds measured winners for exact problems on one device.
+The default rule is a table, ``default_tiles.json``. For each family of targets, width of weights and GEMM it holds, by
+rows per expert, the tile that loses least over the models of the catalogue according to the tool's cost model. A tuned
+table holds measured winners for exact problems on one device.
 """
 
 import bisect
@@ -21,12 +21,13 @@ Tiles = tuple[TritonTile, TritonTile]
 _DEFAULTS = Path(__file__).with_name("default_tiles.json")
 ROW_STEPS = (4, 12, 24, 48, 96, 512)
 """Upper ends of the ranges of mean rows per expert that tiles are chosen for; the last range is open. They end well
-before a block size: of experts that have 16 rows on average half have more, and cost a second block each. A family
-whose tiles were chosen for other ranges says so in the table."""
+below
+a block size: if experts have 16 rows on average, half of them have more and cost a second block each. The table says
+for each family which ranges its tiles were chosen for."""
 
 
 def family(target: str | None) -> str:
-    """The rule's word for a target: chips of one family share their matrix instructions and shared memory."""
+    """The rule's name for a target's family: its chips have the same matrix instructions and as much shared memory."""
     sm = capability(target)
     if sm is not None:
         if sm in (86, 87, 89, 120, 121):
@@ -36,12 +37,12 @@ def family(target: str | None) -> str:
 
 
 def width_class(dtype: str) -> str:
-    """``16``, ``8`` or ``4``: types whose weights have as many bits share their default tiles."""
+    """``16``, ``8`` or ``4``: data types whose weights have the same number of bits share their default tiles."""
     return str(min(FORMATS[dtype].weight_bits, 16))
 
 
 def row_step(rows_per_expert: float, target: str | None) -> int:
-    """The rule's range that holds this many rows: an index, ``len(ROW_STEPS)`` for the open one."""
+    """The index of the rule's range that holds this many rows; the open range's is ``len(ROW_STEPS)``."""
     return bisect.bisect_left(_table()["row_steps"][family(target)], rows_per_expert)
 
 
@@ -59,7 +60,7 @@ def default_tile(problem: Problem, rows_per_expert: float, target: str | None) -
 def _default(problem: Problem, step: int, target: str | None) -> TritonTile:
     op = "gate_up" if problem.op == "gate_up" else "down"
     tile = TritonTile.from_dict(_table()["tiles"][family(target)][width_class(problem.dtype)][op][step])
-    # The rule is for sizes in general; this one may be too short to split, or its rows no multiple of 16 bytes.
+    # The rule is for sizes in general; this K may be too short to split, or its rows not a multiple of 16 bytes.
     shorter = replace(tile, split_k=1)
     for one in (tile, shorter, replace(shorter, tma=False)):
         if refusal(problem, one, target) is None:
@@ -72,8 +73,9 @@ class TunedTable:
     """Measured winners of one device.
 
     Args:
-        device: the device's name as PyTorch tells it.
-        entries: ``(dtype, activation, experts, hidden_size, moe_intermediate_size)`` to tiles by number of tokens.
+        device: the device's name in PyTorch.
+        entries: tiles by number of tokens, for each problem ``(dtype, activation, num_experts, hidden_size,
+            moe_intermediate_size)``.
     """
 
     device: str
@@ -84,7 +86,7 @@ class TunedTable:
         """Read the JSON that :meth:`to_json` writes.
 
         Raises:
-            ValueError: the file is no tuned table; says what is wrong with it.
+            ValueError: the file is not a tuned table; the text says what is wrong with it.
         """
         try:
             data = json.loads(Path(path).read_text())
@@ -105,7 +107,7 @@ class TunedTable:
             raise ValueError(f"tuned table {path}: {type(error).__name__} {error}") from None
 
     def to_json(self) -> str:
-        """The file's text."""
+        """The table as JSON."""
         names = ("dtype", "activation", "num_experts", "hidden_size", "moe_intermediate_size")
         entries = [
             {**dict(zip(names, key, strict=True)), "tiles": {str(t): _pair(pair) for t, pair in sorted(by.items())}}
@@ -114,7 +116,7 @@ class TunedTable:
         return json.dumps({"device": self.device, "entries": entries}, indent=1)
 
     def find(self, key: tuple[str, str, int, int, int], num_tokens: int) -> Tiles | None:
-        """The tiles of the nearest tuned number of tokens, or None where this problem is not in the table."""
+        """The tiles of the nearest tuned number of tokens, or None if this problem is not in the table."""
         by_tokens = self.entries.get(key)
         return by_tokens[min(by_tokens, key=lambda tuned: abs(tuned - num_tokens))] if by_tokens else None
 
@@ -123,7 +125,7 @@ _in_use: dict[str, TunedTable] = {}
 
 
 def use_tuned(table: TunedTable) -> None:
-    """From now on calls on the table's device take its tiles where it has the problem; replaces an earlier table."""
+    """Let calls on the table's device take its tiles for the problems that it has. It replaces an earlier table."""
     _in_use[table.device] = table
 
 

@@ -1,7 +1,7 @@
 """Four-bit weights to 16 bits, in registers.
 
-A byte holds two neighbours along K, the first in the low nibble. Both are handled as the halves of one 32-bit word,
-so most instructions serve two elements.
+A byte holds two neighbours along K, the first in its low four bits. Both are handled as the halves of one 32-bit word,
+so that most instructions work on two elements at once.
 """
 
 import triton
@@ -34,8 +34,8 @@ def _int4(packed, dtype: tl.constexpr):
 
 @triton.jit
 def _e2m1(packed, dtype: tl.constexpr):
-    # A code's exponent and mantissa are put on the lowest bits of the wide exponent and the highest of the mantissa:
-    # the value is then right but for a power of two, the subnormal included (OCP Microscaling Formats 1.0, 5.3.3).
+    # A code's exponent and mantissa are put on the lowest bits of the wide exponent and the highest of the mantissa.
+    # The value is then right up to a power of two, the subnormal included (OCP Microscaling Formats 1.0, 5.3.3).
     code = _twins(packed)
     if dtype == tl.float16:
         value = _halves(((code & 0x00080008) << 12) | ((code & 0x00070007) << 9), tl.float16) * 16384.0
@@ -57,9 +57,10 @@ def _e8m0(exponent, dtype: tl.constexpr):
 def unpack(
     packed, scale, FORMAT: tl.constexpr, dtype: tl.constexpr, ROWS: tl.constexpr, K: tl.constexpr, GROUPS: tl.constexpr
 ):
-    """[ROWS, K / 2] bytes and their scales [ROWS, GROUPS] to [ROWS, K] of ``dtype``.
+    """Unpack bytes [ROWS, K / 2] with scales [ROWS, GROUPS] to [ROWS, K] of ``dtype``.
 
-    ``mxfp4``: codes e2m1, scales e8m0; exact. ``int4``: code - 8, scales of 16 bits; the product rounds once.
+    In ``mxfp4`` codes are e2m1 and scales e8m0, and the result is exact. In ``int4`` the value is code - 8 and scales
+    have 16 bits; the product rounds once.
     """
     if FORMAT == "mxfp4":
         value = _e2m1(packed, dtype)

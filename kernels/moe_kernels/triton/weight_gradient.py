@@ -1,4 +1,4 @@
-"""The gradient of a grouped GEMM's weights: per expert, rows of one side against rows of the other."""
+"""The gradient of a grouped GEMM's weights: for each expert, its rows of one operand times those of the other."""
 
 from dataclasses import replace
 
@@ -26,9 +26,10 @@ def weight_gradient_kernel(
     BLOCK_K: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    """out [experts, N, K] = sum over the expert's rows of left [rows or tokens, N] times right [rows or tokens, K].
+    """out [experts, N, K] = left.T @ right over the expert's rows, of left [., N] and right [., K].
 
-    The grid is (tiles of [N, K], experts); BLOCK_M rows are taken at a time. Empty experts write zeros.
+    An operand that is gathered is indexed by token, the other by row. The grid is (tiles of [N, K], experts), and
+    BLOCK_M rows are taken at a time. Experts without rows write zeros.
     """
     expert = tl.program_id(1).to(tl.int64)
     tiles_n, tiles_k = tl.cdiv(N, BLOCK_N), tl.cdiv(K, BLOCK_K)
@@ -57,7 +58,7 @@ def weight_gradient_kernel(
 
 
 TILE = TritonTile(block_m=64, block_n=128, block_k=128, num_warps=8, num_stages=3, group_m=8)
-"""Rows are the depth here: 64 of them a step, 128 x 128 of the weights a program."""
+"""Rows are the depth here: 64 of them per step, and 128 x 128 of the weights per program."""
 
 
 def weight_gradient(
@@ -69,14 +70,17 @@ def weight_gradient(
     gather_left: bool,
     tile: TritonTile | None = None,
 ) -> torch.Tensor:
-    """[experts, N, K] in the type of the operands.
+    """The gradient of the weights, [experts, N, K] in the type of the operands.
 
     Args:
-        left: [tokens, N] if gathered by ``token``, else [rows, N].
-        right: [rows, K] if left is gathered, else [tokens, K].
-        token: int32 [rows]. start: int32 [experts + 1].
+        left: [tokens, N] if ``gather_left``, else [rows, N].
+        right: [rows, K] if ``gather_left``, else [tokens, K].
+        token: int32 [rows], the token of each row.
+        start: int32 [experts + 1], the first row of each expert.
+        gather_left: whether left or right is indexed by token.
+        tile: by default :data:`TILE`, or half of it where elements are wider than 16 bits.
     """
-    # Wide types have half the columns: CDNA 3 has 64 KB of shared memory.
+    # Wide types take half the columns: CDNA 3 has 64 KB of shared memory.
     tile = tile or (replace(TILE, block_m=32, block_n=64, block_k=64) if left.dtype.itemsize > 2 else TILE)
     n, k, experts = left.shape[1], right.shape[1], start.numel() - 1
     out = torch.empty((experts, n, k), dtype=left.dtype, device=left.device)

@@ -49,7 +49,7 @@ KERNEL = Kernel(
             "cores": (1, 2),
         },
     },
-    # Copies and their order cost a step the same few bundles, whatever these fields are: read once.
+    # Copies and their order cost a step the same few bundles whatever these fields are, so one value is compiled.
     launch_fields=frozenset({"weight_buffers", "row_buffers", "rows_outer", "cores"}),
     dtypes=("bfloat16",),
     refuses=refuses,

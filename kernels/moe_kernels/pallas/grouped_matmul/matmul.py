@@ -33,20 +33,22 @@ def grouped_mm(
 
     Args:
         rows: [M, K] in group order, bfloat16 or float32.
-        weights: (gate, up) for a gated activation, else one; each [G, K, N], or [G, N, K] if ``transposed``.
+        weights: gate and up for a gated activation, else one; each [G, K, N], or [G, N, K] if ``transposed``.
         group_sizes: int32 [G], whose sum may fall short of M.
-        tile: see :class:`moe_kernels.tile.PallasTile`.
+        tile: the tile.
         activation: a name of :mod:`moe_kernels.pallas.activation`.
-        transposed: the weights' last axis is the one summed over, as in the gradient to the rows.
-        scale: of 8-bit weights, float32 [matrices, G, blocks of K, 1, N]; see :mod:`moe_kernels.pallas.quantize`.
-        zero_rest: rows past the sum are zeros; else they are not written.
-        interpret: ``pltpu.InterpretParams`` runs it on the host.
+        transposed: the weights' last axis is summed over, as in the gradient to the rows.
+        scale: scales of 8-bit weights, float32 [matrices, G, blocks of K, 1, N]; see
+            :mod:`moe_kernels.pallas.quantize`.
+        zero_rest: write zeros to the rows past the sum of ``group_sizes``; if False they are not written at all.
+        interpret: ``pltpu.InterpretParams()`` runs the kernel on the host.
 
     Returns:
         [M, N] in the type of ``rows``.
 
     Raises:
-        ValueError: the number of weights does not fit the activation, or the scales do not fit the tile.
+        ValueError: the kernel refuses the tile, the number of weights does not fit the activation, or the scales do not
+            fit the tile.
     """
     if (activation in GATED) != (len(weights) == 2):
         raise ValueError(
@@ -59,9 +61,9 @@ def grouped_mm(
     if reason := refuses(problem, tile, None):
         raise ValueError(f"tile {tile.label()}: {reason}")
     if transposed and scale is not None and scale.shape[2] > 1:
-        raise ValueError("transposed weights take one scale a column; scales of blocks of K are for [G, K, N]")
+        raise ValueError("transposed weights take one scale per column; scales of blocks of K are for [G, K, N]")
     if num_rows < SUBLANES:
-        # So few rows lie in memory tiles of their own number.
+        # An array of fewer than eight rows has memory tiles of as many rows; padded, it has tiles of eight.
         rows = jnp.pad(rows, ((0, SUBLANES - num_rows), (0, 0)))
     visits = plan_visits(group_sizes, rows.shape[0], min(tile.tile_m, tallest(rows.shape[0])))
     out = visit_matmul(
@@ -78,5 +80,5 @@ def grouped_mm(
     if not zero_rest:
         return out
     used = group_sizes.sum()
-    # Only where there are such rows: it reads and writes the whole result.
+    # Only if there are such rows, since this reads and writes the whole result.
     return lax.cond(used < num_rows, lambda o: jnp.where(jnp.arange(num_rows)[:, None] < used, o, 0), lambda o: o, out)

@@ -10,10 +10,10 @@ def _refuses(problem: Problem, tile: BlockedTile, target: str | None) -> str | N
     if problem.dtype != "bfloat16":
         return f"dtype {problem.dtype} is not supported by pallas.host_matmul; use bfloat16"
     if tile.tile_m % 16:
-        return f"tile_m = {tile.tile_m} is no multiple of 16, the bfloat16 sublane tile"
+        return f"tile_m = {tile.tile_m} is not a multiple of 16, the bfloat16 sublane tile"
     for field in ("tile_k", "tile_n"):
         if getattr(tile, field) % 128:
-            return f"{field} = {getattr(tile, field)} is no multiple of 128, the lane count"
+            return f"{field} = {getattr(tile, field)} is not a multiple of 128, the lane count"
     return None
 
 

@@ -25,7 +25,7 @@ def _kernel(*args: Any, form: Form) -> None:
     #     wait for the copy of block i     (started two blocks ago; blocks 0 and 1 by the first step of all)
     #     multiply by block i              (while blocks i + 1 and i + 2 are on their way)
     #
-    # Rows do the same once a visit, or once a visit and column tile where columns are the outer loop.
+    # Rows do the same, once per visit, or once per visit and column tile where columns are the outer loop.
     refs = refs_of(args, form)
     tile, visits = form.tile, refs.visits
     num_visits, num_active = visits.counts[0], visits.counts[1]

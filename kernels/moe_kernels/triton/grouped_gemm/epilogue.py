@@ -1,4 +1,4 @@
-"""What becomes of a tile's sums: the activation, the router's weights, and the store into the result."""
+"""What is done to a tile's sums: the activation, the router's weights, and the store into the result."""
 
 import triton
 import triton.language as tl

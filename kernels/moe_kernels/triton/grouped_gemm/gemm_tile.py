@@ -98,7 +98,7 @@ def gemm_tile(
     row_ok = rows < tl.load(tile_end_ptr + row_tile)
 
     W_ROWS: tl.constexpr = MATRICES * BLOCK_N
-    # As Format.packed has it, which a kernel cannot ask: it knows the format by its name alone.
+    # The same as Format.packed, which compiled code cannot read: it has the format's name alone.
     PACKED: tl.constexpr = 2 if FORMAT == "int4" or FORMAT == "mxfp4" else 1
     # A descriptor fetches BLOCK_M rows whether an expert has them or not: not for few rows, which swapping is for.
     A_TMA: tl.constexpr = TMA and not GATHER and not SWAP_AB

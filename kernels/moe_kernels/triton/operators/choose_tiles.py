@@ -10,7 +10,7 @@ from moe_kernels.triton.tiles import Tiles, default_tile, tuned_tiles
 
 
 def choose_tiles(x: torch.Tensor, w_gate_up: Weights, w_down: Weights, topk_ids: torch.Tensor, expert: Expert) -> Tiles:
-    """The tiles that :func:`experts` takes if none are given."""
+    """The tiles that :func:`moe_kernels.triton.experts` uses if none are given; arguments as there."""
     num_experts, hidden_size, width = w_down.shape
     target = target_of(x.device)
     problems = (
@@ -23,7 +23,7 @@ def choose_tiles(x: torch.Tensor, w_gate_up: Weights, w_down: Weights, topk_ids:
         # Tuned under other groups of scales, a tile may not run here.
         if found and not any(refusal(p, tile, target) for p, tile in zip(problems, found, strict=True)):
             return found
-    # How many rows each expert has is known on the device alone; so all that can have rows are taken to.
+    # The device alone knows how many rows each expert has: every expert that can have rows is assumed to have some.
     pairs = topk_ids.shape[0] * topk_ids.shape[1]
     per_expert = pairs / max(1, min(num_experts * expert.ranks, pairs))
     return default_tile(problems[0], per_expert, target), default_tile(problems[1], per_expert, target)

@@ -125,7 +125,7 @@ def _experts_backward(
 @_experts_backward.register_fake
 def _(_d: Any, x: Any, w_up: Any, w_down: Any, topk_weights: Any, *rest: Any) -> Any:
     wanted = rest[-1]
-    # Outputs of an operator may not share memory: each empty one is its own.
+    # Outputs of an operator may not share memory: each empty one is a tensor of its own.
     return (
         torch.empty_like(x),
         torch.empty_like(w_up) if wanted[0] else x.new_empty(0),
@@ -169,22 +169,24 @@ def experts(
     expert: Expert | None = None,
     tiles: Tiles | None = None,
 ) -> torch.Tensor:
-    """The layer after routing: both grouped GEMMs, the activation between them, the weighted sum over k.
+    """The layer after routing: both grouped GEMMs, the activation between them, and the weighted sum over the top k.
 
     Args:
         x: bfloat16 or float16 [T, H].
         w_gate_up: [E, 2 I, H], gate rows first; [E, I, H] if the activation is not gated. Of x's type, or quantised.
         w_down: [E, H, I].
-        topk_weights: float32 [T, k]. topk_ids: int [T, k].
-        b_gate_up: [E, 2 I]. b_down: [E, H]. Both or neither.
-        expert: activation, first expert of this rank, order of the sum; default SwiGLU.
-        tiles: of the two GEMMs; default the tuned table's (:func:`use_tuned`), else the default rule's.
+        topk_weights: float32 [T, k], the weight of each choice.
+        topk_ids: int [T, k], the expert of each choice.
+        b_gate_up, b_down: biases [E, 2 I] and [E, H]; both or neither.
+        expert: activation, first expert of this rank, order of the sum; by default SwiGLU.
+        tiles: tiles of the two GEMMs; by default those of the tuned table (:func:`moe_kernels.triton.use_tuned`), else
+            those of the default rule.
 
     Returns:
-        [T, H] in the type of x. Differentiable in x, both weights, biases and topk_weights if nothing is quantised.
+        [T, H] in the type of x. Differentiable in x, both weights, the biases and topk_weights if nothing is quantised.
 
     Raises:
-        ValueError: shapes or types that do not fit, a tile that cannot run this problem here.
+        ValueError: shapes or types do not fit, or a tile cannot run this problem here.
     """
     expert = expert or Expert()
     if (b_gate_up is None) != (b_down is None):
@@ -195,7 +197,7 @@ def experts(
     topk_weights = topk_weights.contiguous()
     dtype = dtype_name(w_gate_up)
     if dtype_name(w_down) != dtype:
-        raise ValueError(f"w_gate_up is {dtype} and w_down {dtype_name(w_down)}; use one type for both")
+        raise ValueError(f"w_gate_up is {dtype} and w_down is {dtype_name(w_down)}; use one type for both")
     settings: dict[str, Any] = {
         "topk_weights": topk_weights,
         "topk_ids": topk_ids,
@@ -243,14 +245,17 @@ def fused_moe(
     expert: Expert | None = None,
     tiles: Tiles | None = None,
 ) -> torch.Tensor:
-    """A mixture-of-experts layer from router logits [T, experts] to [T, H].
+    """A mixture-of-experts layer, from router logits to [T, H].
 
     Args:
-        router: top_k, scoring, groups. router_bias: [experts], added for the choice alone (DeepSeek-V3).
-        others: as :func:`experts`.
+        x: bfloat16 or float16 [T, H].
+        router_logits: [T, experts].
+        w_gate_up, w_down, b_gate_up, b_down, expert, tiles: as in :func:`experts`.
+        router: how experts are chosen.
+        router_bias: [experts], added to the scores when experts are chosen, but not to their weights (DeepSeek-V3).
 
     Raises:
-        ValueError: as :func:`experts`, or a router that does not fit the number of experts.
+        ValueError: as in :func:`experts`, or the router does not fit the number of experts.
     """
     router.check(router_logits.shape[1])
     topk_weights, topk_ids = choose_experts(router_logits, router, router_bias)

@@ -23,7 +23,7 @@ def _grouped_gemm(
     else:
         per_group = rows.shape[0] / max(weights.shape[0], 1)
         one = default_tile(problem_of("down", weights, 1), per_group, target_of(rows.device))
-    # Its rows are written once: parts of K have no place to be summed.
+    # Each row is written once, so there is no place where parts of K could be summed.
     one = dataclasses.replace(one, split_k=1)
     out = torch.zeros((rows.shape[0], weights.shape[1]), dtype=rows.dtype, device=rows.device)
     if rows.shape[0]:
@@ -71,13 +71,16 @@ _grouped_gemm.register_autograd(_gemm_backward, setup_context=_save_gemm)
 def grouped_mm(
     rows: torch.Tensor, weights: torch.Tensor, group_sizes: torch.Tensor, *, tile: TritonTile | None = None
 ) -> torch.Tensor:
-    """[M, N]: rows [M, K] in group order times each group's weights [G, N, K], differentiable in both.
+    """Multiply each group's rows by its own weights: [M, N], differentiable in rows and weights.
 
     Args:
+        rows: [M, K] in group order.
+        weights: [G, N, K] in the type of rows.
         group_sizes: int [G]; rows past their sum come out as zeros.
+        tile: by default the default rule's.
 
     Raises:
-        ValueError: shapes or types that do not fit, a tile that cannot run this.
+        ValueError: shapes or types do not fit, or the tile cannot run this problem here.
     """
     if rows.dim() != 2 or weights.dim() != 3 or rows.shape[1] != weights.shape[2] or rows.dtype != weights.dtype:
         raise ValueError(
