@@ -2,17 +2,17 @@
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, Names, Numbers, console, emit, progress
+from moe_codesign.cli.options import CHIPS, DTYPE, EP, JOBS, JSON, ROUTING, TP, Numbers, console, emit, progress
 
 
 @click.command()
 @click.argument("model")
-@click.option("--chips", type=Names(), required=True)
-@click.option("--tokens", type=Numbers(), default="1,64,4096", show_default=True)
-@click.option("--dtype", default="bfloat16", show_default=True)
-@click.option("--routing", default="uniform", show_default=True)
-@click.option("--tp", type=click.IntRange(1), default=1)
-@click.option("--ep", type=click.IntRange(1), default=1)
+@CHIPS
+@click.option("--tokens", type=Numbers(), default="1,64,4096", show_default=True, help="Batch sizes, in tokens.")
+@DTYPE
+@ROUTING
+@TP
+@EP
 @JOBS
 @JSON
 def audit(

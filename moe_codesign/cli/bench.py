@@ -4,21 +4,30 @@ import sys
 
 import click
 
-from moe_codesign.cli.options import JSON, Fields, Numbers, console, emit
+from moe_codesign.cli.options import EP_HELP, JSON, ROUTING, TP, Fields, Numbers, console, emit
 
 
 @click.command()
-@click.option("--device", "device", default="cpu", show_default=True, help="cpu, cuda, tpu or a catalogue chip.")
-@click.option("--model", default="Qwen3-30B-A3B", show_default=True, help="Catalogue name or config.json.")
-@click.option("--tokens", type=Numbers(), default="8,64", show_default=True)
-@click.option("--tile", "tiles", type=Fields(), multiple=True, help="A tile to race; may be given again.")
-@click.option("--routing", default="uniform", show_default=True)
-@click.option("--tp", type=click.IntRange(1), default=1)
 @click.option(
-    "--ep", type=click.IntRange(1), default=16, show_default=True, help="Expert-parallel ranks; one is timed."
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="A device of this machine: cpu, cuda, tpu, or the catalogue chip that it is.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0)
-@click.option("--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Of timing per tile.")
+@click.option(
+    "--model", default="Qwen3-30B-A3B", show_default=True, help="A model by catalogue name, or a config.json."
+)
+@click.option("--tokens", type=Numbers(), default="8,64", show_default=True, help="Batch sizes, in tokens.")
+@click.option("--tile", "tiles", type=Fields(), multiple=True, help="A tile to race; may be given again.")
+@ROUTING
+@TP
+@click.option("--ep", type=click.IntRange(1), default=16, show_default=True, help=EP_HELP)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the data and of the routing."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="How long each tile is timed."
+)
 @JSON
 def bench(
     device: str,

@@ -4,20 +4,22 @@ from pathlib import Path
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, emit
+from moe_codesign.cli.options import CHIP, DTYPE, JOBS, JSON, emit
 from moe_codesign.errors import UserError
 
 
 @click.command()
-@click.option("--chip", required=True, help="Catalogue name or chip file.")
-@click.option("--stack", required=True, help="vllm or sglang: whose fused MoE was timed; ours: ours.")
-@click.option("--dtype", default="bfloat16", show_default=True)
+@CHIP
+@click.option("--stack", required=True, help="Whose layer was timed: vllm, sglang, or ours.")
+@DTYPE
 @click.option(
     "--from", "source", default="aiconfigurator", show_default=True,
-    help="aiconfigurator (the installed aiconfigurator-core), or a table as for predict with a column latency_us; "
-    "of ours the races that benchmarks/gpu/tiles.py writes.",
+    help="aiconfigurator (the installed package aiconfigurator-core), or a table with the columns of predict and "
+    "latency_us; for --stack ours, the table that benchmarks/gpu/tiles.py writes.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; default your own, which predict reads first.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to write to (default: your own, which predict reads first)."
+)
 @JOBS
 @JSON
 def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, jobs: int, as_json: bool) -> None:

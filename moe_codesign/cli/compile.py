@@ -4,17 +4,17 @@ import sys
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, Fields, console, emit, progress
+from moe_codesign.cli.options import CHIP, DTYPE, JOBS, JSON, Fields, console, emit, progress
 from moe_codesign.errors import UserError
 
 
 @click.command("compile")
-@click.option("--kernel", help="See `moe-codesign list kernels`.")
+@click.option("--kernel", help="A kernel of `moe-codesign list kernels`.")
 @click.option("--function", "function", help="A JAX function of your own, as module:callable, for a TPU.")
-@click.option("--arguments", help="Its arguments' types and shapes: 'bfloat16[512,2048] int32[8]'.")
-@click.option("--chip", required=True)
-@click.option("--tile", type=Fields(), help="Fields to change from the kernel's default tile.")
-@click.option("--dtype", default="bfloat16", show_default=True, help="Of weights and activations.")
+@click.option("--arguments", help="Types and shapes of the function's arguments: 'bfloat16[512,2048] int32[8]'.")
+@CHIP
+@click.option("--tile", type=Fields(), help="Tile fields that differ from the kernel's default tile.")
+@DTYPE
 @JOBS
 @JSON
 def compile_(

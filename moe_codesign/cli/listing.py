@@ -2,16 +2,15 @@
 
 import click
 
-from moe_codesign.cli.options import JSON, console, emit
-from moe_codesign.storage import DEFAULT_STORAGE
+from moe_codesign.cli.options import JSON, STORAGE, console, emit
 
 
 @click.command("list")
 @click.argument("what", type=click.Choice(["chips", "models", "kernels", "spaces", "studies"]))
-@click.option("--storage", default=DEFAULT_STORAGE, show_default=True, help="For studies.")
+@STORAGE
 @JSON
 def list_(what: str, storage: str, as_json: bool) -> None:
-    """List what there is.
+    """List the chips, models, kernels or spaces that come with the project, or the stored studies.
 
     \b
     Example: moe-codesign list chips

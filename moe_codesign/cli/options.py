@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.storage import DEFAULT_STORAGE
+
 
 class Numbers(click.ParamType[list[int]]):
     """Whole numbers with commas."""
@@ -58,8 +61,37 @@ class Fields(click.ParamType[dict[str, int | bool]]):
         return fields
 
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-JOBS = click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Compiler processes.")
+CHIPS = click.option(
+    "--chips",
+    type=Names(),
+    required=True,
+    help="Chips by catalogue name (`moe-codesign list chips`) or as .toml files.",
+)
+CHIP = click.option("--chip", required=True, help="A chip by catalogue name, or a .toml file.")
+DTYPE = click.option(
+    "--dtype",
+    default="bfloat16",
+    show_default=True,
+    help="Type of weights and activations: " + ", ".join(DTYPE_BYTES) + ".",
+)
+ROUTING = click.option(
+    "--routing",
+    default="uniform",
+    show_default=True,
+    help="How tokens choose experts: balanced, uniform, zipf:ALPHA, power_law:ALPHA or histogram:FILE.json.",
+)
+TP = click.option(
+    "--tp", type=click.IntRange(1), default=1, show_default=True, help="Tensor-parallel ranks that share every expert."
+)
+EP_HELP = "Expert-parallel ranks that share out the experts; the busiest rank is timed."
+EP = click.option("--ep", type=click.IntRange(1), default=1, show_default=True, help=EP_HELP)
+STORAGE = click.option(
+    "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database URL, for SQLite or PostgreSQL."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of text.")
+JOBS = click.option(
+    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all cores", help="Compiler processes."
+)
 
 
 def emit(data: Any) -> None:
@@ -74,7 +106,7 @@ def _plain(value: Any) -> Any:
 
 
 def console(*, stderr: bool = False) -> Any:
-    """Rich's console, wide where nobody looks."""
+    """Rich's console. Output that does not go to a terminal is 220 columns wide, so that no cell is cut off."""
     from rich.console import Console
 
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
@@ -87,9 +119,23 @@ def progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     if not sys.stderr.isatty():
         yield _line_progress
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 

@@ -9,13 +9,16 @@ from moe_codesign.cli.options import JOBS, JSON, emit, progress
 
 @click.command()
 @click.argument("problems", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--explain", is_flag=True, help="Add a column parts_us: where each time goes.")
-@click.option("--tuned", type=click.Path(path_type=Path), help="Folder of the stack's tuned files (E=..,N=...json).")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Table to write: .csv, .jsonl or .parquet.")
+@click.option("--explain", is_flag=True, help="Add a column parts_us that says where each time goes.")
+@click.option(
+    "--tuned", type=click.Path(path_type=Path), help="Folder of the tuned files of vLLM or SGLang (E=..,N=..json)."
+)
 @JOBS
 @JSON
 def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: int, as_json: bool) -> None:
-    """Write a time for every problem of a table (.csv, .jsonl or .parquet); a bad row is told in its own row.
+    """Write a time for every problem of a table (.csv, .jsonl or .parquet); a row that cannot be answered gets its
+    reason in the column `error`, and the other rows are unaffected.
 
     \b
     Example: moe-codesign predict problems.csv --out times.csv

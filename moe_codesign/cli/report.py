@@ -4,14 +4,13 @@ from pathlib import Path
 
 import click
 
-from moe_codesign.cli.options import JSON, console, emit
-from moe_codesign.storage import DEFAULT_STORAGE
+from moe_codesign.cli.options import JSON, STORAGE, console, emit
 
 
 @click.command()
 @click.argument("study")
-@click.option("--storage", default=DEFAULT_STORAGE, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="HTML file; default results/runs/STUDY/report.html.")
+@STORAGE
+@click.option("--out", type=click.Path(path_type=Path), help="HTML file (default: results/runs/STUDY/report.html).")
 @JSON
 def report(study: str, storage: str, out: Path | None, as_json: bool) -> None:
     """Print a stored study's table and write its HTML report.

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, Names, console, emit, progress
-from moe_codesign.storage import DEFAULT_STORAGE
+from moe_codesign.cli.options import JOBS, JSON, STORAGE, Names, console, emit, progress
 
 
 @click.command()
 @click.argument("space")
-@click.option("--chips", type=Names(), help="Instead of the space's.")
-@click.option("--trials", type=click.IntRange(1), help="Over all chips and modes; instead of the space's.")
+@click.option("--chips", type=Names(), help="Chips to search, overriding the space file.")
+@click.option("--trials", type=click.IntRange(1), help="Trials over all chips and modes, overriding the space file.")
 @JOBS
-@click.option("--storage", default=DEFAULT_STORAGE, show_default=True, help="Database URL.")
-@click.option("--study", help="Name; default the space's. The same name goes on where it stopped.")
-@click.option("--seed", type=click.IntRange(0), help="Instead of the space's.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report; default results/runs/STUDY.")
+@STORAGE
+@click.option("--study", help="Name of the study (default: the space's). A study of that name is resumed.")
+@click.option("--seed", type=click.IntRange(0), help="Random seed, overriding the space file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (default: results/runs/STUDY).")
 @JSON
 def search(
     space: str,
@@ -31,7 +30,10 @@ def search(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Search shape and tiles together over SPACE, a TOML file or the name of one in search_spaces/.
+    """Search the shape and the tiles together over SPACE.
+
+    SPACE is a TOML file or the name of a space that comes with the project (`moe-codesign list spaces`). The same
+    command resumes a search that was interrupted.
 
     \b
     Example: moe-codesign search quickstart --chips h100_sxm,tpu_v6e --trials 100
@@ -76,5 +78,5 @@ def search(
         print_search(console(), result)
         click.echo(f"{len(result.trials)} trials in {storage}; report: {folder / 'report.html'}")
     if result.interrupted:
-        click.echo("interrupted; the same command goes on from here", err=True)
+        click.echo("interrupted; the same command resumes it", err=True)
         sys.exit(130)

@@ -11,7 +11,7 @@ from moe_codesign.chips import Chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileSpace, TileTable
 from moe_codesign.cost.bound import Bound, gemm_bound, layer_bound
-from moe_codesign.cost.occupancy import LAUNCH_US
+from moe_codesign.cost.occupancy import LAUNCH_US, TPU_LAUNCH_US
 from moe_codesign.cost.ours import gpu, shipped, tpu
 from moe_codesign.cost.ragged_dot import gpu as ragged_dot
 from moe_codesign.cost.ragged_dot import tpu as ragged_dot_tpu
@@ -127,7 +127,7 @@ def estimate_gemm(
         return _public(tables, chip, bound, gemm, tile)
     table = tables.get(chip, kernel, gemm.op, gemm.dtype, only=tile)
     # A GPU's GEMM brings its launch along.
-    launch = 0.0 if chip.backend == "triton" else tpu.LAUNCH_US
+    launch = 0.0 if chip.backend == "triton" else TPU_LAUNCH_US
     return _compose(chip, bound, [(gemm, table, _choose(table, gemm, tile))], {"launch": launch}, False)
 
 
@@ -180,7 +180,7 @@ def _layer_overhead(chip: Chip, work: RankWork) -> dict[str, float]:
         return {"launch": launches * LAUNCH_US}
     # Rows are put in expert order before, and summed per token after: both read and write every row.
     moved = work.hidden_size * (4.0 * work.total_rows + 4.0 * work.total_rows + 4.0 * work.tokens)
-    return {"launch": tpu.LAUNCH_US, "permute": 1e6 * moved / chip.memory.hbm_bytes_per_s}
+    return {"launch": TPU_LAUNCH_US, "permute": 1e6 * moved / chip.memory.hbm_bytes_per_s}
 
 
 def _compose(

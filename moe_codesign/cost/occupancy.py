@@ -10,6 +10,9 @@ _BLOCK_RESERVED_BYTES = 1024
 """Shared memory that CUDA keeps for itself in each block (CUDA C++ Programming Guide, compute capability 8 on)."""
 LAUNCH_US = 3.0
 """Per kernel, drain and fill included: 3.1 us for one that does nothing, between two events (results/gpu, H100)."""
+TPU_LAUNCH_US = 5.0
+"""Start of a program and its metadata: kernels of a layer at decode have a fixed cost of tens of us in
+published tokamax timings (35 us at 512 rows); here the part that is neither steps nor bytes."""
 
 
 def resident_blocks(table: TileTable) -> F64:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.conftest import space_text
@@ -36,6 +37,18 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
     assert "Example: moe-codesign" in done.stdout
+
+
+def test_every_option_has_help() -> None:
+    from moe_codesign.cli import cli
+
+    silent = [
+        f"{name} {option.opts[0]}"
+        for name, command in cli.commands.items()
+        for option in command.params
+        if isinstance(option, click.Option) and not (option.help or "").strip()
+    ]
+    assert silent == []
 
 
 @pytest.mark.parametrize(

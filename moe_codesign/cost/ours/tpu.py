@@ -21,9 +21,6 @@ from moe_codesign.cost.tile_times import TileTimes
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 
-LAUNCH_US = 5.0
-"""Start of a program and its metadata: kernels of a layer at decode have a fixed cost of tens of us in
-published tokamax timings (35 us at 512 rows); here the part that is neither steps nor bytes."""
 INTERVAL = (0.7, 1.7)
 """Low and high over the estimate: holds 65 of 67 published tokamax times of four generations, of a kernel that is read
 as this one is (results/tpu_validation.md, reading plan of forward products)."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from moe_codesign.calibrations.ragged_dot_tpu import Coefficients
 from moe_codesign.chips import Chip
-from moe_codesign.cost.ours.tpu import LAUNCH_US
+from moe_codesign.cost.occupancy import TPU_LAUNCH_US
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 
@@ -64,5 +64,5 @@ def time_parts(
     return {
         "compute": columns * float(step_us * (~bound_by_memory).sum()),
         "memory": columns * float(memory_us[bound_by_memory].sum()),
-        "launch": LAUNCH_US,
+        "launch": TPU_LAUNCH_US,
     }
