@@ -15,3 +15,15 @@ class UserError(Exception):
         if fix:
             parts.append(fix)
         super().__init__("; ".join(parts))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, at most 300 characters; of an exception without text, its ``repr``.
+
+    Compilers and databases raise pages; a stored reason and an error message have one line.
+    """
+    try:
+        text = str(error).strip() or repr(error)
+    except Exception:  # an exception of a user's own, whose text is broken too
+        text = "it has no readable text"
+    return text.splitlines()[0][:300]

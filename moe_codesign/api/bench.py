@@ -13,7 +13,7 @@ from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.timing import Timing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
-from moe_codesign.measure import Bench, Failure, LayerJob, Measurement, device_for
+from moe_codesign.measure import Failure, LayerJob, Measurement, MeasuringProcess, device_for
 from moe_codesign.models import find_model
 from moe_kernels.kernel import Kernel
 from moe_kernels.tile import TileConfig, Value
@@ -59,7 +59,7 @@ def bench_layer(
         raise UserError(f"no {found.product} in this machine", fix="use --device cpu, or audit and predict")
     kernel = kernel_for(found)
     rows: list[BenchRow] = []
-    with Bench(platform_name) as device:
+    with MeasuringProcess(platform_name) as device:
         for workload in workloads:
             rows += _bench_one(device, found, kernel, rank_work(shape, workload), workload, tiles, seconds)
     return rows
@@ -75,7 +75,7 @@ def _device_chip(name: str) -> Chip:
 
 
 def _bench_one(
-    device: Bench,
+    device: MeasuringProcess,
     chip: Chip,
     kernel: Kernel,
     work: RankWork,

@@ -1,15 +1,11 @@
 """Compile many requests in child processes with a time limit; every one ends as an artifact."""
 
 import dataclasses
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import TimeoutError as FutureTimeout
-from concurrent.futures import as_completed
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
-
+from moe_codesign import execution
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.artifact import Artifact, GpuFacts, Outcome, Status
 from moe_codesign.compiler.cache import ArtifactCache
@@ -17,6 +13,7 @@ from moe_codesign.compiler.function import CompiledFunction, FunctionRequest
 from moe_codesign.compiler.request import CompileRequest, Request, request
 from moe_codesign.compiler.worker import compile_one, start
 from moe_codesign.errors import UserError
+from moe_codesign.execution import Died, Done, Pool, Raised, TimedOut
 from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import TileConfig
 
@@ -82,32 +79,20 @@ def compile_all(
             found[one] = artifact
     if not missing:
         return found
-    done = 0
     if progress:
         progress(0, len(missing))
-    # spawn: a forked child would inherit jax's threads and locks, and libtpu's flags.
-    context = multiprocessing.get_context("spawn")
     workers = max(1, min(jobs, len(missing)))
-    tasks = 1 if fresh_processes else 0
     with (
         tempfile.TemporaryDirectory(prefix="moe-codesign-", ignore_cleanup_errors=True) as scratch,
-        ProcessPool(workers, tasks, initializer=start, initargs=[scratch], context=context) as pool,
+        Pool(workers, initializer=start, initargs=(scratch,), fresh_processes=fresh_processes) as pool,
     ):
-        try:
-            futures: dict[ProcessFuture, CompileRequest[_O]] = {
-                pool.schedule(compile_one, args=[one], timeout=time_limit_s): one for one in missing
-            }
-            for future in as_completed(futures):
-                one = futures[future]
-                artifact = _outcome(future, one, time_limit_s)
-                cache.put(one, artifact)
-                found[one] = artifact
-                done += 1
-                if progress:
-                    progress(done, len(missing))
-        except BaseException:
-            pool.stop()
-            raise
+        function = cast(Callable[[CompileRequest[_O]], _O], compile_one)  # its outcome is the request's own kind
+        for done, (one, called) in enumerate(pool.map_unordered(function, missing, time_limit_s=time_limit_s), 1):
+            artifact = _artifact(one, called)
+            cache.put(one, artifact)
+            found[one] = artifact
+            if progress:
+                progress(done, len(missing))
     return found
 
 
@@ -179,13 +164,13 @@ def launch_limit(gpu: GpuFacts, num_warps: int, chip: Chip) -> str | None:
     return None
 
 
-def _outcome(future: ProcessFuture, one: CompileRequest[_O], time_limit_s: float) -> _O:
-    try:
-        result: _O = future.result()
-    except FutureTimeout:
-        return one.outcome("timeout", f"no result within {time_limit_s:g} s", compile_s=time_limit_s)
-    except ProcessExpired as error:
-        return one.outcome("crashed", f"the compiler took its process down (exit code {error.exitcode})")
-    except Exception as error:
-        return one.outcome("failed", f"{type(error).__name__}: {error}"[:300])
-    return result
+def _artifact(one: CompileRequest[_O], called: execution.Outcome[_O]) -> _O:
+    match called:
+        case Done(value):
+            return value
+        case TimedOut(limit_s):
+            return one.outcome("timeout", str(called), compile_s=limit_s)
+        case Died(exit_code):
+            return one.outcome("crashed", f"the compiler took its process down (exit code {exit_code})")
+        case Raised():
+            return one.outcome("failed", str(called))

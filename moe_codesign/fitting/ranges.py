@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from moe_codesign.arrays import F64
+from moe_codesign.arrays import F64, Mask
 from moe_codesign.fitting.measured import Measured
-from moe_codesign.fitting.splits import Mask, folds
+from moe_codesign.fitting.splits import folds
 
 
 def in_range(data: Measured, known: Measured) -> Mask:

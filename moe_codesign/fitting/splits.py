@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-Mask = npt.NDArray[np.bool_]
+from moe_codesign.arrays import Mask
+
 _FOLDS = 10
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.errors import UserError
+from moe_codesign.errors import UserError, first_line
 from moe_codesign.files import check_folder
 from moe_codesign.formats.problem_rows import Row
 
@@ -28,7 +28,7 @@ def read_table(path: Path) -> list[Row]:
             case ".parquet":
                 return list(_parquet().read_table(path).to_pylist())
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} cannot be read ({first_line(error)})") from None
     raise UserError("input file", value=str(path), fix="use .csv, .jsonl or .parquet")
 
 

@@ -2,6 +2,6 @@
 
 from moe_codesign.measure.job import Failure, LayerJob, Measurement
 from moe_codesign.measure.presence import device_for
-from moe_codesign.measure.worker import Bench
+from moe_codesign.measure.worker import MeasuringProcess
 
-__all__ = ["Bench", "Failure", "LayerJob", "Measurement", "device_for"]
+__all__ = ["Failure", "LayerJob", "Measurement", "MeasuringProcess", "device_for"]

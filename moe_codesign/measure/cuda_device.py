@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import triton
 
+from moe_codesign.arrays import F64
 from moe_codesign.measure.job import LayerJob, Tiles, routings_of
-from moe_codesign.measure.protocol import F64
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.formats import fp8_type
 from moe_kernels.triton.launch import Weights, target_of

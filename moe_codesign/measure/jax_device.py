@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moe_codesign.arrays import F64
 from moe_codesign.measure.job import LayerJob, Routing, Tiles, routings_of
-from moe_codesign.measure.protocol import F64
 from moe_kernels import reference
 from moe_kernels.pallas.layer import Tile, moe_experts
 from moe_kernels.tile import BlockedTile, PallasTile, Value

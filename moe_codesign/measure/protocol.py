@@ -4,15 +4,13 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from moe_codesign.arrays import F64
+from moe_codesign.execution import Raised
 from moe_codesign.measure.job import Failure, LayerJob, Measurement, Outcome, Tiles, routings_of
 from moe_kernels import reference
 
-F64 = npt.NDArray[np.float64]
 WARM_S = 0.05
 """Untimed rounds before: a GPU that has waited takes tens of milliseconds to raise its clock, and an H100's first ten
 layers were up to 14 % slower, most likely for it."""
@@ -65,9 +63,9 @@ def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
                 continue
             alive.append(_Candidate(position, tiles, error, checks, device.timer(tiles), []))
         except Exception as problem:
-            outcomes[position] = Failure(tiles=tiles, reason=_reason(problem))
+            outcomes[position] = Failure(tiles=tiles, reason=str(Raised.of(problem)))
     for candidate, raised in _time(job, alive):
-        outcomes[candidate.position] = Failure(tiles=candidate.tiles, reason=_reason(raised))
+        outcomes[candidate.position] = Failure(tiles=candidate.tiles, reason=str(Raised.of(raised)))
     for candidate in alive:
         position = candidate.position
         if position in outcomes:
@@ -75,7 +73,7 @@ def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
         try:
             error, checks = _verify(device, candidate.tiles, expected, (0,), tolerance)
         except Exception as problem:
-            outcomes[position] = Failure(tiles=candidate.tiles, reason=_reason(problem))
+            outcomes[position] = Failure(tiles=candidate.tiles, reason=str(Raised.of(problem)))
             continue
         if not error <= tolerance:
             reason = f"wrong result after timing: row error {error:.3g}"
@@ -134,8 +132,3 @@ def _time(job: LayerJob, candidates: list[_Candidate]) -> list[tuple[_Candidate,
             if (sample := once(candidate)) is not None:
                 candidate.samples.append(sample)
     return list(failed.values())
-
-
-def _reason(problem: Any) -> str:
-    text = str(problem).strip() or repr(problem)
-    return f"{type(problem).__name__}: {text.splitlines()[0][:300]}"

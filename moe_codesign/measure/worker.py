@@ -1,15 +1,12 @@
 """Measurements in a child process with a time limit: a kernel may crash or hang, the search goes on."""
 
 import dataclasses
-import multiprocessing
 import os
 import re
-from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
 from typing import Self
 
-from pebble import ProcessExpired, ProcessPool
-
+from moe_codesign.execution import Died, Done, Pool
 from moe_codesign.measure.job import Failure, LayerJob, Outcome
 from moe_codesign.measure.presence import Platform
 from moe_codesign.measure.protocol import Device, measure_layer
@@ -38,16 +35,16 @@ def _measure(job: LayerJob, platform: Platform) -> list[Outcome]:
     return outcomes
 
 
-class Bench:
+class MeasuringProcess:
     """One child process that measures, one job at a time; replaced when it dies or hangs.
 
-    Use as a context manager.
+    It keeps the device and what was compiled for it from job to job. Use as a context manager.
     """
 
     def __init__(self, platform: Platform, *, time_limit_s: float = TIME_LIMIT_S) -> None:
         self.platform = platform
         self.time_limit_s = time_limit_s
-        self._pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
+        self._pool = Pool(1)
 
     def __enter__(self) -> Self:
         return self
@@ -55,23 +52,18 @@ class Bench:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.stop()
-        self._pool.join()
+        self._pool.__exit__(kind, error, trace)
 
     def measure(self, job: LayerJob) -> list[Outcome]:
         """An outcome per candidate. If the process dies or hangs, each candidate is tried again by itself."""
-        limit = self.time_limit_s * max(1, len(job.candidates))
-        try:
-            outcomes: list[Outcome] = self._pool.schedule(_measure, args=[job, self.platform], timeout=limit).result()
-        except FutureTimeout:
-            reason = f"no result within {limit:g} s"
-        except ProcessExpired as error:
-            reason = f"the measuring process died (exit code {error.exitcode})"
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"[:300]
-        else:
-            return outcomes
-        if len(job.candidates) == 1:
-            return [Failure(tiles=job.candidates[0], reason=reason)]
-        alone = (dataclasses.replace(job, candidates=(tiles,)) for tiles in job.candidates)
-        return [outcome for one in alone for outcome in self.measure(one)]
+        limit_s = self.time_limit_s * max(1, len(job.candidates))
+        called = self._pool.call(_measure, job, self.platform, time_limit_s=limit_s)
+        if isinstance(called, Done):
+            return called.value
+        if len(job.candidates) > 1:
+            alone = (dataclasses.replace(job, candidates=(tiles,)) for tiles in job.candidates)
+            return [outcome for one in alone for outcome in self.measure(one)]
+        reason = (
+            f"the measuring process died (exit code {called.exit_code})" if isinstance(called, Died) else str(called)
+        )
+        return [Failure(tiles=job.candidates[0], reason=reason)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from moe_codesign.errors import UserError
+from moe_codesign.errors import UserError, first_line
 from moe_codesign.regression.readings import Observation, Place
 from moe_codesign.regression.rules import Facts, Finding, compare
 from moe_codesign.regression.suite import Suite
@@ -72,7 +72,7 @@ def read_baseline(path: Path) -> Baseline:
     except FileNotFoundError:
         raise UserError(f"no baseline {path}", fix="make it with --update, and commit it") from None
     except (ValidationError, OSError) as error:
-        text = str(error).splitlines()[0]
+        text = first_line(error)
         raise UserError(f"baseline {path} cannot be read ({text})", fix="make it again with --update") from None
     facts: dict[Place, Facts] = {}
     for name, of_kernel in file.kernels.items():

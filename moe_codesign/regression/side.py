@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from moe_codesign.arrays import F64
 from moe_codesign.compiler.function import load_file
 
 _run: Callable[[], Any] | None = None
@@ -33,7 +33,7 @@ def enter(folders: list[str], not_from: list[str], device: str) -> None:
         del sys.modules[name]
 
 
-def prepare(function: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+def prepare(function: str) -> tuple[F64, F64, float]:
     """Build the case and run it once: (result, expected, tolerance)."""
     global _run
     place, _, name = function.rpartition(":")
@@ -48,16 +48,14 @@ def prepare(function: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.floa
     return found, np.asarray(expected, dtype=np.float64), float(tolerance)
 
 
-def result() -> npt.NDArray[np.float64]:
+def result() -> F64:
     """What one run gives."""
     assert _run is not None
     return np.asarray(_run(), dtype=np.float64)
 
 
 def sample(times: int) -> float:
-    """us a run, over so many; none of none."""
-    if not times:
-        return 0.0
+    """Microseconds of one run, the mean of ``times`` runs."""
     assert _run is not None
     start = time.perf_counter()
     for _ in range(times):

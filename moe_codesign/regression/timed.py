@@ -1,22 +1,21 @@
 """Time a suite's cases here against another revision, side by side in two processes."""
 
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pebble import ProcessExpired, ProcessPool
 
+from moe_codesign.arrays import F64
 from moe_codesign.errors import UserError
+from moe_codesign.execution import Done, Pool
 from moe_codesign.regression import side
 from moe_codesign.regression.git import at_revision
 from moe_codesign.regression.suite import Suite, TimedTable
-from moe_codesign.regression.verdict import F64, MARGIN, Verdict, judge
+from moe_codesign.regression.verdict import MARGIN, Verdict, judge
 from moe_kernels.reference import row_error
 
 TIME_LIMIT_S = 120.0
@@ -127,28 +126,17 @@ _Call = Callable[..., Any]
 @contextmanager
 def _side(folders: list[Path], not_from: list[Path], device: str) -> Iterator[_Call]:
     """Calls into a fresh process, each with a time limit."""
-    arguments = [[str(folder) for folder in folders], [str(folder) for folder in not_from], device]
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max_workers=1, context=context, initializer=side.enter, initargs=arguments)
+    entered = ([str(folder) for folder in folders], [str(folder) for folder in not_from], device)
+    with Pool(1, initializer=side.enter, initargs=entered) as pool:
 
-    def call(function: Callable[..., _T], *arguments: Any) -> _T:
-        try:
-            result: _T = pool.schedule(function, args=list(arguments), timeout=TIME_LIMIT_S).result()
-        except FutureTimeout:
-            raise _SideError(f"no result within {TIME_LIMIT_S:g} s") from None
-        except ProcessExpired as error:
-            raise _SideError(f"the process died (exit code {error.exitcode})") from None
-        except Exception as error:
-            raise _SideError(f"{type(error).__name__}: {error}"[:300]) from None
-        return result
+        def call(function: Callable[..., _T], *arguments: Any) -> _T:
+            outcome = pool.call(function, *arguments, time_limit_s=TIME_LIMIT_S)
+            if not isinstance(outcome, Done):
+                raise _SideError(str(outcome))
+            return outcome.value
 
-    # Not waited for: both sides start at once.
-    pool.schedule(side.sample, args=[0])
-    try:
+        pool.start()  # not waited for: both sides start at once
         yield call
-    finally:
-        pool.stop()
-        pool.join()
 
 
 def _check(call: _Call, function: str) -> tuple[float, float]:

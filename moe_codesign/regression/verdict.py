@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from moe_codesign.arrays import F64
 
 Word = Literal["faster", "same", "slower", "unclear"]
-F64 = npt.NDArray[np.float64]
 
 MARGIN = 0.05
 """A ratio nearer to 1 is no news. Chosen, as is half of it for the interval: pairs of fresh processes of the same code

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
 from moe_codesign.domain.pair import Pair
-from moe_codesign.errors import UserError
+from moe_codesign.errors import UserError, first_line
 
 _METADATA = sa.MetaData()
 _STUDIES = sa.Table(
@@ -97,7 +97,7 @@ class Store:
                 sa.event.listen(self.engine, "connect", configure_sqlite)
             _METADATA.create_all(self.engine)
         except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
-            text = str(error).splitlines()[0]
+            text = first_line(error)
             raise UserError(f"storage {url!r} cannot be opened ({text})", fix="try sqlite:///results.db") from None
 
     @contextlib.contextmanager

@@ -15,7 +15,7 @@ from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.timing import Timing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
-from moe_codesign.measure import Bench, Failure, LayerJob, Measurement
+from moe_codesign.measure import Failure, LayerJob, Measurement, MeasuringProcess
 from moe_codesign.models import find_model
 from moe_codesign.quality import Quality, quality
 from moe_codesign.study.space import Space
@@ -36,7 +36,7 @@ class InfeasibleError(Exception):
 class Evaluator:
     """Evaluates shapes and tiles of one space on one chip: measured where it is here, estimated where not."""
 
-    def __init__(self, space: Space, chip: Chip, tables: Tables, bench: Bench | None) -> None:
+    def __init__(self, space: Space, chip: Chip, tables: Tables, bench: MeasuringProcess | None) -> None:
         self.space, self.chip, self.tables, self.bench = space, chip, tables, bench
         self.reference = find_model(space.reference)
         self.workloads = [w.workload(space.seed) for w in space.workloads_on(chip.name)]

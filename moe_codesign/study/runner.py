@@ -24,7 +24,7 @@ from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
-from moe_codesign.measure import Bench, device_for
+from moe_codesign.measure import MeasuringProcess, device_for
 from moe_codesign.storage.studies import Store, TrialRow, configure_sqlite
 from moe_codesign.study.evaluate import Evaluator, InfeasibleError, Tiles
 from moe_codesign.study.space import SHAPE_FIELDS, Choice, Space, Span
@@ -130,12 +130,12 @@ def _storage(store: Store) -> Iterator[optuna.storages.RDBStorage]:
 
 
 @contextlib.contextmanager
-def _bench(chip: Chip) -> Iterator[Bench | None]:
+def _bench(chip: Chip) -> Iterator[MeasuringProcess | None]:
     platform = device_for(chip)
     if platform is None:
         yield None
     else:
-        with Bench(platform) as bench:
+        with MeasuringProcess(platform) as bench:
             yield bench
 
 

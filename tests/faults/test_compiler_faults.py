@@ -15,7 +15,7 @@ from moe_codesign.compiler.request import request
 from moe_kernels.registry import kernels
 from moe_kernels.tile import TritonTile
 
-TILES = {"hang": 16, "crash": 32, "raise": 64, "good": 128}
+TILES = {"hang": 16, "crash": 32, "raise": 64, "good": 128, "exit": 256, "leave": 512}
 
 
 def requests() -> dict[str, Request]:
@@ -41,6 +41,10 @@ def faulty_compile(one: Request) -> Artifact:
         os.kill(os.getpid(), signal.SIGABRT)
     if kind == "raise":
         raise RuntimeError("no")
+    if kind == "exit":
+        raise SystemExit(1)
+    if kind == "leave":
+        os._exit(0)
     return one.outcome("ok")
 
 
@@ -56,7 +60,14 @@ def test_hang_crash_and_error_are_results(tmp_path: Path, monkeypatch: pytest.Mo
     found = compile_all(wanted.values(), cache, jobs=2, time_limit_s=8)
     assert time.monotonic() - start < 60, "a hang is killed at its limit"
     status = {name: found[one].status for name, one in wanted.items()}
-    assert status == {"hang": "timeout", "crash": "crashed", "raise": "failed", "good": "ok"}
+    assert status == {
+        "hang": "timeout",
+        "crash": "crashed",
+        "raise": "failed",
+        "good": "ok",
+        "exit": "failed",
+        "leave": "crashed",
+    }
     assert "8 s" in found[wanted["hang"]].reason
     again = ArtifactCache(tmp_path)
     assert all(again.get(one) == found[one] for one in wanted.values()), "failures are kept, not tried again"

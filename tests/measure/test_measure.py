@@ -8,11 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from moe_codesign.measure import Bench, Failure, LayerJob, Measurement
+from moe_codesign.arrays import F64
+from moe_codesign.measure import Failure, LayerJob, Measurement, MeasuringProcess
 from moe_codesign.measure import worker as bench
 from moe_codesign.measure.job import Outcome, Tiles, routings_of
 from moe_codesign.measure.presence import _same_product
-from moe_codesign.measure.protocol import F64, measure_layer
+from moe_codesign.measure.protocol import measure_layer
 from moe_kernels import reference
 
 GOOD, WRONG, NAN, DRIFTS, BREAKS = (({"tile": i}, {"tile": i}) for i in range(5))
@@ -142,7 +143,7 @@ def test_a_crash_and_a_hang_are_results_and_the_next_job_runs(monkeypatch: pytes
     import dataclasses
 
     monkeypatch.setattr(bench, "_measure", crash_or_hang)
-    with Bench("cpu", time_limit_s=6) as device:
+    with MeasuringProcess("cpu", time_limit_s=6) as device:
         outcomes = [device.measure(dataclasses.replace(JOB, seed=seed))[0] for seed in (1, 2, 3)]
     reasons = [o.reason for o in outcomes if isinstance(o, Failure)]
     assert "died" in reasons[0]

@@ -10,7 +10,7 @@ from moe_codesign.calibrations.ours import FORMAT, Coefficients, OurFile
 from moe_codesign.calibrations.trees import SymmetricTrees
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost.ours.learned import INPUTS, OurModel
-from moe_codesign.errors import UserError
+from moe_codesign.errors import UserError, first_line
 
 _SUFFIX = "-ours"
 
@@ -56,4 +56,4 @@ def _read(path: Path, changed: int) -> OurModel:
             raise ValueError(f"its trees ask for {trees.inputs} inputs, of which there are {INPUTS}")
         return OurModel(Coefficients(**file.coefficients), file, trees)
     except Exception as error:
-        raise UserError(f"calibration {path}: {str(error).splitlines()[0]}", fix="calibrate again") from None
+        raise UserError(f"calibration {path}: {first_line(error)}", fix="calibrate again") from None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from moe_codesign.arrays import F64
+from moe_codesign.arrays import F64, Mask
 from moe_codesign.calibrations.stacks import Coefficients
 from moe_codesign.chips import Chip
 from moe_codesign.cost.stacks import physics as fused_moe
@@ -25,7 +25,6 @@ from moe_codesign.cost.stacks.physics import Terms
 from moe_codesign.formats.tuned_files import StackTiles, Tuned
 
 _BITS = 20
-Mask = npt.NDArray[np.bool_]
 _USUAL = (
     (16, 64, 64, 1, 4, 4),
     (16, 64, 128, 1, 4, 3),

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_codesign.arrays import F64
+from moe_codesign.arrays import F64, Mask
 from moe_codesign.calibrations.catalogue import family
 from moe_codesign.calibrations.stacks import CalibrationFile, Coefficients
 from moe_codesign.calibrations.trees import SymmetricTrees
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns
-from moe_codesign.cost.stacks.conventions import Conventions, Mask, timed_terms
+from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
 from moe_codesign.cost.stacks.features import features
 from moe_codesign.cost.stacks.physics import Terms
 from moe_codesign.formats.tuned_files import StackTiles, Tuned

@@ -14,7 +14,7 @@ from moe_codesign.calibrations.trees import SymmetricTrees
 from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.cost.stacks.features import INPUTS
 from moe_codesign.cost.stacks.model import Calibration
-from moe_codesign.errors import UserError
+from moe_codesign.errors import UserError, first_line
 
 
 def save(calibration: Calibration, folder: Path) -> Path:
@@ -53,7 +53,7 @@ def _read(path: Path, changed: int) -> Calibration:
         ValueError,
         TypeError,
     ) as error:
-        raise UserError(f"calibration {path}: {str(error).splitlines()[0]}", fix="calibrate again") from None
+        raise UserError(f"calibration {path}: {first_line(error)}", fix="calibrate again") from None
 
 
 def every(*, shipped_only: bool = False) -> dict[tuple[str, str, str], Path]:

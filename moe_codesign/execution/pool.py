@@ -1,0 +1,248 @@
+"""A pool of worker processes whose time limits kill.
+
+Whatever a function does to its process (it hangs, ignores SIGTERM, exits, crashes, raises what cannot be pickled) is an
+:data:`Outcome` of that call alone; the pool goes on. Workers are spawned, never forked: a forked child would inherit
+JAX's threads and locks. On Linux they die with their parent, however it dies.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import psutil
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from moe_codesign.execution.outcome import Died, Done, Outcome, Raised, TimedOut
+
+_LOOK_S = 0.2
+"""How often workers are looked at while nothing finishes."""
+_STARTS = 3
+"""Times in a row that workers may die before they take up any call: then they never will."""
+_I = TypeVar("_I")
+_T = TypeVar("_T")
+_Job = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class Pool:
+    """Worker processes that run functions with a time limit.
+
+    Use as a context manager: leaving it kills what still runs. Functions and initializer must be importable by name,
+    arguments and results picklable.
+
+    Args:
+        workers: how many processes at once. One is a worker that keeps its state from call to call, until it dies or is
+            killed and another takes its place.
+        initializer: called in each new process with ``initargs``, before its first call.
+        fresh_processes: a new process for every call, so that no call sees what another imported.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        *,
+        initializer: Callable[..., None] | None = None,
+        initargs: tuple[Any, ...] = (),
+        fresh_processes: bool = False,
+    ) -> None:
+        self._workers = workers
+        self._initargs = (initializer, initargs)
+        self._fresh = fresh_processes
+        self._pool = self._new_pool()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def start(self) -> None:
+        """Start the workers now, without waiting for them; else they start at the first call."""
+        if not self._pool.active:
+            # A worker died while it had nothing to do, which makes Pebble give up.
+            self._stop()
+            self._pool = self._new_pool()
+
+    def call(self, function: Callable[..., _T], *arguments: Any, time_limit_s: float) -> Outcome[_T]:
+        """The outcome of one call.
+
+        Args:
+            function: what to call, with ``arguments``.
+            time_limit_s: seconds from its start to its kill; a worker's own start does not count.
+
+        Raises:
+            RuntimeError: no worker process can start.
+        """
+        ((_, outcome),) = self._run({0: (function, arguments)}, time_limit_s)
+        return outcome
+
+    def map_unordered(
+        self, function: Callable[[_I], _T], items: Iterable[_I], *, time_limit_s: float
+    ) -> Iterator[tuple[_I, Outcome[_T]]]:
+        """Each item with the outcome of ``function(item)``, in the order in which they finish.
+
+        Args:
+            function: what to call.
+            items: its arguments.
+            time_limit_s: seconds from the start of one call to its kill.
+
+        Raises:
+            RuntimeError: no worker process can start.
+        """
+        every = list(items)
+        for position, outcome in self._run({i: (function, (item,)) for i, item in enumerate(every)}, time_limit_s):
+            yield every[position], outcome
+
+    def _run(self, jobs: dict[int, _Job], time_limit_s: float) -> Iterator[tuple[int, Outcome[Any]]]:
+        payloads: dict[int, bytes] = {}
+        for key, job in jobs.items():
+            try:
+                payloads[key] = pickle.dumps(job)
+            except Exception as error:  # whatever a class raises that cannot be pickled
+                yield key, Raised.of(error)
+        running: dict[ProcessFuture[bytes], int] = {}
+        starts = 0
+        try:
+            while payloads:
+                starts += 1
+                if starts > _STARTS:
+                    raise RuntimeError("worker processes die as they start; their errors stand above")
+                self.start()
+                running.clear()
+                with contextlib.suppress(RuntimeError):  # it may have given up by now
+                    for key, payload in payloads.items():
+                        running[self._pool.schedule(_call, args=[payload], timeout=time_limit_s)] = key
+                for future, outcome in self._outcomes(set(running), time_limit_s):
+                    starts = 0
+                    key = running.pop(future)
+                    del payloads[key]
+                    yield key, outcome
+        finally:
+            for future in running:
+                future.cancel()
+
+    def _outcomes(
+        self, running: set[ProcessFuture[bytes]], time_limit_s: float
+    ) -> Iterator[tuple[ProcessFuture[bytes], Outcome[Any]]]:
+        """Outcomes as they come, until all are there or the pool is broken."""
+        places: dict[ProcessFuture[bytes], int] = {}
+        gone: set[ProcessFuture[bytes]] = set()
+        while running:
+            done, running = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    outcome = _outcome(future, time_limit_s)
+                except BrokenProcessPool:
+                    continue
+                if isinstance(outcome, TimedOut | Died):
+                    _kill_group(places.get(future))
+                yield future, outcome
+            if done:
+                continue
+            if not self._pool.active:
+                return
+            places |= self._places()
+            # A worker that ends with exit code 0 during a call is nothing to Pebble, which would wait for the limit.
+            # Two looks: the first may fall between a worker's end and the arrival of its result.
+            ended = {future for future in running if future in places and not psutil.pid_exists(places[future])}
+            for future in ended & gone:
+                running.discard(future)
+                future.cancel()
+                _kill_group(places[future])
+                yield future, Died(0)
+            gone = ended
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            self._workers,
+            1 if self._fresh else 0,
+            initializer=_enter,
+            initargs=self._initargs,
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def _stop(self) -> None:
+        pids = self._pids()
+        self._pool.stop()
+        self._pool.join()
+        for pid in pids:
+            _kill_group(pid)
+
+    # Pebble does not say which processes it has, and which of them runs a call: both are read from its managers.
+
+    def _pids(self) -> list[int]:
+        return list(self._pool._pool_manager.worker_manager.workers)
+
+    def _places(self) -> dict[ProcessFuture[bytes], int]:
+        tasks = list(self._pool._pool_manager.task_manager.tasks.values())
+        return {task.future: task.worker_id for task in tasks if task.started and task.worker_id}
+
+
+def _outcome(future: ProcessFuture[bytes], time_limit_s: float) -> Outcome[Any]:
+    try:
+        answer = future.result()
+    except FutureTimeout:
+        return TimedOut(time_limit_s)
+    except ProcessExpired as error:
+        return Died(error.exitcode)
+    try:
+        outcome: Outcome[Any] = pickle.loads(answer)  # noqa: S301 - written by our own child
+    except Exception as error:  # whatever a class raises that cannot be unpickled
+        return Raised.of(error)
+    return outcome
+
+
+def _call(job: bytes) -> bytes:
+    """In the worker. Pickled here, not by Pebble, for which one bad pickle is the end of the pool."""
+    outcome: Outcome[Any]
+    try:
+        function, arguments = pickle.loads(job)  # noqa: S301 - written by our own parent
+        outcome = Done(function(*arguments))
+    except BaseException as error:  # SystemExit too: it is the function's, not the worker's
+        outcome = Raised.of(error)
+    try:
+        return pickle.dumps(outcome)
+    except Exception as error:  # whatever a class raises that cannot be pickled
+        return pickle.dumps(Raised.of(error))
+
+
+def _enter(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    """In the worker, first."""
+    if sys.platform != "win32":
+        # A group of its own, so that what it starts is killed with it; and SIGTERM as the system has it, which ends a
+        # process that hangs in C at once, where Python's handler would never run.
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_parent()
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def _die_with_parent() -> None:
+    """Be killed when the parent (more exactly: the thread that started this process) ends."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():  # it died before it was asked
+        os._exit(1)
+
+
+def _kill_group(pid: int | None) -> None:
+    """End what a worker that is no more has left running."""
+    if pid is not None and sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
