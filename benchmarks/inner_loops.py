@@ -35,6 +35,7 @@ from moe_codesign.cost.ours import gpu
 from moe_codesign.cost.ours.shipped import of_chip
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
+from moe_codesign.domain.routing import Balanced
 from moe_codesign.domain.workload import Workload
 from moe_codesign.models import find_model
 from moe_codesign.versions import compiler_version
@@ -346,7 +347,7 @@ def main() -> None:
     for name in MODELS:
         shape = dataclasses.replace(find_model(name), n_shared_experts=0)
         for num_tokens in TOKENS:
-            work = rank_work(shape, Workload(name="w", num_tokens=num_tokens))
+            work = rank_work(shape, Workload(name="w", num_tokens=num_tokens, routing=Balanced()))
             problems += [(name, num_tokens, gemm) for gemm in layer_gemms(work)]
     wanted = {
         Other(kernel, tile, gemm.n * gemm.matrices, gemm.k)
@@ -381,7 +382,7 @@ def main() -> None:
     OUT.write_text(
         "# Inner loops on sm_90: ours, a plain grouped GEMM, and PyPI moe-ops 0.1.0\n\n"
         f"Made by `python benchmarks/inner_loops.py` with {compiler_version('triton')}; nothing here is timed on a "
-        "GPU. bfloat16, routed experts only, uniform routing. GEMM 1 of the others is one product of 2 I columns "
+        "GPU. bfloat16, routed experts only, balanced routing. GEMM 1 of the others is one product of 2 I columns "
         "without the activation; ours has the activation fused. GEMM 2 stores rows in all. The plain kernel has vLLM's "
         "default tile, moe-ops the configuration of its own autotuner that our cost model finds fastest, for each of "
         "its two forward kernels (the persistent TMA one takes only blocks of 128 rows). Under each stands ours at the "

@@ -18,7 +18,7 @@ from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import NoTileError, estimate_layer
 from moe_codesign.cost.ours import learned as ours
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -65,7 +65,7 @@ def gpu_ratios(tables: Tables, per_set: int) -> Ratios:
                 num_experts_per_tok=row["topk"],
                 gated=row["inter_size"] * row["hidden_size"] != 2688 * 1856,
             )
-            routing = Routing.parse(row["distribution"].replace("power_law_", "power_law:"))
+            routing = parse_routing(row["distribution"].replace("power_law_", "power_law:"))
             try:
                 workload = Workload(
                     name="row", num_tokens=row["num_tokens"], routing=routing, tp=row["moe_tp_size"], seed=0

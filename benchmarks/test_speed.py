@@ -31,12 +31,13 @@ def test_host_layer(benchmark: BenchmarkFixture, tile: tuple[int, int, int], tok
     import jax.numpy as jnp
 
     from moe_codesign.domain.rank import rank_work
+    from moe_codesign.domain.routing import Balanced
     from moe_codesign.domain.workload import Workload
     from moe_codesign.measure.jax_device import JaxDevice
     from moe_codesign.measure.job import LayerJob
     from moe_kernels import reference
 
-    work = rank_work(find_model("Qwen3-30B-A3B"), Workload(name="bench", num_tokens=tokens, ep=32))
+    work = rank_work(find_model("Qwen3-30B-A3B"), Workload(name="bench", num_tokens=tokens, ep=32, routing=Balanced()))
     config = dict(zip(("tile_m", "tile_k", "tile_n"), tile, strict=True))
     job = LayerJob.of(work, ((config, config),))
     device = JaxDevice("cpu")

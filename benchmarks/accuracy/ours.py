@@ -25,8 +25,9 @@ from moe_codesign.cost.ours import shipped
 from moe_codesign.cost.ours.learned import OurModel
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import Uniform
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.domain.workload import Workload
 from moe_codesign.fitting.ours import Judged, calibrate, fit_physics, judge
 from moe_codesign.fitting.races import Race, read_races
@@ -115,7 +116,7 @@ def layers(tables: Tables) -> list[str]:
         )
         workload = Workload(name="layer", num_tokens=one["tokens"], dtype=one["dtype"], ep=ranks)
         # The first rank's, of a router that favours none: rank_work alone would take the busiest rank.
-        counts = Routing.parse("uniform").counts(one["tokens"], experts, top_k, 0)[: experts // ranks]
+        counts = token_counts(Uniform(), one["tokens"], experts, top_k)[: experts // ranks]
         work = dataclasses.replace(rank_work(shape, workload), rows=counts)
         rows = max(16, min(128, 1 << (one["tokens"] * top_k // experts).bit_length()))
         tile = TritonTile(

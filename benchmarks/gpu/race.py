@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from moe_codesign.domain.rank import RankWork, rank_work
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.measure.cuda_device import CacheFlush
 from moe_codesign.models import find_model
@@ -56,7 +56,7 @@ class Case:
             name="race",
             num_tokens=self.tokens,
             dtype=self.dtype,
-            routing=Routing.parse(self.routing),
+            routing=parse_routing(self.routing),
             ep=self.ep,
             seed=self.seed,
         )

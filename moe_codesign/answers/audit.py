@@ -7,7 +7,7 @@ from moe_codesign.chips import Chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_layer
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -35,7 +35,7 @@ def audit_shape(
     tables: Tables,
     *,
     dtype: str = "bfloat16",
-    routing: str = "uniform",
+    routing: Routing = DEFAULT_ROUTING,
     tp: int = 1,
     ep: int = 1,
 ) -> list[AuditRow]:
@@ -45,9 +45,7 @@ def audit_shape(
     rows = []
     for chip in chips:
         for num_tokens in tokens:
-            workload = Workload(
-                name="audit", num_tokens=num_tokens, dtype=dtype, routing=Routing.parse(routing), tp=tp, ep=ep
-            )
+            workload = Workload(name="audit", num_tokens=num_tokens, dtype=dtype, routing=routing, tp=tp, ep=ep)
             try:
                 estimate = estimate_layer(tables, chip, rank_work(shape, workload), with_losses=True)
                 rows.append(AuditRow(chip.name, num_tokens, estimate))

@@ -6,6 +6,7 @@ from moe_codesign.answers.audit import AuditRow, audit_shape
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.models import find_model
 
@@ -16,7 +17,7 @@ def audit(
     *,
     tokens: Sequence[int] = (1, 64, 4096),
     dtype: str = "bfloat16",
-    routing: str = "uniform",
+    routing: str = DEFAULT_ROUTING_TEXT,
     tp: int = 1,
     ep: int = 1,
     jobs: int = 1,
@@ -30,7 +31,7 @@ def audit(
         tokens,
         Tables(jobs=jobs, progress=compiling),
         dtype=dtype,
-        routing=routing,
+        routing=parse_routing(routing),
         tp=tp,
         ep=ep,
     )

@@ -8,7 +8,7 @@ from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.cost.bound import layer_bound
 from moe_codesign.cost.estimate import default_tiles
 from moe_codesign.domain.rank import RankWork, rank_work
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.timing import Timing
 from moe_codesign.domain.workload import Workload
@@ -125,7 +125,7 @@ def bench(
     chip: str = "cpu",
     tokens: Sequence[int] = (8, 64),
     tiles: Sequence[dict[str, Value]] | None = None,
-    routing: str = "uniform",
+    routing: str = DEFAULT_ROUTING_TEXT,
     tp: int = 1,
     ep: int = 1,
     seed: int = 0,
@@ -146,7 +146,7 @@ def bench(
     """
     shape = model if isinstance(model, MoEShape) else find_model(model)
     workloads = [
-        Workload(name="bench", num_tokens=count, routing=Routing.parse(routing), tp=tp, ep=ep, seed=seed)
+        Workload(name="bench", num_tokens=count, routing=parse_routing(routing), tp=tp, ep=ep, seed=seed)
         for count in tokens
     ]
     return bench_layer(shape, chip, workloads, tiles=tiles, seconds=seconds)

@@ -15,12 +15,12 @@ from moe_codesign.cost.stacks.columns import check, columns_of
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import Routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.timing import Timing
+from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
-from moe_codesign.formats.problem_rows import Row, flag, layer_of, missing, text, whole
+from moe_codesign.formats.problem_rows import Row, flag, layer_of, missing, routing_of, routing_text, text, whole
 from moe_codesign.formats.tables import check_output, read_table, write_table
 from moe_codesign.formats.tile_columns import gemm_tile, tiles_of
 from moe_codesign.formats.tuned_files import STACKS, tuned_tiles
@@ -56,7 +56,8 @@ def predict_rows(
         progress: called with (rows done, rows).
 
     Returns:
-        The rows with OUTPUT columns added; ``error`` is empty where there is an answer.
+        The rows with OUTPUT columns added; ``error`` is empty where there is an answer. ``routing`` says which routing
+        was taken where the row named none.
     """
     ours = [row for row in rows if text(row, "stack", "ours") == "ours"]
     _prepare(ours, tables)
@@ -83,7 +84,7 @@ def predict_rows(
         except (UserError, *_ROW_ERRORS) as error:
             answers = [_failed(distinct[key], error) for key in same]
         known.update(zip(same, answers, strict=True))
-    return [{**row, **known[key]} for key, row in zip(keys, rows, strict=True)]
+    return [{**row, "routing": routing_text(row), **known[key]} for key, row in zip(keys, rows, strict=True)]
 
 
 def _by_calibration(problems: dict[str, "_Problem"]) -> list[list[str]]:
@@ -192,14 +193,14 @@ class _Problem:
         kernel = text(row, "kernel", "") or None
         dtype = text(row, "dtype", "bfloat16")
         if op == "grouped_gemm":
-            routing = Routing.parse(text(row, "routing", "balanced"))
+            routing = routing_of(row)
             seed = whole(row, "seed", 0)
             if dtype not in DTYPE_BYTES:
                 raise UserError("dtype", value=dtype, fix="use one of " + ", ".join(DTYPE_BYTES))
             m, k, n, groups = (whole(row, name) for name in ("m", "k", "n", "groups"))
             if min(m, k, n, groups) < 1:
                 raise UserError("m, k, n, groups", value=(m, k, n, groups), fix="give whole numbers of at least 1")
-            rows = routing.counts(m, groups, 1, seed)
+            rows = token_counts(routing, m, groups, 1, seed)
             gemm = GroupedGemm("down", rows, k, n, m, dtype, accumulates=False)
             tile = gemm_tile(row, chip, kernel_for(chip, kernel), gemm) if chip.compiles else None
             return cls(chip, stack, kernel, (tile, tile) if tile else None, None, gemm)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT
 from moe_codesign.storage import DEFAULT_STORAGE
 
 
@@ -76,7 +77,7 @@ DTYPE = click.option(
 )
 ROUTING = click.option(
     "--routing",
-    default="uniform",
+    default=DEFAULT_ROUTING_TEXT,
     show_default=True,
     help="How tokens choose experts: balanced, uniform, zipf:ALPHA, power_law:ALPHA or histogram:FILE.json.",
 )

@@ -1,20 +1,30 @@
 """One grouped matrix product over expert-sorted rows."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.rank import RankWork
-from moe_codesign.domain.routing import Counts
+from moe_codesign.domain.token_counts import Counts
+from moe_codesign.errors import UserError
 from moe_kernels.kernel import Op, Problem, up_op
-
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class GroupedGemm:
-    """``rows`` [groups] times [k, n] each (two of them for ``gate_up``); ``tokens`` distinct input or output rows.
+    """Rows sorted by group, each group multiplied with its own [k, n] matrix (with two of them for ``gate_up``).
 
-    ``accumulates``: results are added into ``tokens`` rows instead of being written once per row.
+    Args:
+        op: ``gate_up`` or ``up`` (GEMM 1 of a layer, with and without a gate) or ``down`` (GEMM 2, or one by itself).
+        rows: int64 [groups], rows of each group.
+        k: depth of the product.
+        n: columns of one matrix.
+        tokens: distinct input rows, or distinct output rows of ``down``.
+        dtype: data type of the weights.
+        accumulates: results are added into ``tokens`` rows instead of being written once for each row.
+
+    Raises:
+        UserError: an unknown op or dtype, or a size below 1.
     """
 
     op: Op
@@ -25,8 +35,18 @@ class GroupedGemm:
     dtype: str
     accumulates: bool
 
+    def __post_init__(self) -> None:
+        if self.op not in get_args(Op):
+            raise UserError("op", value=self.op, fix="use one of " + ", ".join(get_args(Op)))
+        if self.dtype not in DTYPE_BYTES:
+            raise UserError("dtype", value=self.dtype, fix="use one of " + ", ".join(DTYPE_BYTES))
+        if min(self.k, self.n, len(self.rows)) < 1:
+            sizes = (self.k, self.n, len(self.rows))
+            raise UserError("k, n and groups", value=sizes, fix="give whole numbers of at least 1")
+
     @property
     def matrices(self) -> int:
+        """Weight matrices of a group."""
         return 2 if self.op == "gate_up" else 1
 
     @property

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moe_codesign.chips import Chip
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.timing import Timing
 from moe_codesign.domain.workload import Workload
@@ -55,14 +55,13 @@ class Pair:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` reads it back."""
         data = asdict(self)
-        data["workload"]["routing"] = asdict(self.workload.routing)
+        data["workload"]["routing"] = str(self.workload.routing)
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Pair":
         workload = dict(data["workload"])
-        routing = dict(workload["routing"])
-        workload["routing"] = Routing(**{**routing, "histogram": tuple(routing["histogram"])})
+        workload["routing"] = parse_routing(workload["routing"])
         timing = dict(data["timing"])
         timing["samples_us"] = tuple(timing["samples_us"])
         return cls(

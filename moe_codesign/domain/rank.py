@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_codesign.domain.routing import Counts
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.token_counts import Counts, token_counts
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 
@@ -43,8 +43,13 @@ def rank_work(shape: MoEShape, workload: Workload) -> RankWork:
     """
     if reason := workload.misfit(shape):
         raise UserError(reason, fix="change tp, ep or the shape")
-    counts = workload.routing.counts(
-        workload.num_tokens, shape.num_experts, shape.num_experts_per_tok, workload.seed, workload.ep
+    counts = token_counts(
+        workload.routing,
+        workload.num_tokens,
+        shape.num_experts,
+        shape.num_experts_per_tok,
+        seed=workload.seed,
+        ranks=workload.ep,
     )
     by_rank = counts.reshape(workload.ep, -1)
     rows = by_rank[int(by_rank.sum(axis=1).argmax())]

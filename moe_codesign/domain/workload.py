@@ -1,9 +1,9 @@
-"""What the layer is asked to do: tokens, type, routing, and how the layer is split over chips."""
+"""The batch that a layer runs: tokens, data type, routing, and how the layer is split over chips."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from moe_codesign.domain.dtype import DTYPE_BYTES
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing, is_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 
@@ -16,19 +16,20 @@ class Workload:
         name: what reports call it ("decode", "prefill").
         num_tokens: tokens in the batch, over all chips.
         dtype: type of weights and activations.
-        routing: which experts the tokens choose.
+        routing: which experts the tokens choose; default uniform.
         tp: tensor-parallel ranks (each holds ``moe_intermediate_size / tp`` of every expert).
         ep: expert-parallel ranks (each holds ``num_experts / ep`` experts). The busiest one is timed.
-        seed: of the routing's draw.
+        seed: seed of the routing's random draw.
 
     Raises:
-        UserError: a size below 1 or an unknown dtype.
+        UserError: a size is below 1, the dtype is unknown, or ``routing`` is not one of the five kinds (its text is
+            read by :func:`moe_codesign.domain.routing.parse_routing`).
     """
 
     name: str
     num_tokens: int
     dtype: str = "bfloat16"
-    routing: Routing = field(default_factory=Routing)
+    routing: Routing = DEFAULT_ROUTING
     tp: int = 1
     ep: int = 1
     seed: int = 0
@@ -41,6 +42,9 @@ class Workload:
         if self.dtype not in DTYPE_BYTES:
             raise UserError("dtype", value=self.dtype, fix="use one of " + ", ".join(DTYPE_BYTES))
 
+        if not is_routing(self.routing):
+            raise UserError("routing", value=self.routing, fix="give a routing, as parse_routing('zipf:1')")
+
     @property
     def chips(self) -> int:
         """Chips that share the layer."""
@@ -49,7 +53,7 @@ class Workload:
     def misfit(self, shape: MoEShape) -> str | None:
         """Why this shape cannot be split so, or None."""
         if shape.moe_intermediate_size % self.tp:
-            return f"moe_intermediate_size {shape.moe_intermediate_size} is no multiple of tp {self.tp}"
+            return f"moe_intermediate_size {shape.moe_intermediate_size} is not a multiple of tp {self.tp}"
         if shape.num_experts % self.ep:
-            return f"num_experts {shape.num_experts} is no multiple of ep {self.ep}"
+            return f"num_experts {shape.num_experts} is not a multiple of ep {self.ep}"
         return None

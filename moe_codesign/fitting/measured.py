@@ -14,7 +14,7 @@ from moe_codesign.cost.stacks.columns import Columns, columns_of
 from moe_codesign.cost.stacks.physics import bound_us
 from moe_codesign.errors import UserError
 from moe_codesign.formats.aiconfigurator import aiconfigurator_rows, renamed
-from moe_codesign.formats.problem_rows import Row, layer_of, text
+from moe_codesign.formats.problem_rows import Row, layer_of, routing_text, text
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _measured(
         else:
             problems.append((shape, work))
             latency.append(time_us)
-            routing.append(text(row, "routing", "balanced"))
+            routing.append(routing_text(row))
             keys.append(
                 f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
             )

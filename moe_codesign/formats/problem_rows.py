@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, Routing, parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -54,6 +54,16 @@ def flag(row: Row, name: str, default: bool) -> bool:
     raise UserError(name, value=row[name], fix="give true or false")
 
 
+def routing_text(row: Row) -> str:
+    """The column ``routing``, or the default routing's text where it is empty."""
+    return text(row, "routing", DEFAULT_ROUTING_TEXT)
+
+
+def routing_of(row: Row) -> Routing:
+    """The routing of a row. Raises UserError."""
+    return parse_routing(routing_text(row))
+
+
 def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
     """Shape and workload of a row. Raises UserError, and what absurd numbers raise."""
     shape = MoEShape(
@@ -68,7 +78,7 @@ def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
         name="row",
         num_tokens=whole(row, "num_tokens"),
         dtype=dtype,
-        routing=Routing.parse(text(row, "routing", "balanced")),
+        routing=routing_of(row),
         tp=whole(row, "tp", 1),
         ep=whole(row, "ep", 1),
         seed=whole(row, "seed", 0),

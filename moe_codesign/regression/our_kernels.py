@@ -12,7 +12,7 @@ from moe_codesign.cost.estimate import rank_tiles
 from moe_codesign.cost.ours.tpu_step import step_of
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.models import find_model
@@ -81,7 +81,7 @@ def _gemm(problem: ProblemTable, op: Op, dtype: str) -> GroupedGemm | None:
         name="regress",
         num_tokens=problem.num_tokens,
         dtype=dtype,
-        routing=Routing.parse(problem.routing),
+        routing=parse_routing(problem.routing),
         tp=problem.tp,
         ep=problem.ep,
         seed=0,

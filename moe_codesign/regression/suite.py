@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT
 from moe_codesign.errors import UserError
 from moe_codesign.regression.rules import DEFAULT_RULES, FACTS, Rule
 from moe_codesign.tables import Table, did_you_mean, read_table
@@ -18,7 +19,7 @@ class ProblemTable(Table):
 
     model: str
     num_tokens: PositiveInt
-    routing: str = "balanced"
+    routing: str = DEFAULT_ROUTING_TEXT
     tp: PositiveInt = 1
     ep: PositiveInt = 1
 

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, StrictBool, model_validator
 from moe_codesign.chips import chip_names
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.metrics import MAXIMISED, METRICS
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.tables import Table, did_you_mean, read_table
@@ -59,7 +59,7 @@ class WorkloadTable(Table):
     name: str
     num_tokens: PositiveInt
     dtype: str = "bfloat16"
-    routing: str = "uniform"
+    routing: str = DEFAULT_ROUTING_TEXT
     tp: PositiveInt = 1
     ep: PositiveInt = 1
     chips: list[str] | None = None
@@ -68,7 +68,7 @@ class WorkloadTable(Table):
     def _check(self) -> Self:
         if self.dtype not in DTYPE_BYTES:
             raise ValueError(f"dtype = {self.dtype!r} is unknown; use one of {', '.join(DTYPE_BYTES)}")
-        Routing.parse(self.routing)
+        parse_routing(self.routing)
         return self
 
     def workload(self, seed: int) -> Workload:
@@ -76,7 +76,7 @@ class WorkloadTable(Table):
             name=self.name,
             num_tokens=self.num_tokens,
             dtype=self.dtype,
-            routing=Routing.parse(self.routing),
+            routing=parse_routing(self.routing),
             tp=self.tp,
             ep=self.ep,
             seed=seed,

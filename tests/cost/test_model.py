@@ -15,7 +15,7 @@ from moe_codesign.cost.estimate import NoTileError, estimate_gemm, estimate_laye
 from moe_codesign.cost.occupancy import resident_blocks
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -47,7 +47,7 @@ def tables() -> Tables:
 
 
 def estimate(tables: Tables, chip: str, shape: MoEShape, tokens: int, routing: str = "balanced", **split: int):  # type: ignore[no-untyped-def]
-    workload = Workload(name="w", num_tokens=tokens, routing=Routing.parse(routing), **split)
+    workload = Workload(name="w", num_tokens=tokens, routing=parse_routing(routing), **split)
     return estimate_layer(tables, load_chip(chip), rank_work(shape, workload), space=SPACE[chip], with_losses=True)
 
 
@@ -183,7 +183,7 @@ def test_one_gemm_and_a_tile_that_cannot_run(tables: Tables) -> None:
 def test_the_bound_is_the_roofline_by_hand() -> None:
     chip = load_chip("h100_sxm")
     shape = MoEShape(hidden_size=1024, moe_intermediate_size=512, num_experts=4, num_experts_per_tok=2)
-    work = rank_work(shape, Workload(name="w", num_tokens=2, routing=Routing.parse("balanced")))
+    work = rank_work(shape, Workload(name="w", num_tokens=2, routing=parse_routing("balanced")))
     weights = 4 * 3 * 1024 * 512 * 2
     activations = 2 * 2 * 1024 * 2
     bound = layer_bound(chip, work)

@@ -19,7 +19,7 @@ from moe_codesign.cost.stacks.columns import Columns, columns_of, with_others_on
 from moe_codesign.cost.stacks.default_rules import default_tiles
 from moe_codesign.cost.stacks.physics import TERMS, Terms, stack_tiles
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -36,7 +36,7 @@ def terms_of(
 
 
 def work(tokens: int, routing: str = "balanced", **split: int) -> Workload:
-    return Workload(name="w", num_tokens=tokens, routing=Routing.parse(routing), **split)
+    return Workload(name="w", num_tokens=tokens, routing=parse_routing(routing), **split)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_rank_that_runs_all_choices(tokens: int, ep: int, top_k: int) -> None:
 def test_what_a_stack_does_not_run_is_refused() -> None:
     with pytest.raises(UserError, match="n_shared_experts: got 1"):
         columns_of([(dataclasses.replace(SHAPE, n_shared_experts=1), work(4))])
-    with pytest.raises(UserError, match="no multiple of tp 3"):
+    with pytest.raises(UserError, match="not a multiple of tp 3"):
         columns_of([(SHAPE, work(4, tp=3))])
     with pytest.raises(UserError, match="a100_sxm has no fp8"):
         terms_of(columns_of([(SHAPE, work(4))]), "a100_sxm", "vllm", "fp8")

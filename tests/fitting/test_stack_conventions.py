@@ -11,7 +11,7 @@ from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import columns_of
 from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.fitting.measured import Measured
@@ -33,7 +33,7 @@ def timed(conventions: Conventions) -> Measured:
             for tp in (1, 2, 4):
                 for ep in (1, 2, 4, 8):
                     for routing in ("balanced", "uniform"):
-                        load = Workload(name="w", num_tokens=tokens, tp=tp, ep=ep, routing=Routing.parse(routing))
+                        load = Workload(name="w", num_tokens=tokens, tp=tp, ep=ep, routing=parse_routing(routing))
                         problems.append((shape, load))
                         keys.append(f"{hidden}-{width}-{experts}-{top_k}")
     columns = columns_of(problems)
@@ -60,7 +60,7 @@ def test_conventions_are_found_and_no_others(shapes: list[str], tuned: frozenset
 def test_what_is_not_known_follows_what_is_alike() -> None:
     def column(hidden: int, experts: int, top_k: int, ep: int = 2) -> bool:
         shape = MoEShape(hidden_size=hidden, moe_intermediate_size=1024, num_experts=experts, num_experts_per_tok=top_k)
-        load = Workload(name="w", num_tokens=64, ep=ep, routing=Routing.parse("balanced"))
+        load = Workload(name="w", num_tokens=64, ep=ep, routing=parse_routing("balanced"))
         return bool(known.runs_all_choices(columns_of([(shape, load)]))[0])
 
     known = Conventions({"4096-8-2": True, "2816-128-8": True, "2048-128-8": False, "6144-128-4": False})
@@ -81,7 +81,7 @@ def test_a_prediction_says_what_was_timed() -> None:
     mixtral = MoEShape(hidden_size=4096, moe_intermediate_size=14336, num_experts=8, num_experts_per_tok=2)
 
     def work(ep: int = 1) -> Workload:
-        return Workload(name="w", num_tokens=4096, ep=ep, routing=Routing.parse("balanced"))
+        return Workload(name="w", num_tokens=4096, ep=ep, routing=parse_routing("balanced"))
 
     columns = columns_of([(qwen, work()), (mixtral, work(2)), (mixtral, work())])
     said = found.predict(CHIP, columns)

@@ -21,7 +21,7 @@ from moe_codesign.cost.stacks.columns import columns_of
 from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
 from moe_codesign.cost.stacks.features import INPUTS, features
 from moe_codesign.cost.stacks.physics import bound_us
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -51,7 +51,7 @@ def rows(*, noise: float = 0.02, bend: float = 0.0, shapes: int = 20) -> list[di
                     shape = MoEShape(
                         hidden_size=hidden, moe_intermediate_size=width, num_experts=experts, num_experts_per_tok=top_k
                     )
-                    load = Workload(name="w", num_tokens=tokens, tp=tp, routing=Routing.parse(routing))
+                    load = Workload(name="w", num_tokens=tokens, tp=tp, routing=parse_routing(routing))
                     problems.append((shape, load))
                     table.append(
                         {

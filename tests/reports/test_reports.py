@@ -3,7 +3,7 @@ from pathlib import Path
 
 import moe_codesign as mc
 from moe_codesign.domain.pair import Pair
-from moe_codesign.domain.routing import Routing
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.reports.html.page import write_html
 from moe_codesign.study.space import parse_space
 from tests.conftest import make_space, space_text
@@ -31,6 +31,6 @@ def test_a_pair_survives_json(tmp_path: Path) -> None:
     result = mc.search(make_space(chips='"trainium2"', constraint=""), trials=3, storage=f"sqlite:///{tmp_path}/s.db")
     for trial in result.trials:
         for pair in trial.pairs:
-            limited = dataclasses.replace(pair.workload, routing=Routing.parse("power_law:1.2/8/4"))
+            limited = dataclasses.replace(pair.workload, routing=parse_routing("power_law:1.2/8/4"))
             for one in (pair, dataclasses.replace(pair, workload=limited)):
                 assert Pair.from_dict(json.loads(json.dumps(one.to_dict()))) == one

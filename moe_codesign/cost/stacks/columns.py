@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.domain.routing import Counts, Routing, tokens_with
+from moe_codesign.domain.routing import Balanced, PowerLaw, Routing
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.token_counts import Counts, is_drawn, token_counts, tokens_with
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.formats.tuned_files import BLOCK_M
@@ -110,8 +111,8 @@ def check(shape: MoEShape, work: Workload) -> None:
 def _loads(routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed: int) -> tuple[float, ...]:
     """Of the busiest rank, mean of the draws: Columns from ``rows`` on."""
     found = []
-    for draw in range(_DRAWS if routing.kind in ("uniform", "zipf", "power_law") else 1):
-        by_rank = routing.counts(tokens, experts, k, seed + draw, ranks).reshape(ranks, -1)
+    for draw in range(_DRAWS if is_drawn(routing) else 1):
+        by_rank = token_counts(routing, tokens, experts, k, seed + draw, ranks).reshape(ranks, -1)
         busiest = int(by_rank.sum(axis=1).argmax())
         counts = by_rank[busiest]
         tiles = [float((-(-counts // height)).sum()) for height in BLOCK_M]
@@ -124,13 +125,13 @@ def _entering(routing: Routing, by_rank: Counts, rank: int, tokens: int, k: int)
     """Tokens with an expert on the rank. Exact of power laws and of balanced choices; of others as if a token drew its
     distinct experts with the rank's share of them."""
     counts = by_rank[rank]
-    rows, limited = float(counts.sum()), routing.groups > routing.kept
+    rows = float(counts.sum())
     if len(by_rank) == 1:
         return float(tokens)
-    if routing.kind == "balanced" and not limited:
+    if isinstance(routing, Balanced) and not routing.is_limited:
         # A token's choices are dealt over the experts in even steps, so over the ranks too.
         return min(float(tokens), rows)
-    if routing.kind == "power_law" and not limited:
+    if isinstance(routing, PowerLaw) and not routing.is_limited:
         first = rank * len(counts)
         return float(tokens_with(by_rank.ravel(), slice(first, first + len(counts)), tokens))
     own = rows / (tokens * k) * by_rank.size
