@@ -32,14 +32,16 @@ def test_host_layer(benchmark: BenchmarkFixture, tile: tuple[int, int, int], tok
 
     from moe_codesign.domain.rank import rank_work
     from moe_codesign.domain.routing import Balanced
+    from moe_codesign.domain.tile_pair import TilePair
     from moe_codesign.domain.workload import Workload
     from moe_codesign.measure.jax_device import JaxDevice
     from moe_codesign.measure.job import LayerJob
     from moe_kernels import reference
+    from moe_kernels.tile import BlockedTile
 
     work = rank_work(find_model("Qwen3-30B-A3B"), Workload(name="bench", num_tokens=tokens, ep=32, routing=Balanced()))
-    config = dict(zip(("tile_m", "tile_k", "tile_n"), tile, strict=True))
-    job = LayerJob.of(work, ((config, config),))
+    config = BlockedTile(tile_m=tile[0], tile_k=tile[1], tile_n=tile[2])
+    job = LayerJob.of(work, [TilePair(config, config)])
     device = JaxDevice("cpu")
     device.load(job)
     assert reference.row_error(device.run(job.candidates[0], 0), device.expected(0)) <= reference.BF16_TOLERANCE

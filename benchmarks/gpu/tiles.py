@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from race import ROUNDS, Case, Gemm, floor_us, gemms_of, race, small
 
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.measure.cuda_device import CacheFlush, CudaDevice, conditions
-from moe_codesign.measure.job import Failure, LayerJob, Tiles
+from moe_codesign.measure.job import Failure, LayerJob
 from moe_codesign.measure.protocol import measure_layer
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
@@ -135,11 +136,11 @@ def compile_ahead(found: list[Case], jobs: int, target: str | None) -> str:
     return f"{len(every)} forms compiled in {time.perf_counter() - start:.0f} s by {jobs} processes, {failed} failed"
 
 
-def layers(device: CudaDevice, case: Case, pairs: dict[str, Tiles]) -> Iterator[dict[str, Any]]:
+def layers(device: CudaDevice, case: Case, pairs: dict[str, TilePair]) -> Iterator[dict[str, Any]]:
     """The whole layer with each pair of tiles, as the tool measures it."""
-    outcomes = measure_layer(LayerJob.of(case.work(), tuple(pairs.values()), budget_s=0.02), device)
+    outcomes = measure_layer(LayerJob.of(case.work(), pairs.values(), budget_s=0.02), device)
     for (name, tiles), found in zip(pairs.items(), outcomes, strict=True):
-        row: dict[str, Any] = {"op": f"layer, {name}", "tile": json.dumps(tiles), "reason": ""}
+        row: dict[str, Any] = {"op": f"layer, {name}", "tile": json.dumps([t.as_dict() for t in tiles]), "reason": ""}
         if isinstance(found, Failure):
             yield row | {"reason": found.reason}
             continue
@@ -151,8 +152,8 @@ def layers(device: CudaDevice, case: Case, pairs: dict[str, Tiles]) -> Iterator[
 def run(case: Case, device: CudaDevice, options: argparse.Namespace, flush: CacheFlush) -> list[dict[str, Any]]:
     target = target_of(torch.device("cuda"))
     found: list[dict[str, Any]] = []
-    best: list[dict[str, Any]] = []
-    default: list[dict[str, Any]] = []
+    best: list[TritonTile] = []
+    default: list[TritonTile] = []
     about = case.about() | {"chip": options.chip}
     for gemm in gemms_of(case, torch.device("cuda"), case.work()):
         tiles = tiles_of(gemm, case.dtype, target)
@@ -162,10 +163,10 @@ def run(case: Case, device: CudaDevice, options: argparse.Namespace, flush: Cach
         if not timed:
             print("   none of", len(rows), "tiles of", gemm.op, rows[0]["reason"], rows[0].get("error"), flush=True)
             return found
-        best.append(json.loads(min(timed, key=lambda row: row["latency_us"])["tile"]))
-        default.append(tiles[0].as_dict())
+        best.append(TritonTile.from_dict(json.loads(min(timed, key=lambda row: row["latency_us"])["tile"])))
+        default.append(tiles[0])
         del gemm
-    pairs = {"best": (best[0], best[1]), "default": (default[0], default[1])}
+    pairs = {"best": TilePair(best[0], best[1]), "default": TilePair(default[0], default[1])}
     return found + [about | row for row in layers(device, case, pairs)]
 
 

@@ -10,13 +10,14 @@ from moe_codesign.cost.estimate import default_tiles
 from moe_codesign.domain.rank import RankWork, rank_work
 from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import Timing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.measure import Failure, LayerJob, Measurement, MeasuringProcess, device_for
 from moe_codesign.models import find_model
 from moe_kernels.kernel import Kernel
-from moe_kernels.tile import TileConfig, Value
+from moe_kernels.tile import Value
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class BenchRow:
     """One measured tile pair, or why there is no time."""
 
     num_tokens: int
-    tiles: tuple[TileConfig, TileConfig]
+    tiles: TilePair
     timing: Timing | None
     error: float | None
     checks: int
@@ -90,16 +91,14 @@ def _bench_one(
             one = [kernel.tile_type.from_dict({**default[0].as_dict(), **tile}) for tile in tiles]
         except ValueError as error:
             raise UserError(f"tile: {error}") from None
-        candidates = [(tile, tile) for tile in one]
+        candidates = [TilePair(tile, tile) for tile in one]
     needed = 12.0 * len(work.rows) * work.hidden_size * work.intermediate_size * (3 if work.gated else 2)
     if chip.is_host and needed > 0.6 * chip.memory.hbm_bytes:
         raise UserError(
             f"this layer needs about {needed / 1e9:.0f} GB on the host, float64 reference included",
             fix="use --ep or --tp to time one rank's share",
         )
-    job = LayerJob.of(
-        work, tuple((a.as_dict(), b.as_dict()) for a, b in candidates), seed=workload.seed, budget_s=seconds
-    )
+    job = LayerJob.of(work, candidates, seed=workload.seed, budget_s=seconds)
     bound = layer_bound(chip, work)
     for pair, outcome in zip(candidates, device.measure(job), strict=True):
         if isinstance(outcome, Failure):

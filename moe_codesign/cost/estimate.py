@@ -19,6 +19,7 @@ from moe_codesign.cost.tile_times import TileTimes
 from moe_codesign.domain.dtype import activation_bytes
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import RankWork
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import Grade, Timing
 from moe_codesign.errors import UserError
 from moe_kernels.kernel import Kernel
@@ -149,11 +150,11 @@ def _public(tables: Tables, chip: Chip, bound: Bound, gemm: GroupedGemm, tile: T
     return Estimate(timing, "ragged_dot", (tile,), (*notes, *([warning] if warning else [])))
 
 
-def default_tiles(kernel: Kernel, work: RankWork, target: str | None) -> tuple[TileConfig, TileConfig]:
+def default_tiles(kernel: Kernel, work: RankWork, target: str | None) -> TilePair:
     """What an untuned user of the kernel gets for this work."""
     per_group = work.total_rows / max(int((work.rows > 0).sum()), 1)
     first, second = (kernel.default_tile(g.problem, per_group, target) for g in layer_gemms(work))
-    return first, second
+    return TilePair(first, second)
 
 
 def _choose(table: TileTable, gemm: GroupedGemm, wanted: TileConfig | None) -> int:

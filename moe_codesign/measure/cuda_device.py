@@ -10,8 +10,9 @@ import torch
 import triton
 
 from moe_codesign.arrays import F64
-from moe_codesign.measure.job import LayerJob, Tiles, routings_of
-from moe_kernels.tile import TritonTile
+from moe_codesign.domain.tile_pair import TilePair
+from moe_codesign.measure.job import LayerJob, token_orders
+from moe_kernels.tile import TileConfig, TritonTile
 from moe_kernels.triton.formats import fp8_type
 from moe_kernels.triton.launch import Weights, target_of
 from moe_kernels.triton.layer import Expert, experts_of_pairs
@@ -63,7 +64,7 @@ class CudaDevice:
         self._flush = CacheFlush(self._device)
         self._arrays: dict[str, Any] = {}
         self._expert = Expert()
-        self._graphs: dict[str, tuple[Any, torch.Tensor]] = {}
+        self._graphs: dict[TilePair, tuple[Any, torch.Tensor]] = {}
 
     def load(self, job: LayerJob) -> None:
         generator = torch.Generator(device=self._device).manual_seed(job.seed)
@@ -93,12 +94,12 @@ class CudaDevice:
             "w_up": weights(draw(experts, matrices * width, hidden, scale=hidden**-0.5), matrices),
             "w_down": weights(draw(experts, hidden, width, scale=width**-0.5), 1),
             "pair_weight": torch.rand(sum(job.rows), generator=generator, device=self._device) + 0.1,
-            "routings": [(put(np.repeat(np.arange(experts), sizes)), put(token)) for sizes, token in routings_of(job)],
+            "orders": [(put(np.repeat(np.arange(experts), sizes)), put(token)) for sizes, token in token_orders(job)],
             "width": width,
         }
 
-    def _call(self, tiles: Tiles, routing: int) -> torch.Tensor:
-        expert, token = self._arrays["routings"][routing]
+    def _call(self, tiles: TilePair, order: int) -> torch.Tensor:
+        expert, token = self._arrays["orders"][order]
         return experts_of_pairs(
             self._arrays["x"],
             self._arrays["w_up"],
@@ -107,13 +108,18 @@ class CudaDevice:
             token,
             self._arrays["pair_weight"],
             self._expert,
-            (TritonTile.from_dict(tiles[0]), TritonTile.from_dict(tiles[1])),
+            (self._own(tiles.up), self._own(tiles.down)),
         )
 
-    def run(self, tiles: Tiles, routing: int) -> F64:
-        if routing == 0 and (key := str(tiles)) in self._graphs:
+    def _own(self, tile: TileConfig) -> TritonTile:
+        if not isinstance(tile, TritonTile):
+            raise TypeError(f"{self.name} does not run a {type(tile).__name__}")
+        return tile
+
+    def run(self, tiles: TilePair, order: int) -> F64:
+        if order == 0 and tiles in self._graphs:
             # What was timed is what is checked: the graph's own launches, into poisoned output.
-            graph, out = self._graphs[key]
+            graph, out = self._graphs[tiles]
             out.fill_(float("nan"))
             graph.replay()
             return np.asarray(out.double().cpu().numpy())
@@ -124,9 +130,9 @@ class CudaDevice:
             (pairs, self._arrays["width"]), float("nan"), dtype=self._arrays["x"].dtype, device=self._device
         )
         del poison
-        return np.asarray(self._call(tiles, routing).double().cpu().numpy())
+        return np.asarray(self._call(tiles, order).double().cpu().numpy())
 
-    def timer(self, tiles: Tiles) -> Callable[[], float]:
+    def timer(self, tiles: TilePair) -> Callable[[], float]:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -136,7 +142,7 @@ class CudaDevice:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             out = self._call(tiles, 0)
-        self._graphs[str(tiles)] = (graph, out)
+        self._graphs[tiles] = (graph, out)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
         def once() -> float:
@@ -149,9 +155,9 @@ class CudaDevice:
 
         return once
 
-    def expected(self, routing: int) -> F64:
+    def expected(self, order: int) -> F64:
         # Every expert by itself in PyTorch's float64, on the device: a host takes most of a minute for a large layer.
-        expert, token = self._arrays["routings"][routing]
+        expert, token = self._arrays["orders"][order]
         x, pair_weight = self._arrays["x"].double(), self._arrays["pair_weight"].double()
         out = torch.zeros_like(x)
         start = 0

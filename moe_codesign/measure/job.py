@@ -1,15 +1,15 @@
 """What a measurement is asked, and what it answers. Plain data: it crosses a process boundary."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.domain.rank import RankWork
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import Timing
-from moe_kernels.tile import Value
-
-Tiles = tuple[dict[str, Value], dict[str, Value]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class LayerJob:
     hidden_size: int
     intermediate_size: int
     gated: bool
-    candidates: tuple[Tiles, ...]
+    candidates: tuple[TilePair, ...]
     dtype: str = "bfloat16"
     seed: int = 0
     min_samples: int = 5
@@ -33,14 +33,14 @@ class LayerJob:
     budget_s: float = 0.5
 
     @classmethod
-    def of(cls, work: RankWork, candidates: tuple[Tiles, ...], *, seed: int = 0, budget_s: float = 0.5) -> "LayerJob":
+    def of(cls, work: RankWork, candidates: Iterable[TilePair], *, seed: int = 0, budget_s: float = 0.5) -> "LayerJob":
         return cls(
             rows=tuple(int(r) for r in work.rows),
             tokens=work.tokens,
             hidden_size=work.hidden_size,
             intermediate_size=work.intermediate_size,
             gated=work.gated,
-            candidates=candidates,
+            candidates=tuple(candidates),
             dtype=work.dtype,
             seed=seed,
             budget_s=budget_s,
@@ -51,7 +51,7 @@ class LayerJob:
 class Measurement:
     """A verified time of one candidate. ``error`` is the worst row error over all checks, before and after."""
 
-    tiles: Tiles
+    tiles: TilePair
     samples_us: tuple[float, ...]
     error: float
     checks: int
@@ -76,20 +76,30 @@ class Measurement:
 class Failure:
     """A candidate without a time, and why."""
 
-    tiles: Tiles
+    tiles: TilePair
     reason: str
 
 
 Outcome = Measurement | Failure
 
 
-Ints = npt.NDArray[np.int32]
-Routing = tuple[Ints, Ints]
-"""Rows per expert [E], and the token of each pair [P] in expert order."""
+class TokenOrder(NamedTuple):
+    """(Token, expert) pairs, sorted by expert.
+
+    Args:
+        group_sizes: int32 [E], pairs of each expert.
+        token: int32 [P], the token of each pair.
+    """
+
+    group_sizes: npt.NDArray[np.int32]
+    token: npt.NDArray[np.int32]
 
 
-def routings_of(job: LayerJob) -> tuple[Routing, ...]:
-    """What to check a layer under: the job's own routing, all rows on one expert, rows on every other expert only."""
+def token_orders(job: LayerJob) -> tuple[TokenOrder, ...]:
+    """What a layer is checked under: the job's own rows, all rows on one expert, and rows on every other expert only.
+
+    A kernel is timed under the first.
+    """
     pairs = sum(job.rows)
     own = np.array(job.rows, dtype=np.int32)
     everything = np.zeros(len(own), dtype=np.int32)
@@ -98,4 +108,4 @@ def routings_of(job: LayerJob) -> tuple[Routing, ...]:
     sparse[::2] = pairs // len(sparse[::2])
     sparse[0] += pairs - sparse.sum()
     token = (np.arange(pairs) % job.tokens).astype(np.int32)
-    return tuple((sizes, token) for sizes in (own, everything, sparse))
+    return tuple(TokenOrder(sizes, token) for sizes in (own, everything, sparse))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moe_codesign.arrays import F64
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.execution import Raised
-from moe_codesign.measure.job import Failure, LayerJob, Measurement, Outcome, Tiles, routings_of
+from moe_codesign.measure.job import Failure, LayerJob, Measurement, Outcome, token_orders
 from moe_kernels import reference
 
 WARM_S = 0.05
@@ -25,23 +26,23 @@ class Device(Protocol):
     def load(self, job: LayerJob) -> None:
         """Draw weights and activations of unit scale and put them on the device, rounded to the job's type."""
 
-    def expected(self, routing: int) -> F64:
+    def expected(self, order: int) -> F64:
         """The layer's output [T, H] in float64, from the operands as the device holds them.
 
-        ``routing`` counts those of :func:`moe_codesign.measure.job.routings_of`.
+        ``order`` counts those of :func:`moe_codesign.measure.job.token_orders`.
         """
 
-    def run(self, tiles: Tiles, routing: int) -> F64:
+    def run(self, tiles: TilePair, order: int) -> F64:
         """The kernels' output [T, H]; fresh or poisoned memory each time."""
 
-    def timer(self, tiles: Tiles) -> Callable[[], float]:
-        """A function that runs the layer once under the job's own routing and returns us."""
+    def timer(self, tiles: TilePair) -> Callable[[], float]:
+        """A function that runs the layer once under the job's own rows and returns its time in microseconds."""
 
 
 @dataclass
 class _Candidate:
     position: int
-    tiles: Tiles
+    tiles: TilePair
     error: float
     checks: int
     timer: Callable[[], float]
@@ -57,7 +58,7 @@ def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
     for position, tiles in enumerate(job.candidates):
         try:
-            error, checks = _verify(device, tiles, expected, range(len(routings_of(job))), tolerance)
+            error, checks = _verify(device, tiles, expected, range(len(token_orders(job))), tolerance)
             if not error <= tolerance:
                 outcomes[position] = Failure(tiles=tiles, reason=f"wrong result: row error {error:.3g}")
                 continue
@@ -91,15 +92,15 @@ def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
 
 
 def _verify(
-    device: Device, tiles: Tiles, expected: Callable[[int], F64], routings: Sequence[int], tolerance: float
+    device: Device, tiles: TilePair, expected: Callable[[int], F64], orders: Sequence[int], tolerance: float
 ) -> tuple[float, int]:
     worst = 0.0
-    for routing in routings:
-        error = reference.row_error(device.run(tiles, routing), expected(routing))
+    for order in orders:
+        error = reference.row_error(device.run(tiles, order), expected(order))
         if not error <= tolerance:
-            return error, len(routings)
+            return error, len(orders)
         worst = max(worst, error)
-    return worst, len(routings)
+    return worst, len(orders)
 
 
 def _time(job: LayerJob, candidates: list[_Candidate]) -> list[tuple[_Candidate, Exception]]:

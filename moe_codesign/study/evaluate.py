@@ -12,6 +12,7 @@ from moe_codesign.domain.grouped_gemm import layer_gemms
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import RankWork, rank_work
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import Timing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -21,8 +22,6 @@ from moe_codesign.quality import Quality, quality
 from moe_codesign.study.space import Space
 from moe_kernels.kernel import Kernel
 from moe_kernels.tile import BlockedTile, TileConfig
-
-Tiles = tuple[TileConfig, TileConfig]
 
 
 class InfeasibleError(Exception):
@@ -70,7 +69,7 @@ class Evaluator:
                     used / allowed - 1.0,
                 )
 
-    def pairs(self, shape: MoEShape, tiles: dict[str, Tiles] | None, *, mode: str, trial: int) -> list[Pair]:
+    def pairs(self, shape: MoEShape, tiles: dict[str, TilePair] | None, *, mode: str, trial: int) -> list[Pair]:
         """One pair per workload.
 
         Args:
@@ -133,7 +132,7 @@ class Evaluator:
         )
 
     def _time(
-        self, work: RankWork, wanted: Tiles | None, seed: int
+        self, work: RankWork, wanted: TilePair | None, seed: int
     ) -> tuple[Timing, str | None, tuple[TileConfig, ...]]:
         if self.bench is not None and self.kernel is not None:
             return self._measure(work, wanted, seed)
@@ -141,7 +140,7 @@ class Evaluator:
         return estimate.timing, estimate.kernel, estimate.tiles
 
     def _measure(
-        self, work: RankWork, wanted: Tiles | None, seed: int
+        self, work: RankWork, wanted: TilePair | None, seed: int
     ) -> tuple[Timing, str | None, tuple[TileConfig, ...]]:
         assert self.bench is not None
         assert self.kernel is not None
@@ -150,14 +149,9 @@ class Evaluator:
             for op, tile in zip(layer_gemms(work), tiles, strict=True):
                 if reason := self.kernel.refuses(op.problem, tile, self.chip.target):
                     raise InfeasibleError(f"kernel: {reason}")
-        job = LayerJob.of(
-            work,
-            tuple((a.as_dict(), b.as_dict()) for a, b in candidates),
-            seed=seed,
-            budget_s=self.space.budget.measure_seconds,
-        )
+        job = LayerJob.of(work, candidates, seed=seed, budget_s=self.space.budget.measure_seconds)
         bound = layer_bound(self.chip, work)
-        timed: list[tuple[Timing, Tiles]] = []
+        timed: list[tuple[Timing, TilePair]] = []
         reasons = []
         for tiles, outcome in zip(candidates, self.bench.measure(job), strict=True):
             if isinstance(outcome, Failure):
@@ -174,7 +168,7 @@ class Evaluator:
         timing, chosen = min(timed, key=lambda item: item[0].latency_us)
         return timing, self.kernel.name, chosen
 
-    def _promising(self, work: RankWork) -> list[Tiles]:
+    def _promising(self, work: RankWork) -> list[TilePair]:
         """The few tile pairs worth measuring: the best by the model, or on the host by grid steps."""
         assert self.kernel is not None
         top = self.space.budget.measure_top
@@ -183,9 +177,11 @@ class Evaluator:
                 sorted(self.kernel.tiles(self.tile_space), key=lambda t, g=gemm: _host_cost(t, g.rows, g.k, g.n))  # type: ignore[misc]
                 for gemm in layer_gemms(work)
             ]
-            return [(a, b) for a, b in zip(orders[0][:top], orders[1][:top], strict=True)]
+            return [TilePair(a, b) for a, b in zip(orders[0][:top], orders[1][:top], strict=True)]
         best = estimate_layer(self.tables, self.chip, work, space=self.tile_space).tiles
-        return list(dict.fromkeys([(best[0], best[1]), default_tiles(self.kernel, work, self.chip.target)]))[:top]
+        return list(dict.fromkeys([TilePair(best[0], best[1]), default_tiles(self.kernel, work, self.chip.target)]))[
+            :top
+        ]
 
 
 def _weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:

@@ -23,10 +23,11 @@ from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.errors import UserError
 from moe_codesign.measure import MeasuringProcess, device_for
 from moe_codesign.storage.studies import Store, TrialRow, configure_sqlite
-from moe_codesign.study.evaluate import Evaluator, InfeasibleError, Tiles
+from moe_codesign.study.evaluate import Evaluator, InfeasibleError
 from moe_codesign.study.space import SHAPE_FIELDS, Choice, Space, Span
 from moe_kernels.kernel import Kernel, Op, up_op
 from moe_kernels.tile import TileConfig, Value
@@ -242,12 +243,12 @@ class _Runner:
             return f"shape: num_experts_per_tok {values['num_experts_per_tok']} exceeds {values['num_experts']} experts"
         return MoEShape(**values, gated=reference.gated)
 
-    def _suggest_tiles(self, trial: Trial) -> dict[str, Tiles] | None:
+    def _suggest_tiles(self, trial: Trial) -> dict[str, TilePair] | None:
         kernel = self.evaluator.kernel
         if kernel is None:
             return None
         return {
-            w.name: (
+            w.name: TilePair(
                 self._suggest_tile(trial, kernel, f"{w.name}.up"),
                 self._suggest_tile(trial, kernel, f"{w.name}.down"),
             )

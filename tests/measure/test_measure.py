@@ -1,5 +1,6 @@
 """The measuring protocol catches wrong, slow-starting, crashing and hanging candidates."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -9,14 +10,21 @@ import numpy as np
 import pytest
 
 from moe_codesign.arrays import F64
-from moe_codesign.measure import Failure, LayerJob, Measurement, MeasuringProcess
-from moe_codesign.measure import worker as bench
-from moe_codesign.measure.job import Outcome, Tiles, routings_of
+from moe_codesign.domain.tile_pair import TilePair
+from moe_codesign.measure import Failure, LayerJob, Measurement, MeasuringProcess, worker
+from moe_codesign.measure.job import Outcome, token_orders
 from moe_codesign.measure.presence import _same_product
 from moe_codesign.measure.protocol import measure_layer
 from moe_kernels import reference
+from moe_kernels.tile import BlockedTile
 
-GOOD, WRONG, NAN, DRIFTS, BREAKS = (({"tile": i}, {"tile": i}) for i in range(5))
+
+def pair(number: int) -> TilePair:
+    tile = BlockedTile(tile_m=number, tile_k=128, tile_n=128)
+    return TilePair(tile, tile)
+
+
+GOOD, WRONG, NAN, DRIFTS, BREAKS, OTHER = (pair(i) for i in range(1, 7))
 JOB = LayerJob(
     rows=(3, 0, 5), tokens=6, hidden_size=32, intermediate_size=16, gated=True, candidates=(GOOD,), budget_s=0.01
 )
@@ -36,16 +44,16 @@ class FakeDevice:
         self.x, self.pair_weight = rng.normal(size=(job.tokens, hidden)), rng.random(sum(job.rows))
         self.gate, self.up = rng.normal(size=(2, experts, hidden, width))
         self.down = rng.normal(size=(experts, width, hidden))
-        self.routings = routings_of(job)
+        self.orders = token_orders(job)
 
-    def expected(self, routing: int) -> F64:
-        sizes, token = self.routings[routing]
+    def expected(self, order: int) -> F64:
+        sizes, token = self.orders[order]
         return reference.moe_experts(self.x, self.gate, self.up, self.down, token, self.pair_weight, sizes)
 
-    def run(self, tiles: Tiles, routing: int) -> F64:
+    def run(self, tiles: TilePair, order: int) -> F64:
         self.runs += 1
-        out = self.expected(routing)
-        if tiles == WRONG and routing == 1:
+        out = self.expected(order)
+        if tiles == WRONG and order == 1:
             out = out * 1.2
         if tiles == NAN:
             out[0, 0] = np.nan
@@ -55,13 +63,11 @@ class FakeDevice:
             raise RuntimeError("launch failed")
         return out
 
-    def timer(self, tiles: Tiles) -> Callable[[], float]:
+    def timer(self, tiles: TilePair) -> Callable[[], float]:
         return lambda: 10.0
 
 
-def outcome(tiles: Tiles) -> Outcome:
-    import dataclasses
-
+def outcome(tiles: TilePair) -> Outcome:
     return measure_layer(dataclasses.replace(JOB, candidates=(tiles,)), FakeDevice())[0]
 
 
@@ -76,42 +82,35 @@ def test_a_right_candidate_is_timed_with_all_samples() -> None:
     ("tiles", "says"),
     [(WRONG, "wrong result"), (NAN, "wrong result"), (DRIFTS, "after timing"), (BREAKS, "launch failed")],
 )
-def test_a_wrong_candidate_never_has_a_time(tiles: Tiles, says: str) -> None:
+def test_a_wrong_candidate_never_has_a_time(tiles: TilePair, says: str) -> None:
     found = outcome(tiles)
     assert isinstance(found, Failure)
     assert says in found.reason
 
 
 def test_one_bad_candidate_does_not_stop_the_others() -> None:
-    import dataclasses
-
     found = measure_layer(dataclasses.replace(JOB, candidates=(BREAKS, GOOD, WRONG)), FakeDevice())
     assert [type(f) for f in found] == [Failure, Measurement, Failure]
 
 
 def test_every_candidate_is_warm_before_any_is_timed() -> None:
-    import dataclasses
-
-    calls: list[int] = []
+    calls: list[TilePair] = []
 
     class Watched(FakeDevice):
-        def timer(self, tiles: Tiles) -> Callable[[], float]:
+        def timer(self, tiles: TilePair) -> Callable[[], float]:
             def once() -> float:
-                calls.append(int(tiles[0]["tile"]))
+                calls.append(tiles)
                 return 10.0
 
             return once
 
-    other = ({"tile": 9}, {"tile": 9})
-    found = measure_layer(dataclasses.replace(JOB, candidates=(GOOD, other)), Watched())
+    found = measure_layer(dataclasses.replace(JOB, candidates=(GOOD, OTHER)), Watched())
     timed = [len(one.samples_us) for one in found if isinstance(one, Measurement)]
-    assert calls[:4] == [0, 9, 0, 9]
-    assert calls.count(9) > timed[1]
+    assert calls[:4] == [GOOD, OTHER, GOOD, OTHER]
+    assert calls.count(OTHER) > timed[1]
 
 
 def test_the_same_tiles_twice_are_two_measurements() -> None:
-    import dataclasses
-
     found = measure_layer(dataclasses.replace(JOB, candidates=(GOOD, GOOD)), FakeDevice())
     assert [type(f) for f in found] == [Measurement, Measurement]
 
@@ -140,12 +139,23 @@ def crash_or_hang(job: LayerJob, platform: str) -> list[Outcome]:
 
 
 def test_a_crash_and_a_hang_are_results_and_the_next_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    monkeypatch.setattr(bench, "_measure", crash_or_hang)
+    monkeypatch.setattr(worker, "_measure", crash_or_hang)
     with MeasuringProcess("cpu", time_limit_s=6) as device:
         outcomes = [device.measure(dataclasses.replace(JOB, seed=seed))[0] for seed in (1, 2, 3)]
     reasons = [o.reason for o in outcomes if isinstance(o, Failure)]
     assert "died" in reasons[0]
     assert "6 s" in reasons[1]
     assert reasons[2] == "alive"
+
+
+def test_a_device_measures_the_tiles_of_its_own_kernel_alone() -> None:
+    from moe_codesign.measure.jax_device import JaxDevice
+    from moe_kernels.tile import PallasTile
+
+    own = BlockedTile(tile_m=16, tile_k=32, tile_n=32)
+    others = PallasTile(tile_m=128, tile_k=128, tile_n=128)
+    pairs = (TilePair(own, own), TilePair(own, others))
+    first, second = measure_layer(dataclasses.replace(JOB, candidates=pairs), JaxDevice("cpu"))
+    assert isinstance(first, Measurement), first
+    assert isinstance(second, Failure)
+    assert "does not run a PallasTile" in second.reason

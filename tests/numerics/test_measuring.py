@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.measure import LayerJob, Measurement
 from moe_codesign.measure.cuda_device import CudaDevice
 from moe_codesign.measure.protocol import measure_layer
@@ -15,7 +16,7 @@ from moe_kernels.tile import TritonTile
 from tests.numerics.cases import benchmark_script
 
 TILE = TritonTile(block_m=16, block_n=32, block_k=32, num_warps=4, num_stages=2)
-TILES = (TILE.as_dict(), dataclasses.replace(TILE, split_k=2).as_dict())
+TILES = TilePair(TILE, dataclasses.replace(TILE, split_k=2))
 JOB = LayerJob(
     rows=(3, 0, 17, 1), tokens=9, hidden_size=128, intermediate_size=128, gated=True, candidates=(TILES,), budget_s=0.01
 )
