@@ -4,7 +4,7 @@ from pathlib import Path
 
 from moe_codesign.calibrations.catalogue import own_folder
 from moe_codesign.calibrations.ours import OurFile
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.ours import shipped as ours_shipped
 from moe_codesign.cost.stacks import shipped as stacks_shipped
 from moe_codesign.cost.stacks.model import Calibration
@@ -38,7 +38,7 @@ def calibrate(
     Raises:
         UserError: no such chip, stack or rows.
     """
-    found = load_chip(chip)
+    found = GpuChip.of(load_chip(chip))
     if stack not in STACKS:
         raise UserError("stack", value=stack, fix="use " + ", ".join((*STACKS, "ours")))
     folder = Path(out) if out is not None else own_folder()
@@ -70,9 +70,7 @@ def calibrate_ours(
     Raises:
         UserError: no such chip, too few races, or a row that is none.
     """
-    found = load_chip(chip)
-    if found.backend != "triton":
-        raise UserError(f"our kernels' tiles are raced on GPUs, {found.name} is none", fix="give a GPU's name")
+    found = GpuChip.of(load_chip(chip))
     folder = Path(out) if out is not None else own_folder()
     check_folder(folder)
     races = read_races(Path(source), found, jobs=jobs)

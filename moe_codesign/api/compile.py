@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, compile_functions, requests_for, unlaunchable
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.function import CompiledFunction, function_request
@@ -68,9 +68,7 @@ def compile_function(function: str, arguments: str, chip: str) -> CompiledFuncti
     Raises:
         UserError: unknown chip, one that is no TPU, or a function or arguments that cannot be read.
     """
-    found = load_chip(chip)
-    if found.backend != "pallas" or found.target is None:
-        raise UserError(f"chip {found.name} takes no JAX functions", fix="name a TPU, as tpu_v6e")
+    found = TpuChip.of(load_chip(chip))
     request = function_request(function, found.target, arguments=arguments)
     result = compile_functions([request], ArtifactCache())[request]
     if result.status == "missing":

@@ -17,18 +17,19 @@ def rows(what: str, storage: str) -> list[dict[str, Any]]:
 def _chips() -> list[dict[str, Any]]:
     found = []
     for chip in map(load_chip, chip_names()):
-        peak, price = chip.peak("bfloat16"), chip.usd_per_hour()
-        grade = "measured" if chip.is_host else {"triton": "modelled", "pallas": "simulated"}.get(chip.backend)
+        price = chip.price
         found.append(
             {
                 "chip": chip.name,
                 "product": chip.product,
-                "bf16 TFLOP/s": f"{(peak or 0) / 1e12:.3g}",
+                "bf16 TFLOP/s": f"{chip.peak('bfloat16') / 1e12:.4g}" if chip.has("bfloat16") else None,
                 "TB/s": f"{chip.memory.hbm_bytes_per_s / 1e12:.3g}",
                 "GB": f"{chip.memory.hbm_bytes / 1e9:.0f}",
                 "compile target": chip.target,
-                "$/h": price,
-                "grade without the chip": grade or "datasheet",
+                "$/h": price.usd_per_hour if price else None,
+                "price of": f"{price.kind}, {price.date}" if price else None,
+                "grade without the chip": chip.grade,
+                "price source": price.source if price else None,
             }
         )
     return found

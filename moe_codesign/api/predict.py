@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import Chip, GpuChip, load_chip
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
@@ -98,7 +98,7 @@ def _by_calibration(problems: dict[str, "_Problem"]) -> list[list[str]]:
 
 def _stack_answers(problems: list["_Problem"], explain: bool, tuned: Path | None) -> list[Row]:
     """Answers from measured times of the stack on the chip, or on the most similar chip."""
-    chip, stack = problems[0].chip, problems[0].stack
+    chip, stack = GpuChip.of(problems[0].chip), problems[0].stack
     layers = [problem.layer for problem in problems if problem.layer is not None]
     dtype = layers[0][1].dtype
     found = shipped.find(chip, stack, dtype)
@@ -128,7 +128,7 @@ def _prepare(rows: Iterable[Row], tables: Tables) -> None:
             chip = load_chip(text(row, "chip"))
             up = up_op(gated=flag(row, "gated", True))
             dtype = text(row, "dtype", "bfloat16")
-            if chip.compiles and chip.peak(dtype) and dtype in kernel_for(chip).dtypes:
+            if chip.compiles and chip.has(dtype) and dtype in kernel_for(chip).dtypes:
                 ops: set[Op] = {"down"} if text(row, "op", "fused_moe") == "grouped_gemm" else {up, "down"}
                 wanted.setdefault((text(row, "chip"), dtype), set()).update(ops)
         except (UserError, *_ROW_ERRORS):
@@ -183,7 +183,7 @@ class _Problem:
             raise UserError("op", value=op, fix="use fused_moe or grouped_gemm")
         if stack not in ("ours", *STACKS):
             raise UserError("stack", value=stack, fix="use ours, " + ", ".join(STACKS))
-        if stack != "ours" and chip.backend != "triton":
+        if stack != "ours" and not isinstance(chip, GpuChip):
             raise UserError(f"stack {stack} runs Triton kernels", fix=f"leave the stack out for {chip.name}")
         if stack != "ours" and op != "fused_moe":
             raise UserError(f"stack {stack} is calibrated for op fused_moe alone", fix="leave the stack out (ours)")

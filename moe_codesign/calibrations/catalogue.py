@@ -6,7 +6,7 @@ from pathlib import Path
 
 import platformdirs
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 
 SHIPPED = Path(__file__).parent
 
@@ -17,17 +17,17 @@ def own_folder() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_data_dir("moe-codesign")) / "calibrations"
 
 
-def family(chip: Chip) -> str:
+def family(chip: GpuChip) -> str:
     """Of the architecture: cuda:100 and cuda:103 are one, so is what begins with gfx94; cuda:80 and cuda:89 are two."""
-    target = chip.target or ""
+    target = chip.target
     return target[:-1] if target.startswith(("cuda:1", "hip:")) else target
 
 
-def distance(chip: Chip, other: Chip) -> float:
+def distance(chip: GpuChip, other: GpuChip) -> float:
     """Between chips: one architecture first, then FLOPs a byte and peak."""
 
-    def numbers(one: Chip) -> tuple[float, float]:
-        peak = one.peak("bfloat16") or 1.0
+    def numbers(one: GpuChip) -> tuple[float, float]:
+        peak = one.peak("bfloat16")
         return math.log(peak / one.memory.hbm_bytes_per_s), math.log(peak)
 
     mine, theirs = numbers(chip), numbers(other)

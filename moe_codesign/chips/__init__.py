@@ -1,6 +1,16 @@
 """The chip catalogue: one TOML file each, beside this module; ``cpu`` is this host, detected."""
 
-from moe_codesign.chips.catalogue import chip_names, load_chip
-from moe_codesign.chips.schema import Chip
+from moe_codesign.chips.catalogue import chip_names, load_chip, load_chips
+from moe_codesign.chips.schema import Chip, CompiledChip, DatasheetChip, GpuChip, HostChip, TpuChip
 
-__all__ = ["Chip", "chip_names", "load_chip"]
+__all__ = [
+    "Chip",
+    "CompiledChip",
+    "DatasheetChip",
+    "GpuChip",
+    "HostChip",
+    "TpuChip",
+    "chip_names",
+    "load_chip",
+    "load_chips",
+]

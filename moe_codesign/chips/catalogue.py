@@ -2,12 +2,12 @@
 
 import functools
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
-from moe_codesign.chips import host
-from moe_codesign.chips.schema import Chip
+from moe_codesign.chips.schema import CLASS_OF, Chip
 from moe_codesign.errors import UserError
-from moe_codesign.tables import read_table
+from moe_codesign.tables import did_you_mean, read_table
 
 _FOLDER = Path(__file__).parent
 
@@ -17,20 +17,56 @@ def chip_names() -> list[str]:
     return [*sorted(p.stem for p in _FOLDER.glob("*.toml")), "cpu"]
 
 
-@functools.cache
 def load_chip(name: str) -> Chip:
-    """The chip of that name, or the one in that TOML file.
+    """The chip of that name, or the one in that TOML file as it is now.
 
     Raises:
-        UserError: no such chip, or the file is wrong (says where).
+        UserError: there is no such chip, or its file is wrong; says where.
     """
     if name == "cpu":
-        return host.detect()
+        return _host()
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
-    if len(name) > 1000 or not path.is_file():
+    try:
+        status = path.stat() if len(name) <= 1000 else None
+    except (OSError, ValueError):
+        status = None
+    if status is None:
         raise UserError("chip", value=name, fix="use one of " + ", ".join(chip_names()) + ", or a path to a .toml")
+    return _read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+def load_chips(names: Iterable[str]) -> list[Chip]:
+    """Chips that are compared with each other, in order; a name stands for one of them alone.
+
+    Raises:
+        UserError: as :func:`load_chip`; or two chips that differ have one name, which results are kept and shown by.
+    """
+    found: dict[str, Chip] = {}
+    chips = [load_chip(name) for name in names]
+    for chip in chips:
+        if found.setdefault(chip.name, chip) != chip:
+            raise UserError(
+                f"two different chips have the name {chip.name}", fix="give the copy a `name` of its own in its file"
+            )
+    return chips
+
+
+@functools.cache
+def _host() -> Chip:
+    from moe_codesign.chips import host
+
+    return host.detect()
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(path: Path, state: tuple[int, int, int]) -> Chip:
+    """The chip file as it is in that state (time of change, size, inode): it may be edited while a program runs."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"chip file {path}: {error}") from None
-    return read_table(Chip, data, f"chip file {path}")
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"chip file {path} cannot be read ({error})", fix="correct the file") from None
+    backend = data.get("backend")
+    if not isinstance(backend, str) or backend not in CLASS_OF:
+        known = did_you_mean(str(backend), CLASS_OF) if backend is not None else "; write triton, pallas or none"
+        raise UserError(f"chip file {path}: backend = {backend!r} is unknown{known}")
+    return read_table(CLASS_OF[backend], data, f"chip file {path}")

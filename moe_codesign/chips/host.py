@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from moe_codesign.chips.schema import Chip, Core, Memory
+from moe_codesign.chips.schema import HostChip, HostCore, HostMemory
 
 # FLOPs per core and cycle, the most that any core with the instruction issues (two full-width pipes).
 # Sources: Intel 64 and IA-32 Optimization Reference Manual (AMX: 1,024 bf16 multiply-adds; AVX-512 and AVX2:
@@ -27,7 +27,7 @@ _BANDWIDTH_MARGIN = 1.25
 """Over the best probe: the probe is one reader, not the best there can be, and the bound must stay a bound."""
 
 
-def detect() -> Chip:
+def detect() -> HostChip:
     """This host: cores, clock, instruction set, last-level cache, and read bandwidth (0.3 s of probing)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     model, flags, mhz = _cpuinfo()
@@ -35,21 +35,18 @@ def detect() -> Chip:
         ((flag, rate) for flag, rate in _FLOPS_PER_CYCLE if flag in flags), ("baseline", _FALLBACK_FLOPS_PER_CYCLE)
     )
     clock_hz = mhz * 1e6 * _TURBO_MARGIN
-    cache = _last_level_cache_bytes()
     peak = cores * clock_hz * per_cycle
-    return Chip(
+    return HostChip(
         name="cpu",
         product=f"{model}, {cores} cores",
         vendor="host",
-        backend="pallas",
-        target=None,
         peak_flops_per_s={"bfloat16": peak},
-        memory=Memory(
+        memory=HostMemory(
             hbm_bytes_per_s=_read_bandwidth() * _BANDWIDTH_MARGIN,
             hbm_bytes=float(psutil.virtual_memory().total),
-            l2_bytes=cache,
+            cache_bytes=_last_level_cache_bytes(),
         ),
-        core=Core(count=cores, clock_hz=clock_hz),
+        core=HostCore(count=cores, clock_hz=clock_hz),
         sources={
             "peak_flops_per_s": f"upper bound: cores x {_TURBO_MARGIN} x clock x {per_cycle:g} FLOP/cycle ({isa})",
             "memory.hbm_bytes_per_s": f"probed on this host: best streaming read x {_BANDWIDTH_MARGIN}",
@@ -78,12 +75,13 @@ def _cpuinfo() -> tuple[str, set[str], float]:
     return model, flags, mhz
 
 
-def _last_level_cache_bytes() -> float | None:
+def _last_level_cache_bytes() -> float:
+    """Bytes of the largest cache of the first core; 0 where the operating system does not say."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()
         sizes.append(float(text.rstrip("KM")) * {"K": 2**10, "M": 2**20}.get(text[-1:], 1))
-    return max(sizes, default=None)
+    return max(sizes, default=0.0)
 
 
 def _read_bandwidth() -> float:

@@ -1,118 +1,294 @@
-"""What a chip file holds. Every number needs a source."""
+"""What a chip file holds: one class for each kind of chip, which demands every number that the kind's models read.
 
-from typing import Any, Literal, Self
+The file's ``backend`` says which class it is: ``triton`` a GPU, ``pallas`` a TPU, ``none`` a chip that only its
+datasheet speaks for. Every number has a source, and every price a date.
+"""
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from moe_codesign.errors import UserError
 from moe_codesign.tables import Table
 
 _RATE_OF = {"fp8_block": "fp8", "mxfp4": "bfloat16", "int4": "bfloat16"}
+"""Data types that run at another one's rate: 4-bit weights are widened to 16 bits."""
 
 
 class Memory(Table):
-    """Off-chip memory and the last-level cache of the whole chip."""
+    """Memory outside the cores, of the whole chip: bytes, and bytes per second at peak."""
 
     hbm_bytes_per_s: PositiveFloat
     hbm_bytes: PositiveFloat
-    l2_bytes: PositiveFloat | None = None
-    l2_bytes_per_s: PositiveFloat | None = None
+
+
+class GpuMemory(Memory):
+    """A GPU's memory and caches.
+
+    Attributes:
+        l2_bytes, l2_bytes_per_s: the L2 of the whole chip.
+        l3_bytes: a cache behind the L2, on chips that have one (AMD's Infinity Cache).
+        hbm_efficiency: share of the peak bandwidth that a streaming read reaches.
+        hbm_latency_ns: of one load that no cache holds.
+    """
+
+    l2_bytes: PositiveFloat
+    l2_bytes_per_s: PositiveFloat
     l3_bytes: PositiveFloat | None = None
-    hbm_efficiency: float = 1.0
-    hbm_latency_ns: PositiveFloat | None = None
+    hbm_efficiency: Annotated[float, Field(gt=0, le=1)]
+    hbm_latency_ns: PositiveFloat
+
+    @property
+    def last_level_bytes(self) -> float:
+        """Bytes of the cache that is nearest to memory."""
+        return self.l2_bytes if self.l3_bytes is None else self.l3_bytes
 
 
-class Core(Table):
-    """One SM, compute unit, TensorCore, NeuronCore or CPU core."""
+class HostMemory(Memory):
+    """The host's memory, and its last-level cache: 0 bytes where the operating system does not say."""
+
+    cache_bytes: NonNegativeFloat
+
+
+class GpuCore(Table):
+    """One streaming multiprocessor (NVIDIA) or compute unit (AMD).
+
+    Attributes:
+        count: cores of the chip.
+        shared_bytes, shared_bytes_per_block: shared memory (LDS) of a core, and the most that one block may have.
+        registers: registers of 4 bytes of a core.
+        max_threads, max_blocks: that are resident at once.
+        schedulers: units that issue one instruction per cycle each.
+        warp_size: threads of a warp or wavefront.
+    """
 
     count: PositiveInt
-    clock_hz: PositiveFloat | None = None
-    shared_bytes: PositiveInt | None = None
-    shared_bytes_per_block: PositiveInt | None = None
-    registers: PositiveInt | None = None
-    max_threads: PositiveInt | None = None
-    max_blocks: PositiveInt | None = None
-    schedulers: PositiveInt | None = None
-    warp_size: PositiveInt | None = None
-    vmem_bytes: PositiveInt | None = None
-    mxu_count: PositiveInt | None = None
-    mxu_dim: PositiveInt | None = None
-    profile_cycles_per_ns: PositiveFloat | None = None
-    devices_per_chip: PositiveInt = 1
+    clock_hz: PositiveFloat
+    shared_bytes: PositiveInt
+    shared_bytes_per_block: PositiveInt
+    registers: PositiveInt
+    max_threads: PositiveInt
+    max_blocks: PositiveInt
+    schedulers: PositiveInt
+    warp_size: PositiveInt
+
+
+class TpuCore(Table):
+    """One TensorCore.
+
+    Attributes:
+        count: cores of the chip.
+        vmem_bytes: vector memory of a core.
+        mxu_count, mxu_dim: matrix units of a core, and rows and columns of each.
+        profile_cycles_per_ns: the compiler's static cycles in a nanosecond, fitted to published times.
+        devices_per_chip: devices that JAX sees a chip as.
+    """
+
+    count: PositiveInt
+    clock_hz: PositiveFloat
+    vmem_bytes: PositiveInt
+    mxu_count: PositiveInt
+    mxu_dim: PositiveInt
+    profile_cycles_per_ns: PositiveFloat
+    devices_per_chip: PositiveInt
 
     @property
     def matrix_side(self) -> float:
-        """Rows and columns that a TPU's matrix unit holds; it pads what is smaller."""
-        return float(self.mxu_dim or 128)
+        """Rows and columns that a matrix unit holds; it pads what is smaller."""
+        return float(self.mxu_dim)
 
     @property
     def products_per_cycle(self) -> float:
-        """Multiply-adds of a TPU core's matrix units in bfloat16, when they are full.
+        """Multiply-adds of the core's matrix units in bfloat16, when they are full.
 
-        A unit takes a row a cycle, of 256 two: that is what the chip files' peaks need.
+        A unit takes one row per cycle; one of 256 rows takes two, without which the chip files' peaks are not reached.
         """
-        return (self.mxu_count or 1) * self.matrix_side**2 * (2 if self.matrix_side == 256 else 1)
+        return self.mxu_count * self.matrix_side**2 * (2 if self.mxu_dim == 256 else 1)
+
+
+class HostCore(Table):
+    """One core of the host's processor."""
+
+    count: PositiveInt
+    clock_hz: PositiveFloat
+
+
+class DatasheetCore(Table):
+    """One core of a chip without a compiler here; the roofline reads nothing of it."""
+
+    count: PositiveInt
+    clock_hz: PositiveFloat | None = None
 
 
 class Power(Table):
-    """Of the chip alone, and with its share of server and cooling."""
+    """Power of the chip alone (W), and with its share of server and cooling (kW)."""
 
     tdp_w: PositiveFloat | None = None
     all_in_kw: PositiveFloat | None = None
 
 
-class Chip(Table):
-    """One accelerator (or this host), with peaks in dense FLOP/s and bytes/s of the whole chip."""
+class Price(NamedTuple):
+    """One listed price of a chip-hour: USD, what it is the price of, when it was listed, and where."""
+
+    usd_per_hour: float
+    kind: str
+    date: str
+    source: str
+
+
+class _Chip(Table):
+    """What every chip has. Peaks are dense FLOP/s of the whole chip by data type."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Data types whose peak the models of this kind of chip read whatever the problem's type."""
+    kind: ClassVar[str]
+    """What a message calls such a chip."""
+    compiles: ClassVar[bool] = False
+    """Whether the chip's own compiler runs here without the chip."""
+    is_host: ClassVar[bool] = False
+    grade: ClassVar[Literal["measured", "simulated", "modelled", "datasheet"]]
+    """Grade of its times where the chip itself is not at hand."""
 
     name: str
     product: str
-    device_name: str | None = None
-    """As the serving stacks' tuned files call it."""
     vendor: str
-    backend: Literal["triton", "pallas", "none"]
-    target: str | None = None
     peak_flops_per_s: dict[str, PositiveFloat]
-    memory: Memory
-    core: Core
     power: Power = Power()
     price_usd_per_hour: dict[str, PositiveFloat] = {}
+    price_date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")] | None = None
+    """Month or day on which the prices were listed, as 2026-07 or 2026-07-31."""
     sources: dict[str, str]
+
+    @field_validator("peak_flops_per_s")
+    @classmethod
+    def _has_peaks(cls, peaks: dict[str, float]) -> dict[str, float]:
+        for dtype in cls.needs:
+            if dtype not in peaks:
+                raise ValueError(f"the models of a {cls.kind} need a peak for {dtype}")
+        if not peaks:
+            raise ValueError("give the peak of at least one data type")
+        return peaks
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for leaf in _numeric_leaves(self.model_dump(exclude={"sources"}, exclude_unset=True)):
             if not any(leaf == key or leaf.startswith(key + ".") for key in self.sources):
                 raise ValueError(f"{leaf} has no source; add it to [sources]")
-        if self.backend == "triton":
-            needed = {
-                "memory": ("l2_bytes", "l2_bytes_per_s", "hbm_latency_ns"),
-                "core": ("clock_hz", "shared_bytes", "shared_bytes_per_block", "max_threads", "max_blocks"),
-            }
-        elif self.target is not None:
-            needed = {"core": ("vmem_bytes", "profile_cycles_per_ns")}
-        else:
-            needed = {}
-        for table, fields in needed.items():
-            for field in fields:
-                if getattr(getattr(self, table), field) is None:
-                    raise ValueError(f"{table}.{field} is missing; backend {self.backend!r} needs it")
+        if self.price_usd_per_hour and self.price_date is None:
+            raise ValueError("price_date is missing; say when the prices were listed, as in 2026-07")
         return self
 
-    @property
-    def compiles(self) -> bool:
-        """Whether a compiler for this chip runs here without the chip."""
-        return self.backend != "none" and self.target is not None
+    def __hash__(self) -> int:
+        """Chips are keys of caches by all that they are: two of one name that differ are not equal."""
+        return hash((type(self), self.name))
+
+    @classmethod
+    def of(cls, chip: "Chip") -> Self:
+        """The chip as one of this kind.
+
+        Raises:
+            UserError: it is of another kind.
+        """
+        if not isinstance(chip, cls):
+            raise UserError(f"chip {chip.name} is a {chip.kind}, not a {cls.kind}", fix=f"name a {cls.kind}")
+        return chip
+
+    def has(self, dtype: str) -> bool:
+        """Whether the chip has matrix units for ``dtype``."""
+        return _RATE_OF.get(dtype, dtype) in self.peak_flops_per_s
+
+    def peak(self, dtype: str) -> float:
+        """Dense FLOP/s for ``dtype``, 4-bit weights at the rate of 16 bits.
+
+        Raises:
+            UserError: the chip has no matrix units for it.
+        """
+        found = self.peak_flops_per_s.get(_RATE_OF.get(dtype, dtype))
+        if found is None:
+            raise UserError(f"{self.name} has no {dtype} matrix units", fix="use one of " + ", ".join(self.peak_flops_per_s))
+        return found
 
     @property
-    def is_host(self) -> bool:
-        return self.name == "cpu"
+    def price(self) -> Price | None:
+        """The lowest listed price of one chip-hour, None where none is listed."""
+        if self.price_date is None or not self.price_usd_per_hour:
+            return None
+        kind, usd = min(self.price_usd_per_hour.items(), key=lambda item: item[1])
+        source = self.sources.get(f"price_usd_per_hour.{kind}") or self.sources["price_usd_per_hour"]
+        return Price(usd, kind, self.price_date, source)
 
-    def peak(self, dtype: str) -> float | None:
-        """Dense FLOP/s for ``dtype``, 4-bit weights at the rate of 16 bits. None: the chip has no such type."""
-        return self.peak_flops_per_s.get(_RATE_OF.get(dtype, dtype))
 
-    def usd_per_hour(self) -> float | None:
-        """The lowest listed price of one chip-hour."""
-        return min(self.price_usd_per_hour.values(), default=None)
+class GpuChip(_Chip):
+    """A GPU that Triton compiles for.
+
+    Attributes:
+        device_name: as the serving stacks' tuned files call it.
+        target: Triton's, ``cuda:SM`` or ``hip:GFX``.
+    """
+
+    kind = "GPU"
+    grade = "modelled"
+    compiles = True
+    needs = ("bfloat16",)
+
+    vendor: Literal["nvidia", "amd"]
+    backend: Literal["triton"]
+    device_name: str | None = None
+    target: Annotated[str, Field(pattern=r"^(cuda:\d+|hip:gfx\w+)$")]
+    memory: GpuMemory
+    core: GpuCore
+
+
+class TpuChip(_Chip):
+    """A TPU that libtpu compiles Pallas kernels for; ``target`` is its topology, as ``v6e:2x2``."""
+
+    kind = "TPU"
+    grade = "simulated"
+    compiles = True
+    needs = ("bfloat16",)
+
+    backend: Literal["pallas"]
+    target: str
+    memory: Memory
+    core: TpuCore
+
+
+class HostChip(_Chip):
+    """This machine's processor, on which Pallas kernels run through XLA. It is detected, never read from a file."""
+
+    kind = "host"
+    grade = "measured"
+    is_host = True
+    needs = ("bfloat16",)
+
+    backend: Literal["pallas"] = "pallas"
+    target: None = None
+    memory: HostMemory
+    core: HostCore
+
+
+class DatasheetChip(_Chip):
+    """A chip that no compiler here compiles for: its times are a roofline."""
+
+    kind = "chip known from its datasheet"
+    grade = "datasheet"
+
+    backend: Literal["none"]
+    target: None = None
+    memory: Memory
+    core: DatasheetCore
+
+
+Chip = GpuChip | TpuChip | HostChip | DatasheetChip
+CompiledChip = GpuChip | TpuChip
+"""A chip whose own compiler runs here without the chip."""
+
+CLASS_OF: dict[str, type[GpuChip] | type[TpuChip] | type[DatasheetChip]] = {
+    "triton": GpuChip,
+    "pallas": TpuChip,
+    "none": DatasheetChip,
+}
+"""The kind of chip that a file describes, by its ``backend``."""
 
 
 def _numeric_leaves(table: dict[str, Any], prefix: str = "") -> list[str]:

@@ -20,6 +20,10 @@ def list_(what: str, storage: str, as_json: bool) -> None:
     rows = listing.rows(what, storage)
     if as_json:
         emit(rows)
+    elif what == "chips":
+        from moe_codesign.reports.terminal.chips import print_chips
+
+        print_chips(console(), rows)
     elif rows:
         from moe_codesign.reports.text import print_rows
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar, cast
 
 from moe_codesign import execution
-from moe_codesign.chips import Chip
+from moe_codesign.chips import Chip, CompiledChip, GpuChip
 from moe_codesign.compiler.artifact import Artifact, GpuFacts, Outcome, Status
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.function import CompiledFunction, FunctionRequest
@@ -36,7 +36,7 @@ def requests_for(
     Raises:
         UserError: no compiler for this chip runs here.
     """
-    if not chip.compiles or chip.target is None:
+    if not isinstance(chip, CompiledChip):
         raise UserError(f"chip {chip.name} has no compiler here", fix="its times are graded datasheet or measured")
     if chip.backend != kernel.backend:
         raise UserError(f"kernel {kernel.name} does not run on {chip.name}", fix=f"use a {chip.backend} kernel")
@@ -144,19 +144,22 @@ def unlaunchable(artifact: Artifact, tile: TileConfig, chip: Chip) -> str | None
     """Why this chip cannot run the tile: the compiler's reason, or the limit of the chip that it breaks."""
     if artifact.status != "ok":
         return artifact.reason
-    return None if artifact.gpu is None else launch_limit(artifact.gpu, int(tile.as_dict()["num_warps"]), chip)
+    if artifact.gpu is None:
+        return None
+    return launch_limit(artifact.gpu, int(tile.as_dict()["num_warps"]), GpuChip.of(chip))
 
 
-def launch_limit(gpu: GpuFacts, num_warps: int, chip: Chip) -> str | None:
+def launch_limit(gpu: GpuFacts, num_warps: int, chip: GpuChip) -> str | None:
     """The limit of the chip that a binary breaks, in one line."""
     core = chip.core
-    if core.shared_bytes_per_block is not None and gpu.shared_bytes > core.shared_bytes_per_block:
+    if gpu.shared_bytes > core.shared_bytes_per_block:
         return (
             f"shared memory: needs {gpu.shared_bytes} bytes per block, {chip.name} allows "
             f"{core.shared_bytes_per_block}; use smaller blocks or fewer stages"
         )
-    threads = num_warps * (core.warp_size or 32)
-    if core.registers is not None and gpu.registers * threads > core.registers:
+    threads = num_warps * core.warp_size
+    # AMD's compiler knows the threads of a block, and spills before it asks for more registers than there are.
+    if chip.vendor == "nvidia" and gpu.registers * threads > core.registers:
         return (
             f"registers: needs {gpu.registers} x {threads} threads, {chip.name} has {core.registers} in a core; "
             "use smaller blocks"

@@ -1,6 +1,6 @@
 """Which kernel runs on a chip."""
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import Chip, DatasheetChip
 from moe_codesign.errors import UserError
 from moe_kernels.kernel import Kernel
 from moe_kernels.registry import MissingKernelError, default_kernel, kernel_named, kernels
@@ -13,9 +13,9 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
         UserError: unknown kernel, one for another backend, a chip without any, or a backend that is not installed.
     """
     if name is not None and (kernel := kernel_named(name)) is not None:
-        if chip.backend == "none":
+        if isinstance(chip, DatasheetChip):
             raise UserError(f"chip {chip.name} has no compiler here", fix="leave the kernel out")
-        if kernel.backend != chip.backend:
+        if kernel.name not in kernels(chip.backend)[0]:
             raise UserError(f"kernel {name} does not run on {chip.name}", fix=f"use a {chip.backend} kernel")
         if kernel.on_host != chip.is_host:
             where = "the host alone" if kernel.on_host else "accelerators alone"

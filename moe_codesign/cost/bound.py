@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import Chip, HostChip
 from moe_codesign.domain.dtype import activation_bytes
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import RankWork
-from moe_codesign.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,9 @@ class Bound:
 
 
 def _bound(chip: Chip, flops: float, bytes_moved: float, dtype: str) -> Bound:
-    peak = chip.peak(dtype)
-    if peak is None:
-        raise UserError(
-            f"{chip.name} has no {dtype} matrix units", fix="use one of " + ", ".join(chip.peak_flops_per_s)
-        )
     # A host that runs the same batch again finds what fits in its last-level cache; no device timing here does.
-    cached = (chip.memory.l2_bytes or 0.0) if chip.is_host else 0.0
-    return Bound(1e6 * flops / peak, 1e6 * max(bytes_moved - cached, 0.0) / chip.memory.hbm_bytes_per_s)
+    cached = chip.memory.cache_bytes if isinstance(chip, HostChip) else 0.0
+    return Bound(1e6 * flops / chip.peak(dtype), 1e6 * max(bytes_moved - cached, 0.0) / chip.memory.hbm_bytes_per_s)
 
 
 def layer_bound(chip: Chip, work: RankWork) -> Bound:

@@ -7,7 +7,7 @@ import numpy as np
 
 from moe_codesign.calibrations import ragged_dot as fitted_ragged_dot
 from moe_codesign.calibrations import ragged_dot_tpu as fitted_ragged_dot_tpu
-from moe_codesign.chips import Chip
+from moe_codesign.chips import Chip, GpuChip, TpuChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileSpace, TileTable
 from moe_codesign.cost.bound import Bound, gemm_bound, layer_bound
@@ -58,7 +58,7 @@ def rank_tiles(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
     if not len(table):
         reasons = sorted(set(table.refused.values()))
         raise NoTileError(f"no tile of {table.kernel.name} {table.op} compiles for {table.chip.name}: {reasons[0]}")
-    if table.chip.backend == "triton":
+    if isinstance(table.chip, GpuChip):
         return shipped.of_chip(table.chip).tile_times(table, gemm, ideal)
     return tpu.tile_times(table, gemm, ideal)
 
@@ -124,16 +124,16 @@ def estimate_gemm(
     kernel = kernel_for(chip, kernel_name)
     if gemm.dtype not in kernel.dtypes:
         return _datasheet(bound, f"{kernel.name} has no {gemm.dtype}")
-    if tile is not None and kernel_name is None and not chip.is_host:
+    if tile is not None and kernel_name is None and isinstance(chip, GpuChip | TpuChip):
         return _public(tables, chip, bound, gemm, tile)
     table = tables.get(chip, kernel, gemm.op, gemm.dtype, only=tile)
     # A GPU's GEMM brings its launch along.
-    launch = 0.0 if chip.backend == "triton" else TPU_LAUNCH_US
+    launch = 0.0 if isinstance(chip, GpuChip) else TPU_LAUNCH_US
     return _compose(chip, bound, [(gemm, table, _choose(table, gemm, tile))], {"launch": launch}, False)
 
 
-def _public(tables: Tables, chip: Chip, bound: Bound, gemm: GroupedGemm, tile: TileConfig) -> Estimate:
-    if chip.backend == "triton":
+def _public(tables: Tables, chip: GpuChip | TpuChip, bound: Bound, gemm: GroupedGemm, tile: TileConfig) -> Estimate:
+    if isinstance(chip, GpuChip):
         table = tables.get(chip, kernel_for(chip, ragged_dot.KERNEL), gemm.op, gemm.dtype, only=tile)
         coefficients, interval, warning = fitted_ragged_dot.coefficients_of(chip)
         times = ragged_dot.tile_times(table.rows(np.array([_choose(table, gemm, tile)])), gemm, coefficients)
@@ -175,7 +175,7 @@ def _choose(table: TileTable, gemm: GroupedGemm, wanted: TileConfig | None) -> i
 
 
 def _layer_overhead(chip: Chip, work: RankWork) -> dict[str, float]:
-    if chip.backend == "triton":
+    if isinstance(chip, GpuChip):
         # Two more where activations are quantised: before each GEMM.
         launches = gpu.LAYER_LAUNCHES + (2 if activation_bytes(work.dtype) == 1 else 0)
         return {"launch": launches * LAUNCH_US}
@@ -198,10 +198,9 @@ def _compose(
         for name, values in times.parts_us.items():
             parts[name] = parts.get(name, 0.0) + float(values[0])
     gemms = [gemm for gemm, _, _ in chosen]
-    is_gpu = chip.backend == "triton"
-    of_chip = shipped.of_chip(chip) if is_gpu else None
+    of_chip = shipped.of_chip(chip) if isinstance(chip, GpuChip) else None
     interval = of_chip.interval(gemms) if of_chip else tpu.INTERVAL
-    timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if is_gpu else "simulated")
+    timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if of_chip else "simulated")
     if of_chip and (warning := of_chip.warning(gemms)):
         notes.append(warning)
     losses = _losses(bound, chosen, parts, timing.latency_us) if with_losses else {}
@@ -224,7 +223,7 @@ def _timing(
     notes = []
     for gemm in gemms:
         # Rows of operands of K elements; rows of results are of N in 16 bits.
-        aligned = 128 // FORMATS[gemm.dtype].weight_bits if chip.backend == "triton" else 1
+        aligned = 128 // FORMATS[gemm.dtype].weight_bits if isinstance(chip, GpuChip) else 1
         if gemm.k % aligned or (aligned > 1 and gemm.n % 8):
             high *= _UNALIGNED_WIDENING
             notes.append(f"rows of {gemm.k} or {gemm.n} elements are no multiple of 16 bytes: loads are narrow")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.compiler.tile_table import TileTable
 
 _BLOCK_RESERVED_BYTES = 1024
@@ -16,10 +16,11 @@ published tokamax timings (35 us at 512 rows); here the part that is neither ste
 
 
 def resident_blocks(table: TileTable) -> F64:
-    """Blocks of each tile that one core holds at once."""
+    """Blocks of each tile that one core of the table's GPU holds at once."""
+    chip = GpuChip.of(table.chip)
     names = ("num_warps", "registers", "shared_bytes", "waves_per_simd")
-    blocks = blocks_of_core(table.chip, *(table.columns[name] for name in names))
-    if table.chip.target in ("cuda:100", "cuda:103"):
+    blocks = blocks_of_core(chip, *(table.columns[name] for name in names))
+    if chip.target in ("cuda:100", "cuda:103"):
         # tcgen05's accumulators lie in tensor memory: 512 columns of 128 lanes a core (PTX ISA, tensor memory).
         matrices = 2 if table.op == "gate_up" else 1
         columns = table.columns["block_n"] * matrices * np.ceil(table.columns["block_m"] / 128)
@@ -27,18 +28,17 @@ def resident_blocks(table: TileTable) -> F64:
     return blocks
 
 
-def blocks_of_core(chip: Chip, num_warps: F64, registers: F64, shared_bytes: F64, waves_per_simd: F64) -> F64:
+def blocks_of_core(chip: GpuChip, num_warps: F64, registers: F64, shared_bytes: F64, waves_per_simd: F64) -> F64:
     """Blocks that one core holds at once: by registers (or AMD's waves), shared memory, threads, block slots."""
     core = chip.core
-    threads = num_warps * (core.warp_size or 32)
+    threads = num_warps * core.warp_size
     limits = [
-        np.full(len(threads), float(core.max_blocks or 32)),
-        (core.max_threads or 2048) // threads,
-        (core.shared_bytes or 0) // np.maximum(shared_bytes + _BLOCK_RESERVED_BYTES * (chip.vendor == "nvidia"), 1),
+        np.full(len(threads), float(core.max_blocks)),
+        core.max_threads // threads,
+        core.shared_bytes // np.maximum(shared_bytes + _BLOCK_RESERVED_BYTES * (chip.vendor == "nvidia"), 1),
     ]
-    if core.registers:
+    if chip.vendor == "nvidia":
         limits.append(core.registers // (np.ceil(np.maximum(registers, 1) / 8) * 8 * threads))
     else:
-        simds = core.schedulers or 4
-        limits.append(np.floor(np.maximum(waves_per_simd, 1) * simds / num_warps))
+        limits.append(np.floor(np.maximum(waves_per_simd, 1) * core.schedulers / num_warps))
     return np.asarray(np.maximum(np.min(limits, axis=0), 1.0))

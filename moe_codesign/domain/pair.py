@@ -46,8 +46,8 @@ class Pair:
             "tokens_per_s_per_user": 1.0 / seconds,
             "quality": self.quality_ratio,
         }
-        if (price := chip.usd_per_hour()) is not None:
-            found["usd_per_mtok"] = price * self.workload.chips / (tokens_per_s * 3600 / 1e6)
+        if chip.price is not None:
+            found["usd_per_mtok"] = chip.price.usd_per_hour * self.workload.chips / (tokens_per_s * 3600 / 1e6)
         if chip.power.all_in_kw is not None:
             found["joules_per_token"] = chip.power.all_in_kw * 1e3 * self.workload.chips / tokens_per_s
         return found

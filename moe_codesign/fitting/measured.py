@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.arrays import F64
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.cost.stacks.columns import Columns, columns_of
 from moe_codesign.cost.stacks.physics import bound_us
 from moe_codesign.errors import UserError
@@ -25,7 +25,7 @@ class Measured:
     `predict`. ``left_out``: rows by reason.
     """
 
-    chip: Chip
+    chip: GpuChip
     stack: str
     dtype: str
     columns: Columns
@@ -56,7 +56,7 @@ class Measured:
         )
 
 
-def from_aiconfigurator(chip: Chip, stack: str, dtype: str) -> Measured:
+def from_aiconfigurator(chip: GpuChip, stack: str, dtype: str) -> Measured:
     """The rows of aiconfigurator-core for a chip, stack and type.
 
     Raises:
@@ -69,7 +69,7 @@ def from_aiconfigurator(chip: Chip, stack: str, dtype: str) -> Measured:
     )  # fmt: skip
 
 
-def from_rows(chip: Chip, stack: str, dtype: str, rows: Iterable[Row], source: str) -> Measured:
+def from_rows(chip: GpuChip, stack: str, dtype: str, rows: Iterable[Row], source: str) -> Measured:
     """A user's own rows: the columns of `predict` and ``latency_us``; another chip's, stack's or type's are left out.
 
     Raises:
@@ -79,7 +79,7 @@ def from_rows(chip: Chip, stack: str, dtype: str, rows: Iterable[Row], source: s
 
 
 def _measured(
-    chip: Chip,
+    chip: GpuChip,
     stack: str,
     dtype: str,
     rows: Iterable[Row],

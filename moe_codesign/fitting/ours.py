@@ -13,7 +13,7 @@ import numpy as np
 
 from moe_codesign.arrays import F64
 from moe_codesign.calibrations.ours import Coefficients, OurFile
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.cost.ours import gpu
 from moe_codesign.cost.ours.gpu_work import work_of
 from moe_codesign.cost.ours.learned import OurModel, features
@@ -56,7 +56,9 @@ def fit_physics(races: Sequence[Race], start: Coefficients) -> tuple[Coefficient
     return Coefficients.from_logs(solved.x[:-1]), float(np.exp(solved.x[-1]))
 
 
-def calibrate(chip: Chip, races: Sequence[Race], source: str, start: Coefficients) -> tuple[OurModel, list["Judged"]]:
+def calibrate(
+    chip: GpuChip, races: Sequence[Race], source: str, start: Coefficients
+) -> tuple[OurModel, list["Judged"]]:
     """Coefficients, trees and interval; and each race as a fit without its shape has it.
 
     Raises:
@@ -146,13 +148,13 @@ def judge(ours: tuple[OurModel, float], races: Sequence[Race]) -> list[Judged]:
     return found
 
 
-def fitted(chip: Chip, races: Sequence[Race], start: Coefficients) -> tuple[OurModel, float]:
+def fitted(chip: GpuChip, races: Sequence[Race], start: Coefficients) -> tuple[OurModel, float]:
     """Physics and trees, and the share of the L2 that was written back."""
     x, dirty = fit_physics(races, start)
     return _learned(chip, races, x, dirty), dirty
 
 
-def _learned(chip: Chip, races: Sequence[Race], x: Coefficients, dirty: float) -> OurModel:
+def _learned(chip: GpuChip, races: Sequence[Race], x: Coefficients, dirty: float) -> OurModel:
     shapes: dict[str, set[str]] = defaultdict(set)
     for race in races:
         shapes[race.gemm.dtype].add(race.shape)

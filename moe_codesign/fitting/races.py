@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.compiler import compile_all, requests_for
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileTable, table_of
@@ -65,7 +65,7 @@ class Race:
         return np.asarray(self.latency_us.min() / self.latency_us / np.sqrt(len(self.latency_us)))
 
 
-def read_races(path: Path, chip: Chip, *, jobs: int = 1) -> list[Race]:
+def read_races(path: Path, chip: GpuChip, *, jobs: int = 1) -> list[Race]:
     """Races of a table, or of every table (.csv, .csv.gz) of a folder.
 
     A row has the columns of `predict`, ``op`` (gate_up or down), ``tile`` (JSON), ``latency_us`` and ``flush``. Rows
@@ -96,7 +96,7 @@ def read_races(path: Path, chip: Chip, *, jobs: int = 1) -> list[Race]:
     return races
 
 
-def _timed_rows(path: Path, chip: Chip, kernel: Kernel) -> list[Row]:
+def _timed_rows(path: Path, chip: GpuChip, kernel: Kernel) -> list[Row]:
     """Rows of races with a time. Raises UserError, which names the row, where one is none."""
     try:
         plain = path.read_bytes()

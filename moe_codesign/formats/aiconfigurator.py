@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.errors import UserError
 
 _FOLDERS = {"b200": "b200_sxm", "b300": "b300_sxm", "rtx_pro_6000": "rtx_pro_6000_server"}
@@ -49,7 +49,7 @@ def aiconfigurator_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "systems"
 
 
-def aiconfigurator_rows(chip: Chip, stack: str, dtype: str) -> tuple[list[dict[str, Any]], str]:
+def aiconfigurator_rows(chip: GpuChip, stack: str, dtype: str) -> tuple[list[dict[str, Any]], str]:
     """Rows in aiconfigurator's own words, and the version of the stack that was timed.
 
     Raises:
@@ -73,7 +73,7 @@ def aiconfigurator_rows(chip: Chip, stack: str, dtype: str) -> tuple[list[dict[s
     )
 
 
-def system_of(chip: Chip) -> str:
+def system_of(chip: GpuChip) -> str:
     """aiconfigurator's name of a chip."""
     return _FOLDERS.get(chip.name, chip.name)
 

@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import Chip, GpuChip, HostChip, TpuChip
 
 Platform = Literal["cpu", "cuda", "tpu"]
 
 
 def device_for(chip: Chip) -> Platform | None:
     """The platform to measure this chip on, if it is here: the host always is."""
-    if chip.is_host:
+    if isinstance(chip, HostChip):
         return "cpu"
-    if chip.backend == "triton" and _present("/dev/nvidia0", "/dev/kfd"):
+    if isinstance(chip, GpuChip) and _present("/dev/nvidia0", "/dev/kfd"):
         import torch
 
         if torch.cuda.is_available():
@@ -27,7 +27,7 @@ def device_for(chip: Chip) -> Platform | None:
     # A TPU host shows its chips as /dev/accel* (v4, v5) or /dev/vfio/* (v6e on). A chip of two devices is not
     # measured: one call runs on one of them.
     if (
-        chip.backend == "pallas"
+        isinstance(chip, TpuChip)
         and chip.core.devices_per_chip == 1
         and _present("/dev/accel0", "/dev/vfio/0")
         and _TPU_KINDS.get(_tpu_kind()) == chip.name

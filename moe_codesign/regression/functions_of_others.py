@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import Chip, CompiledChip, GpuChip, load_chip
 from moe_codesign.compiler.build import launch_limit
 from moe_codesign.compiler.function import CompiledFunction, FunctionRequest, function_request
 from moe_codesign.errors import UserError
@@ -15,9 +15,9 @@ def observe_functions(suite: Suite, table: KernelTable) -> Iterator[tuple[Place,
     """The compile behind each function of a table, on each of its chips."""
     for name in table.chips:
         chip = load_chip(name)
-        if not chip.compiles or chip.target is None:
+        if not isinstance(chip, CompiledChip):
             raise UserError(f"chip {chip.name} has no compiler here", fix="leave it out")
-        on_gpu = chip.backend == "triton"
+        on_gpu = isinstance(chip, GpuChip)
         if on_gpu != bool(table.signature):
             kind = "a Triton kernel" if table.signature else "a JAX function"
             raise UserError(f"{table.label} is {kind}, which {chip.name} does not run", fix="leave the chip out")
@@ -50,10 +50,11 @@ def function_facts(place: Place, chip: Chip, request: FunctionRequest, result: C
         return without(place, result.status, result.reason)
     facts: dict[str, float | str] = {"status": "ok"}
     if result.gpu is not None:
+        of_gpu = GpuChip.of(chip)
         num_warps = json.loads(request.options).get("num_warps", 4)
-        if limit := launch_limit(result.gpu, num_warps, chip):
-            return Observation(place, {"status": "unlaunchable", **gpu_facts(result.gpu, chip, num_warps)}, limit)
-        facts |= gpu_facts(result.gpu, chip, num_warps)
+        if limit := launch_limit(result.gpu, num_warps, of_gpu):
+            return Observation(place, {"status": "unlaunchable", **gpu_facts(result.gpu, of_gpu, num_warps)}, limit)
+        facts |= gpu_facts(result.gpu, of_gpu, num_warps)
     else:
         if all(kernel.cycles is not None for kernel in result.kernels):
             facts["cycles"] = sum(kernel.cycles or 0 for kernel in result.kernels)

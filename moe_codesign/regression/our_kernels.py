@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import Chip, GpuChip, TpuChip, load_chip
 from moe_codesign.compiler import Artifact, requests_for, unlaunchable
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import table_of
@@ -50,9 +50,9 @@ class _Ours:
             if label != tile.label():
                 facts["tile"] = tile.label()
             if artifact.gpu is not None:
-                facts |= gpu_facts(artifact.gpu, self.chip, int(tile.as_dict()["num_warps"]))
+                facts |= gpu_facts(artifact.gpu, GpuChip.of(self.chip), int(tile.as_dict()["num_warps"]))
             if artifact.tpu is not None:
-                facts["step_cycles"] = round(step_of(artifact, self.chip).cycles["issue and drain"], 1)
+                facts["step_cycles"] = round(step_of(artifact, TpuChip.of(self.chip)).cycles["issue and drain"], 1)
                 facts |= program_facts([artifact.tpu.program])
             if self.kernel.memory_bytes is not None:
                 facts["vmem_bytes"] = self.kernel.memory_bytes(Problem(op=self.op, dtype=self.dtype), tile)

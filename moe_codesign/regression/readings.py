@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.compiler.artifact import GpuFacts, ProgramFacts
 from moe_codesign.compiler.sass import MATRIX_OPCODES
 from moe_codesign.cost.occupancy import blocks_of_core
@@ -31,7 +31,7 @@ def without(place: Place, status: str, reason: str) -> Observation:
     return Observation(place, {"status": status, "reason": plain}, reason)
 
 
-def gpu_facts(gpu: GpuFacts, chip: Chip, num_warps: int) -> dict[str, float]:
+def gpu_facts(gpu: GpuFacts, chip: GpuChip, num_warps: int) -> dict[str, float]:
     """Numbers of one GPU binary on a chip: registers, spills, occupancy, instructions of the main loop."""
     columns = (np.array([float(v or 0)]) for v in (num_warps, gpu.registers, gpu.shared_bytes, gpu.waves_per_simd))
     loads = {op: n for op, n in gpu.instructions.items() if op.startswith(_GLOBAL_LOADS)}

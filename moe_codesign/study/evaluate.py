@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import Chip, DatasheetChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.bound import layer_bound
@@ -39,7 +39,7 @@ class Evaluator:
         self.space, self.chip, self.tables, self.bench = space, chip, tables, bench
         self.reference = find_model(space.reference)
         self.workloads = [w.workload(space.seed) for w in space.workloads_on(chip.name)]
-        self.kernel: Kernel | None = kernel_for(chip) if chip.backend != "none" else None
+        self.kernel: Kernel | None = kernel_for(chip) if not isinstance(chip, DatasheetChip) else None
         self.tile_space = space.tile_space(chip.name, chip.backend)
         self._reference_quality = self.quality(self.reference)
 

@@ -18,7 +18,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import Trial, TrialState
 
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import Chip, DatasheetChip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.pair import Pair
@@ -105,11 +105,11 @@ def _check_chip(space: Space, chip: Chip) -> None:
     """Raise UserError for an objective that the chip's file cannot answer, or a tile field of no kernel of its."""
     for objective in space.objectives:
         metric = objective.rpartition(".")[2]
-        if metric == "usd_per_mtok" and chip.usd_per_hour() is None:
+        if metric == "usd_per_mtok" and chip.price is None:
             raise UserError(f"objective {objective!r}: {chip.name} has no price", fix="drop the objective or the chip")
         if metric == "joules_per_token" and chip.power.all_in_kw is None:
             raise UserError(f"objective {objective!r}: {chip.name} has no power", fix="drop the objective or the chip")
-    if chip.backend != "none":
+    if not isinstance(chip, DatasheetChip):
         fields = kernel_for(chip).tile_type.fields()
         for field in space.tile_space(chip.name, chip.backend):
             if field not in fields:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.occupancy import LAUNCH_US, resident_blocks
 from moe_codesign.domain.dtype import DTYPE_BYTES, activation_bytes
@@ -54,7 +54,7 @@ def work_of(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) 
         gemm: the problem.
         ideal: losses to leave out, for asking what each costs: ``padding``, ``waves``.
     """
-    chip, c = table.chip, table.columns
+    chip, c = GpuChip.of(table.chip), table.columns
     cores = float(chip.core.count)
     bm, bn, bk = c["block_m"], c["block_n"], c["block_k"]
     weight_item, item = DTYPE_BYTES[gemm.dtype], activation_bytes(gemm.dtype)
@@ -72,20 +72,19 @@ def work_of(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) 
     # A persistent launch starts this many programs on a core, and no more.
     resident = np.where(c["persistent"] > 0, np.minimum(resident, np.maximum(8 // c["num_warps"], 1)), resident)
 
-    clock = chip.core.clock_hz or 1e9
-    peak = np.where(c["narrow_mma"] > 0, _peak(chip, gemm.dtype), _peak(chip, "bfloat16"))
+    clock = chip.core.clock_hz
+    peak = np.where(c["narrow_mma"] > 0, chip.peak(gemm.dtype), chip.peak("bfloat16"))
     width = bn * gemm.matrices
     wide = c["wide_mma"]
     groups = np.maximum(c["num_warps"] / 4, 1.0)
     # Rows of a group that an expert does not have are not fetched, but by a descriptor, which knows of no experts.
     by_descriptor = (c["tma"] > 0) & (c["swap_ab"] == 0) & (gemm.op == "down")
     fetched_rows = np.where(by_descriptor, row_tiles * bm, float(rows.sum()))
-    per_core = 1e-6 * (chip.memory.l2_bytes_per_s or chip.memory.hbm_bytes_per_s) / cores
+    per_core = 1e-6 * chip.memory.l2_bytes_per_s / cores
     bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s * chip.memory.hbm_efficiency
     # A column of weights is fetched again for each further band of group_m row tiles unless the L2 kept it.
     bands = np.maximum(row_tiles / max(len(rows), 1) / c["group_m"], 1.0) - 1.0
-    l2_bytes = chip.memory.l3_bytes or chip.memory.l2_bytes or 1.0
-    forgotten = 1.0 / (1.0 + (l2_bytes / (gemm.k * gemm.n * gemm.matrices * weight_item)) ** 2)
+    forgotten = 1.0 / (1.0 + (chip.memory.last_level_bytes / (gemm.k * gemm.n * gemm.matrices * weight_item)) ** 2)
     read = (gemm.total_rows if gemm.accumulates else gemm.tokens) * gemm.k * item
     written = 4.0 * gemm.tokens * gemm.n if gemm.accumulates else item * gemm.total_rows * gemm.n
     adds = splits * gemm.total_rows * gemm.n if gemm.accumulates else 0.0 * splits
@@ -102,7 +101,7 @@ def work_of(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) 
         is_wide=wide if _has_wide_mma(chip) else one,
         # Of Blackwell one thread issues for all.
         is_alone=wide * (groups <= 1) * (chip.target == "cuda:90"),
-        issue_us=1e6 * c["loop_instructions"] * c["num_warps"] / (chip.core.schedulers or 4) / clock,
+        issue_us=1e6 * c["loop_instructions"] * c["num_warps"] / chip.core.schedulers / clock,
         # Elsewhere instructions have other shapes, and nothing was fitted.
         shared_us=(chip.target == "cuda:90")
         * 1e6
@@ -111,13 +110,13 @@ def work_of(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) 
         fetch_us=bk
         * (np.minimum(fetched_rows / np.maximum(row_tiles, 1e-9), bm) * item + width * weight_item)
         / per_core,
-        latency_us=(chip.memory.hbm_latency_ns or 500.0) / 1e3,
+        latency_us=chip.memory.hbm_latency_ns / 1e3,
         result_us=bm * width * 4.0 / per_core,
         spilled=c["spill_bytes"],
         weight_us=gemm.weight_bytes / bandwidth * one,
         rereads_us=gemm.weight_bytes * bands * forgotten / bandwidth,
         rows_us=(read + written) / bandwidth * one,
-        dirty_us=np.minimum(gemm.weight_bytes + read, chip.memory.l2_bytes or 0.0) / bandwidth * one,
+        dirty_us=np.minimum(gemm.weight_bytes + read, chip.memory.l2_bytes) / bandwidth * one,
         l2_us=(fetched_rows * col_tiles * gemm.k * item + blocks * steps * bk * width * weight_item)
         / (per_core * cores),
         add_us=4.0 * (adds + parts) / (per_core * cores),
@@ -148,12 +147,5 @@ def _row_tiles(rows: np.ndarray, block_m: F64) -> F64:
     return np.array([counts[b] for b in block_m])
 
 
-def _has_wide_mma(chip: Chip) -> bool:
+def _has_wide_mma(chip: GpuChip) -> bool:
     return chip.target in ("cuda:90", "cuda:100", "cuda:103")
-
-
-def _peak(chip: Chip, dtype: str) -> float:
-    peak = chip.peak(dtype)
-    if peak is None:
-        raise ValueError(f"{chip.name} has no {dtype} peak")
-    return peak

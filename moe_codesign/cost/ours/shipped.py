@@ -8,7 +8,7 @@ from moe_codesign.calibrations.catalogue import SHIPPED, distance, own_folder
 from moe_codesign.calibrations.file import write
 from moe_codesign.calibrations.ours import FORMAT, Coefficients, OurFile
 from moe_codesign.calibrations.trees import SymmetricTrees
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.ours.learned import INPUTS, OurModel
 from moe_codesign.errors import UserError, first_line
 
@@ -21,7 +21,7 @@ def save(ours: OurModel, folder: Path) -> Path:
     return write(folder / f"{ours.file.chip}{_SUFFIX}.toml", ours.file, ours.trees)
 
 
-def of_chip(chip: Chip, *, shipped_only: bool = False) -> OurModel:
+def of_chip(chip: GpuChip, *, shipped_only: bool = False) -> OurModel:
     """What is known of our kernels on the chip; ``shipped_only``: leave out a user's own files.
 
     Raises:
@@ -34,7 +34,11 @@ def of_chip(chip: Chip, *, shipped_only: bool = False) -> OurModel:
     donors = _shipped()
     if not donors:
         return OurModel(Coefficients(), None, None)
-    donor = min(donors, key=lambda name: distance(chip, load_chip(name))) if len(donors) > 1 else next(iter(donors))
+    donor = (
+        min(donors, key=lambda name: distance(chip, GpuChip.of(load_chip(name))))
+        if len(donors) > 1
+        else next(iter(donors))
+    )
     return OurModel(_read(donors[donor], 0).coefficients, None, None, transferred_from=donor)
 
 

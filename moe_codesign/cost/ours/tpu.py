@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.arrays import F64
+from moe_codesign.chips import TpuChip
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.tile_times import TileTimes
 from moe_codesign.domain.dtype import DTYPE_BYTES
@@ -36,7 +37,7 @@ def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
 
 
 def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict[str, float]:
-    chip = table.chip
+    chip = TpuChip.of(table.chip)
     tile = {name: float(values[row]) for name, values in table.columns.items()}
     facts = table.artifacts[row].tpu
     assert facts is not None
@@ -67,7 +68,7 @@ def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict
     if "padding" in ideal:
         whole = columns * tile_n * cores * devices
         cycles = cycles * (gemm.n / whole) * (gemm.k / deep) * gemm.total_rows / max(float((buckets * bucket).sum()), 1)
-    clock = (chip.core.profile_cycles_per_ns or 1.0) * 1e3
+    clock = chip.core.profile_cycles_per_ns * 1e3
     compute_us = cycles / clock
 
     item = DTYPE_BYTES[gemm.dtype]

@@ -8,6 +8,7 @@ again for every column unless the L2 kept them.
 import numpy as np
 
 from moe_codesign.calibrations.ragged_dot import Coefficients
+from moe_codesign.chips import GpuChip
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.occupancy import LAUNCH_US, resident_blocks
 from moe_codesign.cost.tile_times import TileTimes
@@ -25,7 +26,7 @@ loads, where 2 to 8 fit alike: a deeper pipeline helps a little, as measured, of
 
 def tile_times(table: TileTable, gemm: GroupedGemm, coefficients: Coefficients) -> TileTimes:
     """Time of one grouped matmul with every tile of the table, launch included."""
-    chip, c = table.chip, table.columns
+    chip, c = GpuChip.of(table.chip), table.columns
     cores = float(chip.core.count)
     item, weight_item = activation_bytes(gemm.dtype), DTYPE_BYTES[gemm.dtype]
     bm, bn, bk = c["block_m"], c["block_n"], c["block_k"]
@@ -38,10 +39,9 @@ def tile_times(table: TileTable, gemm: GroupedGemm, coefficients: Coefficients) 
     fill = tiles / (cores * resident)
     waves = np.where(fill <= 1.0, 1.0, (np.ceil(fill) + fill) / 2)
     busy = np.clip(tiles / cores, 1.0, resident)
-    latency_us = (chip.memory.hbm_latency_ns or 500.0) / 1e3
-    peak = chip.peak(gemm.dtype) or chip.peak("bfloat16") or 1.0
-    matrix_us = 1e6 * 2.0 * bm * bn * bk / (peak / cores * coefficients.matrix_efficiency)
-    issue_us = 1e6 * c["loop_instructions"] * c["num_warps"] / (chip.core.schedulers or 4) / (chip.core.clock_hz or 1e9)
+    latency_us = chip.memory.hbm_latency_ns / 1e3
+    matrix_us = 1e6 * 2.0 * bm * bn * bk / (chip.peak(gemm.dtype) / cores * coefficients.matrix_efficiency)
+    issue_us = 1e6 * c["loop_instructions"] * c["num_warps"] / chip.core.schedulers / chip.core.clock_hz
     load_us = latency_us / np.maximum(c["num_stages"] - 1, 1)
     work_us = busy * np.maximum(matrix_us, issue_us)
     step_us = (work_us**_OVERLAP + load_us**_OVERLAP) ** (1 / _OVERLAP)
@@ -51,8 +51,8 @@ def tile_times(table: TileTable, gemm: GroupedGemm, coefficients: Coefficients) 
     read = gemm.total_rows * gemm.k * item
     written = gemm.total_rows * gemm.n * item
     traffic = tiles * steps * (bm * item + bn * weight_item) * bk + written
-    l2_us = 1e6 * traffic / (chip.memory.l2_bytes_per_s or chip.memory.hbm_bytes_per_s)
-    again = 1.0 / (1.0 + coefficients.rows_kept * (chip.memory.l2_bytes or 1.0) / read)
+    l2_us = 1e6 * traffic / chip.memory.l2_bytes_per_s
+    again = 1.0 / (1.0 + coefficients.rows_kept * chip.memory.l2_bytes / read)
     moved = gemm.weight_bytes + written + read * (1.0 + (col_tiles - 1.0) * again)
     hbm_us = 1e6 * moved / (chip.memory.hbm_bytes_per_s * chip.memory.hbm_efficiency)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.calibrations.ragged_dot_tpu import Coefficients
-from moe_codesign.chips import Chip
+from moe_codesign.chips import TpuChip
 from moe_codesign.cost.occupancy import TPU_LAUNCH_US
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.grouped_gemm import GroupedGemm
@@ -40,7 +40,7 @@ def visit_bytes(gemm: GroupedGemm, tile: tuple[int, int, int]) -> npt.NDArray[np
 
 
 def time_parts(
-    chip: Chip, gemm: GroupedGemm, tile: tuple[int, int, int], coefficients: Coefficients
+    chip: TpuChip, gemm: GroupedGemm, tile: tuple[int, int, int], coefficients: Coefficients
 ) -> dict[str, float]:
     """Microseconds of one grouped matmul on one core, by what its visits wait for.
 
@@ -55,7 +55,7 @@ def time_parts(
     columns, depth = -(-gemm.n // tile_n), -(-gemm.k // tile_k)
     side = chip.core.matrix_side
     products = tile_m * depth * np.ceil(tile_k / side) * side * np.ceil(tile_n / side) * side
-    peak = (chip.peak("bfloat16") or 1.0) / chip.core.count
+    peak = chip.peak("bfloat16") / chip.core.count
     matrix_us = 1e6 * 2.0 * products / (peak * coefficients.matrix_efficiency)
     step_us = matrix_us + depth * coefficients.step_us
     bytes_per_us = 1e-6 * chip.memory.hbm_bytes_per_s / chip.core.count * coefficients.hbm_efficiency

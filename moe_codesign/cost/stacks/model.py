@@ -17,7 +17,7 @@ from moe_codesign.arrays import F64, Mask
 from moe_codesign.calibrations.catalogue import family
 from moe_codesign.calibrations.stacks import CalibrationFile, Coefficients
 from moe_codesign.calibrations.trees import SymmetricTrees
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
@@ -89,7 +89,7 @@ class Calibration:
         tuned = frozenset(self.file.tuned) if self.transferred_from is None else frozenset()
         return Conventions(self.file.all_choices_here, tuned)
 
-    def physics_us(self, chip: Chip, columns: Columns, tuned: Tuned | None = None) -> tuple[F64, Columns, Terms]:
+    def physics_us(self, chip: GpuChip, columns: Columns, tuned: Tuned | None = None) -> tuple[F64, Columns, Terms]:
         """Time without the correction, the work that it is of, and its terms.
 
         ``tuned``: the stack's tuned tiles, see :func:`moe_codesign.cost.stacks.tuned_tiles`.
@@ -104,7 +104,7 @@ class Calibration:
             return np.zeros(len(work))
         return self.file.correction_share * self.trees.predict(features(work, t, physics_us))
 
-    def predict(self, chip: Chip, columns: Columns, tuned: Tuned | None = None) -> Prediction:
+    def predict(self, chip: GpuChip, columns: Columns, tuned: Tuned | None = None) -> Prediction:
         """Time of every problem with its 90 % interval; never below the physical bound."""
         parts = [columns.take(slice(first, first + _CHUNK)) for first in range(0, max(len(columns), 1), _CHUNK)]
         if len(parts) == 1:
@@ -113,7 +113,7 @@ class Calibration:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return Prediction.joined(list(pool.map(lambda part: self._predict(chip, part, tuned), parts)))
 
-    def _predict(self, chip: Chip, columns: Columns, tuned: Tuned | None) -> Prediction:
+    def _predict(self, chip: GpuChip, columns: Columns, tuned: Tuned | None) -> Prediction:
         physics, work, t = self.physics_us(chip, columns, tuned)
         bound = fused_moe.bound_us(columns, chip, self.file.dtype)
         latency = np.maximum(physics * np.exp(self.correction(work, t, physics)), bound)
@@ -122,7 +122,7 @@ class Calibration:
         width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
         width = width * np.where(np.any(list(outside.values()), axis=0), OUTSIDE_WIDENING, 1.0)
         if self.transferred_from is not None:
-            sibling = family(load_chip(self.transferred_from)) == family(chip)
+            sibling = family(GpuChip.of(load_chip(self.transferred_from))) == family(chip)
             width = width * (_SIBLING_WIDENING if sibling else _TRANSFER_WIDENING)
         return Prediction(
             latency_us=latency,

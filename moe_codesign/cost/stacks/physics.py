@@ -16,12 +16,11 @@ import numpy as np
 
 from moe_codesign.arrays import F64
 from moe_codesign.calibrations.stacks import Coefficients
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.cost.stacks.default_rules import default_tiles
 from moe_codesign.cost.stacks.tiles import with_tuned
 from moe_codesign.domain.dtype import DTYPE_BYTES
-from moe_codesign.errors import UserError
 from moe_codesign.formats.tuned_files import BLOCK_M, StackTiles, Tuned
 
 TERMS = (
@@ -41,6 +40,9 @@ TERMS = (
 )
 """What an ablation can leave out."""
 _LINE_BYTES = 128.0
+_FITTED_REGISTERS = 65536
+"""Registers of a core of every chip whose rows the shipped coefficients were fitted to. A core with more (AMD's) is
+counted with these: what it does with the rest is in no row."""
 
 
 @dataclass(frozen=True)
@@ -92,26 +94,19 @@ class Terms:
         return self.gemms[0].weight_bytes + self.gemms[1].weight_bytes
 
 
-def bound_us(columns: Columns, chip: Chip, dtype: str) -> F64:
+def bound_us(columns: Columns, chip: GpuChip, dtype: str) -> F64:
     """No run is faster, as :func:`moe_codesign.cost.problem.layer_bound`: active weights once, tokens in and out once.
 
     Raises:
         UserError: the chip has no matrix units for the dtype.
     """
-    c, peak = columns, _peak(chip, dtype)
+    c, peak = columns, chip.peak(dtype)
     item, bandwidth = DTYPE_BYTES[dtype], 1e-6 * chip.memory.hbm_bytes_per_s
     flops = 2 * c.rows * c.hidden * (c.up_width + c.width)
     fewest = np.where(c.local_experts == c.experts, c.num_tokens, c.largest)
     weights = c.active * c.hidden * (c.up_width + c.width) * item
     least_bytes = weights + 2 * np.minimum(fewest, c.rows) * c.hidden * item
     return np.maximum(1e6 * flops / peak, least_bytes / bandwidth)
-
-
-def _peak(chip: Chip, dtype: str) -> float:
-    peak = chip.peak(dtype)
-    if peak is None:
-        raise UserError(f"{chip.name} has no {dtype} matrix units", fix=f"use one of {', '.join(DTYPE_BYTES)}")
-    return peak
 
 
 def stack_tiles(columns: Columns, stack: str, dtype: str, tuned: Tuned | None = None) -> StackTiles:
@@ -124,7 +119,7 @@ def stack_tiles(columns: Columns, stack: str, dtype: str, tuned: Tuned | None = 
     return with_tuned(tiles, tuned or {}, columns.num_tokens, columns.local_experts, columns.width)
 
 
-def terms(columns: Columns, chip: Chip, dtype: str, tiles: StackTiles, off: Set[str] = frozenset()) -> Terms:
+def terms(columns: Columns, chip: GpuChip, dtype: str, tiles: StackTiles, off: Set[str] = frozenset()) -> Terms:
     """Work of each kernel of the operation.
 
     Args:
@@ -135,7 +130,7 @@ def terms(columns: Columns, chip: Chip, dtype: str, tiles: StackTiles, off: Set[
     Raises:
         UserError: the chip has no matrix units for the dtype.
     """
-    peak = _peak(chip, dtype)
+    peak = chip.peak(dtype)
     c, item = columns, DTYPE_BYTES[dtype]
     bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s
     launched = np.choose(np.searchsorted(BLOCK_M, tiles.block_m), c.row_tiles)
@@ -169,7 +164,7 @@ def terms(columns: Columns, chip: Chip, dtype: str, tiles: StackTiles, off: Set[
                 other_us=(read_bytes + c.rows * n * 2.0) / bandwidth,
                 # Weights lie along k. A line that is asked for in parts is fetched in parts.
                 short=np.maximum(_LINE_BYTES / (tiles.block_k * item) - 1, 0.0) * ("short" not in off),
-                l2_us=0 * traffic if "l2" in off else 1e6 * traffic / (chip.memory.l2_bytes_per_s or 1.0),
+                l2_us=0 * traffic if "l2" in off else 1e6 * traffic / chip.memory.l2_bytes_per_s,
             )
         )
     if "reread" in off:
@@ -196,7 +191,7 @@ def terms(columns: Columns, chip: Chip, dtype: str, tiles: StackTiles, off: Set[
     return Terms(
         gemms=(gemms[0], gemms[1]),
         after=(after[0], after[1]),
-        l2_bytes=float(chip.memory.l2_bytes or 1.0),
+        l2_bytes=chip.memory.l2_bytes,
         zero_blocks=here * zero_blocks * across_both / cores,
         empty_blocks=here * empty,
         pairs=0 * pairs if "align" in off else pairs,
@@ -208,14 +203,15 @@ def terms(columns: Columns, chip: Chip, dtype: str, tiles: StackTiles, off: Set[
     )
 
 
-def _resident(tiles: StackTiles, chip: Chip, item: float) -> F64:
+def _resident(tiles: StackTiles, chip: GpuChip, item: float) -> F64:
     """Blocks of a core, by shared memory for the pipeline's stages and by registers for the accumulator."""
-    threads = tiles.num_warps * (chip.core.warp_size or 32)
+    threads = tiles.num_warps * chip.core.warp_size
     shared = tiles.num_stages * (tiles.block_m + tiles.block_n) * tiles.block_k * item + 1024
     # An estimate, high beside the plain kernel of results/triton_inner_loops.md (48 and once the accumulator): the
     # shipped coefficients were fitted with it, so it changes with them.
     registers = np.minimum(255, 70 + 1.3 * tiles.block_m * tiles.block_n / threads)
-    most = np.minimum((chip.core.shared_bytes or 1) // shared, (chip.core.registers or 65536) // (threads * registers))
+    of_core = min(chip.core.registers, _FITTED_REGISTERS)
+    most = np.minimum(chip.core.shared_bytes // shared, of_core // (threads * registers))
     return np.asarray(np.maximum(most, 1.0))
 
 

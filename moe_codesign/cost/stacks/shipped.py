@@ -11,7 +11,7 @@ from moe_codesign.calibrations.catalogue import SHIPPED, distance, own_folder
 from moe_codesign.calibrations.file import write
 from moe_codesign.calibrations.stacks import FORMAT, CalibrationFile, Coefficients
 from moe_codesign.calibrations.trees import SymmetricTrees
-from moe_codesign.chips import Chip, chip_names, load_chip
+from moe_codesign.chips import GpuChip, chip_names, load_chip
 from moe_codesign.cost.stacks.features import INPUTS
 from moe_codesign.cost.stacks.model import Calibration
 from moe_codesign.errors import UserError, first_line
@@ -66,7 +66,9 @@ def every(*, shipped_only: bool = False) -> dict[tuple[str, str, str], Path]:
     return found
 
 
-def find(chip: Chip, stack: str, dtype: str, *, without: str | None = None, shipped_only: bool = False) -> Calibration:
+def find(
+    chip: GpuChip, stack: str, dtype: str, *, without: str | None = None, shipped_only: bool = False
+) -> Calibration:
     """The calibration of the chip under the stack, or that of the most similar chip which has one.
 
     Args:
@@ -92,5 +94,5 @@ def find(chip: Chip, stack: str, dtype: str, *, without: str | None = None, ship
             f"no calibration for stack {stack} and dtype {dtype}",
             fix="use one of " + ", ".join(f"{s} {d}" for s, d in known) + ", or run `moe-codesign calibrate`",
         )
-    donor = min(donors, key=lambda name: distance(chip, load_chip(name)))
+    donor = min(donors, key=lambda name: distance(chip, GpuChip.of(load_chip(name))))
     return dataclasses.replace(_load(donors[donor]), transferred_from=donor)

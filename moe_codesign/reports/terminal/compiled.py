@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.compiler.artifact import ProgramFacts
 from moe_codesign.compiler.function import CompiledFunction
 from moe_codesign.cost.ours.tpu_step import Step, step_of
@@ -31,7 +31,7 @@ def print_compiled(console: Console, chip: str, compiled: Sequence[Any]) -> None
             )
             _print_opcodes(console, gpu.instructions, _GPU_GROUPS)
         if (tpu := artifact.tpu) is not None:
-            _print_step(console, step_of(artifact, load_chip(chip)))
+            _print_step(console, step_of(artifact, TpuChip.of(load_chip(chip))))
             _print_program(console, tpu.program)
 
 
