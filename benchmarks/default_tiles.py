@@ -75,7 +75,7 @@ def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: i
 def _fits_its_width(kernel: Kernel, chip: Chip, op: Op, dtype: str, tile: TileConfig, cache: ArtifactCache) -> bool:
     """Whether the other types of the width take the tile too, without spilling."""
     for other in kernel.dtypes:
-        if other == dtype or width_class(other) != width_class(dtype) or chip.peak(other) is None:
+        if other == dtype or width_class(other) != width_class(dtype) or not chip.has(other):
             continue
         if kernel.refuses(Problem(op=op, dtype=other), tile, chip.target) is not None:
             continue  # a call falls back on a simpler form
@@ -100,7 +100,7 @@ def main() -> None:
         chip = load_chip(chip_name)
         by_width = rule.setdefault(family(chip.target), {})
         for width, dtype in DTYPES.items():
-            stand_in = "int8" if chip.peak(dtype) is None else dtype
+            stand_in = dtype if chip.has(dtype) else "int8"
             assert width_class(stand_in) == width
             ops: tuple[Op, ...] = ("gate_up", "down")
             by_width[width] = {op: best_tiles(chip_name, stand_in, op, cache, jobs) for op in ops}

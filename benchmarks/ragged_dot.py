@@ -26,7 +26,7 @@ from scipy.optimize import least_squares
 from moe_codesign.calibrations import ragged_dot as fitted_ragged_dot
 from moe_codesign.calibrations import ragged_dot_tpu as fitted_ragged_dot_tpu
 from moe_codesign.calibrations.ragged_dot import FITTED
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import GpuChip, TpuChip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileTable
 from moe_codesign.cost.estimate import NoTileError
@@ -126,7 +126,11 @@ def cases(path: Path, tables: Tables) -> tuple[list[Case], list[str]]:
         chip = load_chip(chip_name)
         gemm = GroupedGemm("down", group_sizes(spread, m, groups), k, n, m, "bfloat16", accumulates=False)
         try:
-            models = (of_gpu if chip.backend == "triton" else of_tpu)(chip, gemm, config, tables)
+            models: tuple[Model, Model | None] | None
+            if isinstance(chip, GpuChip):
+                models = of_gpu(chip, gemm, config, tables)
+            else:
+                models = of_tpu(TpuChip.of(chip), gemm, config, tables)
         except (UserError, NoTileError) as error:
             refused.append(str(error))
             continue
@@ -138,7 +142,7 @@ def cases(path: Path, tables: Tables) -> tuple[list[Case], list[str]]:
 Model = Callable[[np.ndarray], float]
 
 
-def of_gpu(chip: Chip, gemm: GroupedGemm, config: str, tables: Tables) -> tuple[Model, Model] | None:
+def of_gpu(chip: GpuChip, gemm: GroupedGemm, config: str, tables: Tables) -> tuple[Model, Model] | None:
     kernel = kernel_for(chip, ragged_dot.KERNEL)
     tile = gemm_tile({"tile": config}, chip, kernel, gemm)
     if tile is None:
@@ -162,7 +166,7 @@ def of_gpu(chip: Chip, gemm: GroupedGemm, config: str, tables: Tables) -> tuple[
     return model(table), model(blind)
 
 
-def of_tpu(chip: Chip, gemm: GroupedGemm, config: str, tables: Tables) -> tuple[Model, None] | None:
+def of_tpu(chip: TpuChip, gemm: GroupedGemm, config: str, tables: Tables) -> tuple[Model, None] | None:
     data = json.loads(config)
     if data.get("tile_m") is None:
         return None
@@ -180,7 +184,7 @@ def predict(logs: np.ndarray, some: list[Case]) -> np.ndarray:
 
 
 def range_of(some: list[Case]) -> Range:
-    return GPU if load_chip(some[0].chip).backend == "triton" else TPU
+    return GPU if isinstance(load_chip(some[0].chip), GpuChip) else TPU
 
 
 def fit(some: list[Case], *, walk: bool = True) -> np.ndarray:
@@ -276,7 +280,7 @@ def main() -> None:
     found, refused = cases(parser.parse_args().ragged, Tables(jobs=2))
     toml, lines, worst_of = [], [], []
     for chip in DEVICES.values():
-        is_gpu = load_chip(chip).backend == "triton"
+        is_gpu = isinstance(load_chip(chip), GpuChip)
         some = [case for case in found if case.chip == chip]
         measured, shapes = np.array([case.us for case in some]), len({case.shape for case in some})
         logs, out = fit(some), held_out(some)

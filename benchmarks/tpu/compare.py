@@ -34,7 +34,7 @@ from gmm_v2 import COUNTS, GmmV2
 from megablox import Tile, at_depth, count, depths, form_of, megablox_us, visit_cycles
 from problems import ROWS, Problem, bound_us, geometric_mean, one_core, problems
 
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.ours.tpu import tile_times
@@ -56,7 +56,7 @@ def tiles(problem: Problem) -> list[Tile]:
     return [*(tile for tile in every if math.prod(tile) <= LARGEST), DEFAULT]
 
 
-def our_us(tables: Tables, whole: Chip, chip: Chip, problem: Problem) -> tuple[float, str]:
+def our_us(tables: Tables, whole: TpuChip, chip: TpuChip, problem: Problem) -> tuple[float, str]:
     """Our best tile's time and label."""
     kernel = kernel_for(whole)
     table = tables.get(whole, kernel, "down")
@@ -68,7 +68,7 @@ def our_us(tables: Tables, whole: Chip, chip: Chip, problem: Problem) -> tuple[f
 
 
 def compare(name: str) -> list[str]:
-    whole = load_chip(name)
+    whole = TpuChip.of(load_chip(name))
     chip = one_core(whole)
     every = problems()
     forms = {form_of(t, p.k, d) for p in every for t in tiles(p) for d in depths(t, p.k)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from problems import Problem, bytes_per_us, cycles_per_us
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import TpuChip
 from moe_kernels import kernel as kernels
 from moe_kernels.pallas.tile_limits import most_bundles, program_bundles
 from moe_kernels.tile import WHOLE_DEPTH, PallasTile
@@ -23,7 +23,7 @@ BLOCK = 16
 class GmmV2:
     """Its times on one chip (``transposed``: of the gradient to the rows), by those counts."""
 
-    def __init__(self, chip: Chip, *, transposed: bool = False) -> None:
+    def __init__(self, chip: TpuChip, *, transposed: bool = False) -> None:
         found = json.loads(COUNTS.read_text())[chip.name + " transposed" * transposed]
         self.chip = chip
         self.base = 256 if transposed else 128
@@ -81,7 +81,7 @@ class GmmV2:
         ``held``: of those whose program is known to run at full speed.
         """
         default = self.default_tile(problem)
-        room = 0.9 * (self.chip.core.vmem_bytes or 0)
+        room = 0.9 * self.chip.core.vmem_bytes
         found: list[tuple[float, bool, int, int]] = []
         for tile_m, tile_n in itertools.product((128, 256, 384, 512), {256, 512, 1024, 2048, default[1]}):
             k = -(-problem.k // 128) * 128

@@ -22,7 +22,7 @@ import numpy as np
 from pebble import ProcessExpired, ProcessPool
 from problems import Problem, bytes_per_us, cycles_per_us
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import TpuChip
 from moe_codesign.compiler.cache import default_folder
 from moe_codesign.compiler.tpu import analyse, prepare_process
 from moe_codesign.compiler.worker import start
@@ -179,7 +179,7 @@ def megablox(
 Job = tuple[Callable[..., float], list[Any]]
 
 
-def count(chip: Chip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
+def count(chip: TpuChip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
     """Cycles of every job, or why there are none; kept from run to run in the user's cache folder."""
     path = default_folder() / f"megablox {chip.name} {compiler_version('pallas')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ def count(chip: Chip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
     return found
 
 
-def megablox_us(chip: Chip, problem: Problem, tile: Tile, cycles: float) -> float:
+def megablox_us(chip: TpuChip, problem: Problem, tile: Tile, cycles: float) -> float:
     """Time of the problem: ``cycles`` of a visit, or the bytes that its visit moves."""
     tm, tk, tn = tile
     depth, columns = math.ceil(problem.k / tk), math.ceil(problem.n / tn)
@@ -226,7 +226,7 @@ def megablox_us(chip: Chip, problem: Problem, tile: Tile, cycles: float) -> floa
     return first_us + columns * float(np.maximum(cycles / cycles_per_us(chip), memory_us).sum())
 
 
-def weight_gradient_us(chip: Chip, problem: Problem, tile: Tile, middle: float, whole: float) -> float:
+def weight_gradient_us(chip: TpuChip, problem: Problem, tile: Tile, middle: float, whole: float) -> float:
     """Time of the gradient to the weights: cycles of a visit in its group's middle, and of one that is its group alone.
 
     Every visit reads rows and their gradients; the last one of a group writes the weights'. What empty groups write is

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import TpuChip
 from moe_codesign.models import find_model
 
 MODELS = ("DeepSeek-V3", "Qwen3-30B-A3B", "Qwen3-235B-A22B", "gpt-oss-120b", "Mixtral-8x7B")
@@ -60,7 +60,7 @@ def problems() -> list[Problem]:
     return [Problem(m, k, n, g, model=name, projection=p) for m in ROWS for name, p, k, n, g in projections()]
 
 
-def one_core(chip: Chip) -> Chip:
+def one_core(chip: TpuChip) -> TpuChip:
     cores = chip.core.count
     return chip.model_copy(
         update={
@@ -71,16 +71,16 @@ def one_core(chip: Chip) -> Chip:
     )
 
 
-def cycles_per_us(chip: Chip) -> float:
+def cycles_per_us(chip: TpuChip) -> float:
     """Of the compiler's profile."""
-    return (chip.core.profile_cycles_per_ns or 1.0) * 1e3
+    return chip.core.profile_cycles_per_ns * 1e3
 
 
-def bytes_per_us(chip: Chip) -> float:
+def bytes_per_us(chip: TpuChip) -> float:
     return 1e-6 * chip.memory.hbm_bytes_per_s
 
 
-def bound_us(chip: Chip, problem: Problem) -> float:
+def bound_us(chip: TpuChip, problem: Problem) -> float:
     """Below which no count can be: the matrix units full all the time, or every byte moved once."""
     cycles = float(problem.m) * problem.k * problem.n / chip.core.products_per_cycle
     moved = 2.0 * (problem.m * (problem.k + problem.n) + int((problem.sizes > 0).sum()) * problem.k * problem.n)

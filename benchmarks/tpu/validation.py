@@ -48,7 +48,7 @@ from megablox import (
 )
 from problems import Problem, cycles_per_us, one_core
 
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.cost.ours.tpu import INTERVAL
 from moe_codesign.versions import compiler_version
 
@@ -113,7 +113,7 @@ def cases(path: Path) -> list[Case]:
 
 def profile_jobs(case: Case) -> dict[str, Job]:
     """None of the gradient to the weights, whose conditions the profile cannot count."""
-    chip, tile = load_chip(case.chip), case.tile
+    chip, tile = TpuChip.of(load_chip(case.chip)), case.tile
     if tile is None or case.kind == "weights":
         return {}
     form = form_of(tile, case.problem.k, kind=case.kind)
@@ -133,12 +133,15 @@ def plan_jobs(case: Case) -> dict[str, Job]:
         forms = [replace(form_of(tile, k, 1, case.kind), whole=whole) for whole in (False, True)]
     else:
         forms = [form_of(tile, k, depth, case.kind) for depth in depths(tile, k)]
-    return {f"plan {form}": (visit_cycles, [load_chip(case.chip).target, form, room(case.chip)]) for form in forms}
+    return {
+        f"plan {form}": (visit_cycles, [TpuChip.of(load_chip(case.chip)).target, form, room(case.chip)])
+        for form in forms
+    }
 
 
 def room(chip: str) -> int:
     """Theirs asks for more VMEM than the compiler's default; what the tile needs is not told: all but a little."""
-    return (load_chip(chip).core.vmem_bytes or 0) - (4 << 20)
+    return TpuChip.of(load_chip(chip)).core.vmem_bytes - (4 << 20)
 
 
 def profile_us(case: Case, counts: Counts) -> float:
@@ -146,11 +149,11 @@ def profile_us(case: Case, counts: Counts) -> float:
     if not each:
         return math.nan
     cycles = each[0] + (each[-1] - each[0]) * (case.touched % 1.0)
-    return cycles * int((case.problem.sizes > 0).sum()) / cycles_per_us(load_chip(case.chip))
+    return cycles * int((case.problem.sizes > 0).sum()) / cycles_per_us(TpuChip.of(load_chip(case.chip)))
 
 
 def plan_us(case: Case, counts: Counts) -> float:
-    chip, tile = one_core(load_chip(case.chip)), case.tile
+    chip, tile = one_core(TpuChip.of(load_chip(case.chip))), case.tile
     if tile is None:
         return gmm_v2_us(case)
     parts = [value if isinstance(value := counts.get(key, ""), float) else math.nan for key in plan_jobs(case)]
@@ -160,13 +163,13 @@ def plan_us(case: Case, counts: Counts) -> float:
 
 
 def gmm_v2_of(case: Case) -> GmmV2:
-    return GmmV2(one_core(load_chip(case.chip)), transposed=case.kind == "rows")
+    return GmmV2(one_core(TpuChip.of(load_chip(case.chip))), transposed=case.kind == "rows")
 
 
 def gmm_v2_us(case: Case) -> float:
     if case.problem.m < 512:
         return math.nan
-    core, found = load_chip(case.chip).core, gmm_v2_of(case)
+    core, found = TpuChip.of(load_chip(case.chip)).core, gmm_v2_of(case)
     columns = math.ceil(case.problem.n / found.default_tile(case.problem)[1])
     cores = core.count // core.devices_per_chip
     return found.default(case.problem) / (cores if columns % cores == 0 else 1)
@@ -249,7 +252,7 @@ def main() -> None:
         for case in found:
             if case.chip == chip:
                 jobs |= profile_jobs(case) | plan_jobs(case)
-        counts = count(load_chip(chip), jobs)
+        counts = count(TpuChip.of(load_chip(chip)), jobs)
         missing.update(value for value in counts.values() if isinstance(value, str))
         lines += lines_of(chip, found, counts)
     OUT.write_text(

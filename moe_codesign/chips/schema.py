@@ -205,7 +205,9 @@ class _Chip(Table):
         """
         found = self.peak_flops_per_s.get(_RATE_OF.get(dtype, dtype))
         if found is None:
-            raise UserError(f"{self.name} has no {dtype} matrix units", fix="use one of " + ", ".join(self.peak_flops_per_s))
+            raise UserError(
+                f"{self.name} has no {dtype} matrix units", fix="use one of " + ", ".join(self.peak_flops_per_s)
+            )
         return found
 
     @property

@@ -108,7 +108,7 @@ def test_a_visit_pays_for_the_products_of_its_buckets(tables: Tables) -> None:
 
     facts = table.artifacts[0].tpu
     assert facts is not None
-    steps = 64 * 4 / ((chip.core.profile_cycles_per_ns or 1.0) * 1e3)
+    steps = 64 * 4 / (chip.core.profile_cycles_per_ns * 1e3)
     bucket_us = steps * (facts.bucket_cycles + facts.depth_bucket_cycles * 2048)
     product_us = steps * (facts.fixed_cycles + facts.depth_fixed_cycles * 2048)
     assert product_us > 0.3 * bucket_us
