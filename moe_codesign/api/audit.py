@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from moe_codesign.answers.audit import AuditRow, audit_shape
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import load_chips
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
@@ -27,7 +27,7 @@ def audit(
     shape = model if isinstance(model, MoEShape) else find_model(model)
     return audit_shape(
         shape,
-        [load_chip(name) for name in chips],
+        load_chips(chips),
         tokens,
         Tables(jobs=jobs, progress=compiling),
         dtype=dtype,

@@ -152,6 +152,7 @@ class _Chip(Table):
     name: str
     product: str
     vendor: str
+    backend: str
     peak_flops_per_s: dict[str, PositiveFloat]
     power: Power = Power()
     price_usd_per_hour: dict[str, PositiveFloat] = {}
@@ -192,6 +193,10 @@ class _Chip(Table):
         if not isinstance(chip, cls):
             raise UserError(f"chip {chip.name} is a {chip.kind}, not a {cls.kind}", fix=f"name a {cls.kind}")
         return chip
+
+    def runs(self, backend: str) -> bool:
+        """Whether kernels of that backend run on the chip."""
+        return self.backend == backend
 
     def has(self, dtype: str) -> bool:
         """Whether the chip has matrix units for ``dtype``."""

@@ -38,7 +38,7 @@ def requests_for(
     """
     if not isinstance(chip, CompiledChip):
         raise UserError(f"chip {chip.name} has no compiler here", fix="its times are graded datasheet or measured")
-    if chip.backend != kernel.backend:
+    if not chip.runs(kernel.backend):
         raise UserError(f"kernel {kernel.name} does not run on {chip.name}", fix=f"use a {chip.backend} kernel")
     tiles = list(tiles)
     return {(op, tile): request(kernel, op, tile, dtype, chip.target) for op in ops for tile in tiles}

@@ -15,7 +15,7 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
     if name is not None and (kernel := kernel_named(name)) is not None:
         if isinstance(chip, DatasheetChip):
             raise UserError(f"chip {chip.name} has no compiler here", fix="leave the kernel out")
-        if kernel.name not in kernels(chip.backend)[0]:
+        if not chip.runs(kernel.backend):
             raise UserError(f"kernel {name} does not run on {chip.name}", fix=f"use a {chip.backend} kernel")
         if kernel.on_host != chip.is_host:
             where = "the host alone" if kernel.on_host else "accelerators alone"

@@ -1,45 +1,146 @@
+import os
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
+import moe_codesign as mc
 import moe_codesign.chips
-from moe_codesign.chips import chip_names, load_chip
+from moe_codesign.chips import DatasheetChip, GpuChip, HostChip, TpuChip, chip_names, load_chip, load_chips
 from moe_codesign.errors import UserError
 
-WANTED = [
-    *("a100_sxm", "b200", "b300", "gb200", "gb300", "h100_sxm", "h200_sxm", "l40s", "mi300x", "mi355x", "rtx_pro_6000"),
-    *("tpu7x", "tpu_v5e", "tpu_v5p", "tpu_v6e", "trainium2", "cpu"),
-]
 FOLDER = Path(moe_codesign.chips.__file__).parent
+FILES = [name for name in chip_names() if name != "cpu"]
 
 
-def test_the_catalogue_is_whole() -> None:
-    assert set(WANTED) == set(chip_names())
+def lines_of(name: str) -> list[str]:
+    return (FOLDER / f"{name}.toml").read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", WANTED)
-def test_every_chip_loads_with_sources(name: str) -> None:
+def copy_of(name: str, path: Path, changed: dict[str, str] | None = None, *, without: str = "") -> str:
+    """A chip file with other values for some keys, or without one key and its source; returns its path."""
+    lines = []
+    for line in lines_of(name):
+        key = line.partition(" =")[0].strip('"')
+        if without and without in (key, key.rpartition(".")[2]):
+            continue
+        lines.append(f"{key} = {changed[key]}" if changed and key in changed else line)
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_chip_file_loads_by_its_name_with_sources(name: str) -> None:
     chip = load_chip(name)
     assert chip.name == name
-    assert (chip.peak("bfloat16") or 0) > 1e9
+    assert min(chip.peak_flops_per_s.values()) > 1e9
     assert all(chip.sources.values())
+    assert chip.price is None or chip.price.source
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_product_name_says_no_other_capacity_than_the_memory(name: str) -> None:
+    chip = load_chip(name)
+    for said in re.findall(r"(\d+) GB", chip.product):
+        assert said == f"{chip.memory.hbm_bytes / 1e9:.0f}"
+
+
+def test_the_kind_of_a_chip_is_its_class() -> None:
+    kinds = {"h100_sxm": GpuChip, "mi300x": GpuChip, "tpu_v6e": TpuChip, "trainium2": DatasheetChip, "cpu": HostChip}
+    assert {name: type(load_chip(name)) for name in kinds} == kinds
+    with pytest.raises(UserError, match="chip tpu_v6e is a TPU, not a GPU"):
+        GpuChip.of(load_chip("tpu_v6e"))
+
+
+def numbers_of(name: str) -> list[tuple[str, str]]:
+    data = tomllib.loads("\n".join(lines_of(name)))
+    optional = {"memory.l3_bytes"}
+    return [
+        (name, f"{table}.{field}")
+        for table in ("memory", "core")
+        for field in data[table]
+        if f"{table}.{field}" not in optional
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [one for name in ("h100_sxm", "mi300x", "tpu_v6e") for one in numbers_of(name)]
+)
+def test_a_number_that_a_model_reads_cannot_be_left_out(name: str, field: str, tmp_path: Path) -> None:
+    file = copy_of(name, tmp_path / "mine.toml", without=field.rpartition(".")[2])
+    with pytest.raises(UserError, match=rf"mine\.toml: {field} is missing; add it$"):
+        load_chip(file)
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "tpu_v6e"])
+def test_the_peak_that_every_model_reads_cannot_be_left_out(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="need a peak for bfloat16"):
+        load_chip(copy_of(name, tmp_path / "mine.toml", without="bfloat16"))
 
 
 def test_a_number_without_source_is_refused(tmp_path: Path) -> None:
-    text = (FOLDER / "h100_sxm.toml").read_text()
-    data = tomllib.loads(text)
-    lost = next(key for key in data["sources"] if key.startswith("core"))
-    file = tmp_path / "mine.toml"
-    file.write_text("\n".join(line for line in text.splitlines() if not line.startswith(f'"{lost}"')))
-    with pytest.raises(UserError, match=r"core.*has no source"):
-        load_chip(str(file))
+    text = "\n".join(line for line in lines_of("h100_sxm") if not line.startswith('"core'))
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UserError, match=r"core.* has no source"):
+        load_chip(str(tmp_path / "mine.toml"))
 
 
-def test_a_chip_of_ones_own_is_one_file(tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text((FOLDER / "h100_sxm.toml").read_text().replace('name = "h100_sxm"', 'name = "mine"'))
-    assert load_chip(str(file)).name == "mine"
+def test_a_price_without_date_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"price_date is missing; say when"):
+        load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", without="price_date"))
+    with pytest.raises(UserError, match=r"price_date = 'last year'"):
+        load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", {"price_date": '"last year"'}))
+
+
+def test_another_backend_is_named_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"backend = 'tritn' is unknown; did you mean triton\?"):
+        load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", {"backend": '"tritn"'}))
+    with pytest.raises(UserError, match="backend = None is unknown"):
+        load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", without="backend"))
+
+
+def test_a_type_without_matrix_units_is_refused_in_one_way() -> None:
+    for name in ("a100_sxm", "tpu_v5e"):
+        assert not load_chip(name).has("fp8_block")
+        with pytest.raises(UserError, match=f"{name} has no fp8_block matrix units; use one of bfloat16"):
+            load_chip(name).peak("fp8_block")
+    assert load_chip("h100_sxm").peak("int4") == load_chip("h100_sxm").peak("bfloat16")
+
+
+def test_a_new_chip_is_one_file_and_is_audited(tmp_path: Path) -> None:
+    file = copy_of("trainium2", tmp_path / "mine.toml", {"name": '"mine"', "hbm_bytes_per_s": "5.8e12"})
+    mine, theirs = mc.audit("Qwen3-30B-A3B", [file, "trainium2"], tokens=[1])
+    assert (mine.chip, theirs.chip) == ("mine", "trainium2")
+    assert mine.estimate is not None
+    assert theirs.estimate is not None
+    assert theirs.estimate.timing.latency_us == pytest.approx(2 * mine.estimate.timing.latency_us)
+
+
+def test_two_chips_of_one_name_are_not_compared(tmp_path: Path) -> None:
+    copy = copy_of("trainium2", tmp_path / "mine.toml", {"hbm_bytes_per_s": "5.8e12"})
+    with pytest.raises(UserError, match="two different chips have the name trainium2; give the copy a `name`"):
+        mc.audit("Qwen3-30B-A3B", ["trainium2", copy], tokens=[1])
+    # Alone, the copy has its own times, whichever of the two was asked for first.
+    rows = [mc.audit("Qwen3-30B-A3B", [name], tokens=[1])[0] for name in ("trainium2", copy, "trainium2")]
+    first, changed, again = (row.estimate.timing.latency_us for row in rows if row.estimate)
+    assert first == again == pytest.approx(2 * changed)
+    assert load_chips(["trainium2", copy_of("trainium2", tmp_path / "same.toml")])
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    before = load_chip(copy_of("trainium2", path)).memory.hbm_bytes_per_s
+    status = path.stat()
+    copy_of("trainium2", path, {"hbm_bytes_per_s": "5.8e12"})
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert load_chip(str(path)).memory.hbm_bytes_per_s == 2 * before
+
+
+def test_chips_are_keys_by_all_that_they_are() -> None:
+    chip = load_chip("h100_sxm")
+    changed = chip.model_copy(update={"memory": chip.memory.model_copy(update={"hbm_latency_ns": 1.0})})
+    assert len({chip, changed, load_chip("h100_sxm")}) == 2
 
 
 def test_an_unknown_chip_names_those_there_are() -> None:
@@ -49,6 +150,6 @@ def test_an_unknown_chip_names_those_there_are() -> None:
 
 def test_the_host_is_detected() -> None:
     host = load_chip("cpu")
-    assert host.is_host
+    assert isinstance(host, HostChip)
     assert host.core.count >= 1
     assert host.memory.hbm_bytes_per_s > 1e9
