@@ -6,21 +6,23 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from ablations import TERMS, coefficients_without
 from peers import estimates, shape_keys
 from sets import Set, Triple, Which, each, load
 
+from moe_codesign.calibrations.stacks import Coefficients
 from moe_codesign.chips import load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import columns_of
 from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
 from moe_codesign.cost.stacks.model import TOKEN_BUCKETS, Prediction
-from moe_codesign.cost.stacks.physics import TERMS, bound_us
+from moe_codesign.cost.stacks.physics import Terms, bound_us
 from moe_codesign.errors import UserError
 from moe_codesign.fitting.intervals import errors
 from moe_codesign.fitting.measured import Measured
 from moe_codesign.fitting.splits import in_test_split
-from moe_codesign.fitting.stack_conventions import fit_coefficients
+from moe_codesign.fitting.stack_conventions import even_sample, fit_to_terms
 from moe_codesign.fitting.stacks import calibrate
 from moe_codesign.formats.aiconfigurator import SETS, aiconfigurator_rows, renamed
 from moe_codesign.formats.problem_rows import layer_of
@@ -236,18 +238,22 @@ def ablation(sets: Sequence[Set]) -> list[str]:
 def _without_each(one: Set) -> dict[str, Triple]:
     known, x = one.calibration.conventions, one.calibration.coefficients
 
-    def alone(conventions: Conventions, off: frozenset[str]) -> Triple:
-        found = fit_coefficients(one.fitted, conventions, x, off=off, tries=0)
-        test = one.test
-        _, t = timed_terms(x, conventions, test.columns, test.chip, test.stack, test.dtype, off=off)
-        return errors(np.maximum(fused_moe.total_us(found, t), one.bound_us), test.latency_us)
+    def alone(conventions: Conventions, without: str = "") -> Triple:
+        def terms_of(data: Measured) -> Terms:
+            work, t = timed_terms(x, conventions, data.columns, data.chip, data.stack, data.dtype)
+            return TERMS[without](t, work, data.chip, data.dtype) if without else t
+
+        sample = even_sample(one.fitted)
+        chooser, start = (coefficients_without(without, of) for of in (x, Coefficients()))
+        found = fit_to_terms(terms_of(sample), sample.latency_us, chooser, start, tries=0)
+        return errors(np.maximum(fused_moe.total_us(found, terms_of(one.test)), one.bound_us), one.test.latency_us)
 
     return {
         "with the learned part": one.test_errors,
-        "physics alone": alone(known, frozenset()),
-        **{f"without {term}": alone(known, frozenset({term})) for term in TERMS},
-        "without tuned files": alone(dataclasses.replace(known, tuned=frozenset()), frozenset()),
-        "without ranks that run all choices": alone(dataclasses.replace(known, all_choices_here={}), frozenset()),
+        "physics alone": alone(known),
+        **{f"without {term}": alone(known, term) for term in TERMS},
+        "without tuned files": alone(dataclasses.replace(known, tuned=frozenset())),
+        "without ranks that run all choices": alone(dataclasses.replace(known, all_choices_here={})),
     }
 
 

@@ -5,7 +5,6 @@ off by far, and is right under the other convention, was timed under it; with th
 """
 
 import dataclasses
-from collections.abc import Set
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from moe_codesign.calibrations.stacks import Coefficients
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns, with_others_on_first
 from moe_codesign.cost.stacks.conventions import MOST, Conventions, fastest_usual, named, timed_terms, timed_tiles
+from moe_codesign.cost.stacks.physics import Terms
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.fitting.measured import Measured
 from moe_codesign.formats.tuned_files import StackTiles
@@ -39,26 +39,34 @@ def fit_coefficients(
     conventions: Conventions,
     chooser: Coefficients,
     start: Coefficients | None = None,
-    off: Set[str] = frozenset(),
     tries: int = _TRIES,
 ) -> Coefficients:
     """Coefficients with the least soft-L1 error of the logarithm, over a sample even in shapes and tokens.
 
-    The error has several minima (which side of a GEMM hides the other), so the search begins at several places.
-
     Args:
         data: measured rows.
-        conventions: how they were timed. chooser: coefficients by which untold tuned tiles are chosen.
+        conventions: how they were timed.
+        chooser: coefficients by which unpublished tuned tiles are chosen.
         start: where to begin and what to stay near, such as a similar chip's.
-        off: terms of the model to leave out. tries: places at random to begin at, beside the start's and the chooser's.
+        tries: places at random to begin at, beside the start's and the chooser's.
+    """
+    sample = even_sample(data)
+    _, t = timed_terms(chooser, conventions, sample.columns, sample.chip, sample.stack, sample.dtype)
+    return fit_to_terms(t, sample.latency_us, chooser, start, tries)
+
+
+def fit_to_terms(
+    t: Terms, latency_us: F64, chooser: Coefficients, start: Coefficients | None = None, tries: int = _TRIES
+) -> Coefficients:
+    """Coefficients that bring the times of these terms nearest to the measured ones.
+
+    The error has several minima (which side of a GEMM hides the other), so the search begins at several places: see
+    :func:`fit_coefficients` for the arguments.
     """
     from scipy.optimize import least_squares
 
-    sample = data.take(_even_sample(data))
-    columns = sample.columns
-    _, t = timed_terms(chooser, conventions, columns, sample.chip, sample.stack, sample.dtype, off=off)
     begin = (start or Coefficients()).logs()
-    target = np.log(sample.latency_us)
+    target = np.log(latency_us)
 
     def residuals(logs: F64) -> F64:
         times = fused_moe.total_us(Coefficients.from_logs(logs), t)
@@ -141,12 +149,14 @@ def _better(place: npt.NDArray[np.int64], one: F64, other: F64, limits: tuple[fl
     return (after < limits[0] * before) & (before - after > limits[1]) & (rows >= _FEWEST)
 
 
-def _even_sample(data: Measured) -> npt.NDArray[np.int64]:
+def even_sample(data: Measured) -> Measured:
+    """Rows to fit the physics to: all of them, or as many of each shape and number of tokens as of any other."""
     if len(data) <= _ROWS_OF_PHYSICS:
-        return np.arange(len(data))
+        return data.take(np.arange(len(data)))
     cell = np.unique(
         np.stack([np.unique(data.shape_key, return_inverse=True)[1], data.columns.num_tokens]), axis=1,
         return_inverse=True,
     )[1].ravel()  # fmt: skip
     weight = 1.0 / np.bincount(cell)[cell]
-    return np.random.default_rng(0).choice(len(data), _ROWS_OF_PHYSICS, replace=False, p=weight / weight.sum())
+    chosen = np.random.default_rng(0).choice(len(data), _ROWS_OF_PHYSICS, replace=False, p=weight / weight.sum())
+    return data.take(chosen)

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_codesign.calibrations.stacks import Coefficients
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.bound import layer_bound
 from moe_codesign.cost.stacks import model as calibration
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import Columns, columns_of, with_others_on_first
 from moe_codesign.cost.stacks.default_rules import default_tiles
-from moe_codesign.cost.stacks.physics import TERMS, Terms, stack_tiles
+from moe_codesign.cost.stacks.physics import Terms, stack_tiles
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
@@ -28,11 +28,9 @@ from moe_codesign.formats.tuned_files import BLOCK_M, tuned_tiles
 SHAPE = MoEShape(hidden_size=4096, moe_intermediate_size=2048, num_experts=64, num_experts_per_tok=8)
 
 
-def terms_of(
-    columns: Columns, name: str, stack: str, dtype: str = "bfloat16", off: frozenset[str] = frozenset()
-) -> Terms:
+def terms_of(columns: Columns, name: str, stack: str, dtype: str = "bfloat16") -> Terms:
     chip = load_chip(name)
-    return fused_moe.terms(columns, chip, dtype, stack_tiles(columns, stack, dtype), off)
+    return fused_moe.terms(columns, chip, dtype, stack_tiles(columns, stack, dtype))
 
 
 def work(tokens: int, routing: str = "balanced", **split: int) -> Workload:
@@ -95,24 +93,6 @@ def test_what_a_stack_does_not_run_is_refused() -> None:
         terms_of(columns_of([(SHAPE, work(4))]), "a100_sxm", "vllm", "fp8")
     with pytest.raises(UserError, match="stack"):
         terms_of(columns_of([(SHAPE, work(4))]), "h100_sxm", "tgi")
-
-
-@pytest.mark.parametrize("off", TERMS)
-def test_a_term_left_out_costs_nothing(off: str) -> None:
-    # Each term weighs something on one: many rows, rows of other ranks or of no multiple of 16 bytes, a single token
-    # whose experts the L2 keeps.
-    shape = dataclasses.replace(SHAPE, moe_intermediate_size=1858)
-    small = dataclasses.replace(SHAPE, moe_intermediate_size=64, hidden_size=1024)
-    problems = [(shape, work(16384, ep=4)), (shape, work(700, ep=4)), (shape, work(1)), (small, work(1))]
-    columns = columns_of(problems)
-    x = dataclasses.replace(Coefficients(), latency_us=3.0)
-    whole = fused_moe.total_us(x, terms_of(columns, "h100_sxm", "sglang"))
-    less = fused_moe.total_us(x, terms_of(columns, "h100_sxm", "sglang", off=frozenset({off})))
-    if off in ("residency", "near", "cached"):  # one block a core hides nothing of its loads; nothing is near
-        assert (whole <= less * (1 + 1e-12)).all()
-    else:
-        assert (less <= whole * (1 + 1e-12)).all()
-    assert (less != whole).any()
 
 
 def test_parts_add_up_and_the_largest_is_named() -> None:
@@ -250,3 +230,12 @@ def test_a_long_table_is_answered_in_parts_row_by_row_alike(monkeypatch: pytest.
     assert parts.parts_us.keys() == whole.parts_us.keys()
     assert all((parts.parts_us[name] == whole.parts_us[name]).all() for name in parts.parts_us)
     assert [parts.tiles.of_row(i) for i in range(len(columns))] == [whole.tiles.of_row(i) for i in range(len(columns))]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "fp8_block", "mxfp4", "int4"])
+@pytest.mark.parametrize("ep", [1, 8])
+def test_there_is_one_physical_bound(dtype: str, ep: int) -> None:
+    """Weights of 4 bits, activations of 16: the columns counted both at the weights' bytes."""
+    chip, load = GpuChip.of(load_chip("h100_sxm")), dataclasses.replace(work(4096, ep=ep), dtype=dtype)
+    said = fused_moe.bound_us(columns_of([(SHAPE, load)]), chip, dtype)
+    assert said[0] == pytest.approx(layer_bound(chip, rank_work(SHAPE, load)).us, rel=1e-12)

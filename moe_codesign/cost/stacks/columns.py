@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,22 @@ _DRAWS = 5
 
 @dataclass(frozen=True)
 class Columns:
-    """One problem a row. ``rows``, ``active``, ``largest``: token rows, experts with rows, rows of the fullest;
-    ``entering``: tokens with an expert on the rank."""
+    """Problems as columns, one problem per row; loads are those of the busiest rank, averaged over draws.
+
+    Args:
+        num_tokens: tokens of the batch, over all ranks.
+        hidden: width of a token.
+        width: width of an expert on one rank, after the gate.
+        experts: routed experts of the layer.
+        local_experts: experts of one rank.
+        top_k: experts that a token chooses.
+        gated: 1 where experts have a gate, else 0.
+        rows: token rows of the rank.
+        active: experts of the rank that have rows.
+        largest: rows of the rank's fullest expert.
+        entering: tokens with an expert on the rank.
+        row_tiles: tiles of rows, for each height of BLOCK_M in that order.
+    """
 
     num_tokens: F64
     hidden: F64
@@ -36,7 +50,6 @@ class Columns:
     largest: F64
     entering: F64
     row_tiles: tuple[F64, ...]
-    """By height, in the order of BLOCK_M."""
 
     def __len__(self) -> int:
         return len(self.num_tokens)
@@ -76,25 +89,37 @@ def columns_of(problems: Sequence[tuple[MoEShape, Workload]]) -> Columns:
     Raises:
         UserError: a shape that cannot be split so, or that has shared experts.
     """
-    table = np.empty((len(problems), 11 + len(BLOCK_M)))
-    for i, (shape, work) in enumerate(problems):
+    for shape, work in problems:
         check(shape, work)
-        local = shape.num_experts // work.ep
-        table[i] = (
-            *(work.num_tokens, shape.hidden_size, shape.moe_intermediate_size // work.tp, shape.num_experts, local),
-            *(shape.num_experts_per_tok, shape.gated),
-            *_loads(
-                work.routing,
-                work.num_tokens,
-                shape.num_experts,
-                shape.num_experts_per_tok,
-                work.ep,
-                work.seed,
-            ),
+    loads = [
+        _loads(
+            work.routing,
+            work.num_tokens,
+            experts=shape.num_experts,
+            top_k=shape.num_experts_per_tok,
+            ranks=work.ep,
+            seed=work.seed,
         )
-    names = [field.name for field in dataclasses.fields(Columns) if field.name != "row_tiles"]
-    numbers = dict(zip(names, table.T, strict=False))
-    return Columns(**numbers, row_tiles=tuple(table.T[len(names) :]))
+        for shape, work in problems
+    ]
+
+    def column(values: Iterable[float]) -> F64:
+        return np.fromiter(values, dtype=float, count=len(problems))
+
+    return Columns(
+        num_tokens=column(work.num_tokens for _, work in problems),
+        hidden=column(shape.hidden_size for shape, _ in problems),
+        width=column(shape.moe_intermediate_size // work.tp for shape, work in problems),
+        experts=column(shape.num_experts for shape, _ in problems),
+        local_experts=column(shape.num_experts // work.ep for shape, work in problems),
+        top_k=column(shape.num_experts_per_tok for shape, _ in problems),
+        gated=column(shape.gated for shape, _ in problems),
+        rows=column(load.rows for load in loads),
+        active=column(load.active for load in loads),
+        largest=column(load.largest for load in loads),
+        entering=column(load.entering for load in loads),
+        row_tiles=tuple(column(load.row_tiles[i] for load in loads) for i in range(len(BLOCK_M))),
+    )
 
 
 def check(shape: MoEShape, work: Workload) -> None:
@@ -107,23 +132,46 @@ def check(shape: MoEShape, work: Workload) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Loads:
+    """The columns of one problem that its routing decides; see :class:`Columns`."""
+
+    rows: float
+    active: float
+    largest: float
+    entering: float
+    row_tiles: tuple[float, ...]
+
+
 @functools.lru_cache(maxsize=2**16)
-def _loads(routing: Routing, tokens: int, experts: int, k: int, ranks: int, seed: int) -> tuple[float, ...]:
-    """Of the busiest rank, mean of the draws: Columns from ``rows`` on."""
-    found = []
+def _loads(routing: Routing, tokens: int, *, experts: int, top_k: int, ranks: int, seed: int) -> _Loads:
+    """Loads of the busiest rank, mean of the draws."""
+    drawn = []
     for draw in range(_DRAWS if is_drawn(routing) else 1):
-        by_rank = token_counts(routing, tokens, experts, k, seed + draw, ranks).reshape(ranks, -1)
+        by_rank = token_counts(routing, tokens, experts, top_k, seed + draw, ranks).reshape(ranks, -1)
         busiest = int(by_rank.sum(axis=1).argmax())
         counts = by_rank[busiest]
-        tiles = [float((-(-counts // height)).sum()) for height in BLOCK_M]
-        entering = _entering(routing, by_rank, busiest, tokens, k)
-        found.append([float(counts.sum()), float((counts > 0).sum()), float(counts.max()), entering, *tiles])
-    return tuple(np.mean(found, axis=0).tolist())
+        drawn.append(
+            _Loads(
+                rows=float(counts.sum()),
+                active=float((counts > 0).sum()),
+                largest=float(counts.max()),
+                entering=_entering(routing, by_rank, busiest, tokens, top_k),
+                row_tiles=tuple(float((-(-counts // height)).sum()) for height in BLOCK_M),
+            )
+        )
+    return _Loads(
+        rows=float(np.mean([one.rows for one in drawn])),
+        active=float(np.mean([one.active for one in drawn])),
+        largest=float(np.mean([one.largest for one in drawn])),
+        entering=float(np.mean([one.entering for one in drawn])),
+        row_tiles=tuple(np.mean([one.row_tiles for one in drawn], axis=0).tolist()),
+    )
 
 
 def _entering(routing: Routing, by_rank: Counts, rank: int, tokens: int, k: int) -> float:
-    """Tokens with an expert on the rank. Exact of power laws and of balanced choices; of others as if a token drew its
-    distinct experts with the rank's share of them."""
+    """Tokens with an expert on the rank: exact for power laws and balanced choices; for others as if a token drew its
+    distinct experts with the rank's share of all rows."""
     counts = by_rank[rank]
     rows = float(counts.sum())
     if len(by_rank) == 1:

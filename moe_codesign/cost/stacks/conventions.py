@@ -130,7 +130,6 @@ def timed_terms(
     stack: str,
     dtype: str,
     *,
-    off: Set[str] = frozenset(),
     tuned: Tuned | None = None,
 ) -> tuple[Columns, Terms]:
     """The work that was timed, and its terms.
@@ -138,7 +137,6 @@ def timed_terms(
     Args:
         x: coefficients by which an untold tuned tile is chosen.
         found: conventions. columns, chip, stack, dtype: problems and where they run.
-        off: names of fused_moe.TERMS to leave out.
         tuned: the stack's tuned tiles. With them no tile is guessed: what has none runs the rule.
     """
     work = found.as_timed(columns)
@@ -146,4 +144,4 @@ def timed_terms(
         tiles = fused_moe.stack_tiles(work, stack, dtype, tuned)
     else:
         tiles = timed_tiles(x, found, work, chip, stack, dtype)
-    return work, fused_moe.terms(work, chip, dtype, tiles, off)
+    return work, fused_moe.terms(work, chip, dtype, tiles)

@@ -8,8 +8,7 @@ for choices of other ranks, blocks that find nothing to do and launches are adde
 they scale a chip file's number, so that they can be carried to another chip.
 """
 
-import dataclasses
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,28 +16,13 @@ import numpy as np
 from moe_codesign.arrays import F64
 from moe_codesign.calibrations.stacks import Coefficients
 from moe_codesign.chips import GpuChip
+from moe_codesign.cost.bound import layer_bytes, layer_flops
 from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.cost.stacks.default_rules import default_tiles
 from moe_codesign.cost.stacks.tiles import with_tuned
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.formats.tuned_files import BLOCK_M, StackTiles, Tuned
 
-TERMS = (
-    "tiles",
-    "waves",
-    "residency",
-    "latency",
-    "near",
-    "l2",
-    "reread",
-    "elementwise",
-    "cached",
-    "remote",
-    "align",
-    "short",
-    "narrow",
-)
-"""What an ablation can leave out."""
 _LINE_BYTES = 128.0
 _FITTED_REGISTERS = 65536
 """Registers of a core of every chip whose rows the shipped coefficients were fitted to. A core with more (AMD's) is
@@ -46,8 +30,53 @@ counted with these: what it does with the rest is in no row."""
 
 
 @dataclass(frozen=True)
-class _Gemm:
-    """What the coefficients are multiplied with, per row."""
+class GemmShape:
+    """Per row: depth K and columns N of one GEMM, and bytes of the rows that it reads, each once."""
+
+    k: F64
+    n: F64
+    read_bytes: F64
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How one GEMM is cut, per row.
+
+    Args:
+        row_tiles: tiles of rows.
+        across: tiles of columns.
+        steps: steps of K in a tile.
+        resident: blocks that a core holds at once.
+    """
+
+    row_tiles: F64
+    across: F64
+    steps: F64
+    resident: F64
+
+    @property
+    def blocks(self) -> F64:
+        """Programs of the launch."""
+        return self.row_tiles * self.across
+
+
+@dataclass(frozen=True)
+class GemmTerms:
+    """What the coefficients are multiplied with for one GEMM, per row.
+
+    Args:
+        waves: blocks of a core, one after the other.
+        steps: steps of K in a block.
+        busy: blocks that share a core.
+        matrix_us: matrix instructions of a step, at the chip's peak.
+        stages: depth of the tile's pipeline.
+        weight_us: reading the active weights once, at the peak bandwidth.
+        weight_bytes: bytes of the active weights.
+        bands: bands of row tiles after the first, for which weights are asked again.
+        other_us: reading and writing rows, at the peak bandwidth.
+        l2_us: everything that the blocks load, at the L2's bandwidth.
+        short: extra lines of memory where a tile reads part of each.
+    """
 
     waves: F64
     steps: F64
@@ -63,7 +92,7 @@ class _Gemm:
 
 
 @dataclass(frozen=True)
-class _After:
+class AfterGemm:
     """What follows a GEMM: elementwise work on its result, and zeros in it for choices of other ranks."""
 
     bytes: F64
@@ -75,16 +104,14 @@ class _After:
 class Terms:
     """Everything of the model that does not depend on coefficients."""
 
-    gemms: tuple[_Gemm, _Gemm]
-    after: tuple[_After, _After]
+    gemms: tuple[GemmTerms, GemmTerms]
+    after: tuple[AfterGemm, AfterGemm]
     l2_bytes: float
     zero_blocks: F64
     empty_blocks: F64
     pairs: F64
     local_experts: F64
     narrow: F64
-    far: F64
-    """1: loads take as long from the L2 as from HBM (an ablation)."""
     tiles: StackTiles
     blocks: F64
 
@@ -95,18 +122,23 @@ class Terms:
 
 
 def bound_us(columns: Columns, chip: GpuChip, dtype: str) -> F64:
-    """No run is faster, as :func:`moe_codesign.cost.problem.layer_bound`: active weights once, tokens in and out once.
+    """The physical bound of each problem, by the same formula as :func:`moe_codesign.cost.bound.layer_bound`.
 
     Raises:
         UserError: the chip has no matrix units for the dtype.
     """
-    c, peak = columns, chip.peak(dtype)
-    item, bandwidth = DTYPE_BYTES[dtype], 1e-6 * chip.memory.hbm_bytes_per_s
-    flops = 2 * c.rows * c.hidden * (c.up_width + c.width)
-    fewest = np.where(c.local_experts == c.experts, c.num_tokens, c.largest)
-    weights = c.active * c.hidden * (c.up_width + c.width) * item
-    least_bytes = weights + 2 * np.minimum(fewest, c.rows) * c.hidden * item
-    return np.maximum(1e6 * flops / peak, least_bytes / bandwidth)
+    c = columns
+    tokens = np.where(c.local_experts == c.experts, c.num_tokens, c.largest)
+    flops = layer_flops(rows=c.rows, hidden=c.hidden, up_width=c.up_width, width=c.width)
+    least_bytes = layer_bytes(
+        dtype,
+        active=c.active,
+        fewest_tokens=np.minimum(tokens, c.rows),
+        hidden=c.hidden,
+        up_width=c.up_width,
+        width=c.width,
+    )
+    return np.maximum(1e6 * flops / chip.peak(dtype), 1e6 * least_bytes / chip.memory.hbm_bytes_per_s)
 
 
 def stack_tiles(columns: Columns, stack: str, dtype: str, tuned: Tuned | None = None) -> StackTiles:
@@ -119,87 +151,98 @@ def stack_tiles(columns: Columns, stack: str, dtype: str, tuned: Tuned | None = 
     return with_tuned(tiles, tuned or {}, columns.num_tokens, columns.local_experts, columns.width)
 
 
-def terms(columns: Columns, chip: GpuChip, dtype: str, tiles: StackTiles, off: Set[str] = frozenset()) -> Terms:
+def terms(columns: Columns, chip: GpuChip, dtype: str, tiles: StackTiles) -> Terms:
     """Work of each kernel of the operation.
 
     Args:
-        columns: problems. chip, dtype: where and of what.
-        tiles: that are launched; see :func:`stack_tiles`.
-        off: names of TERMS to leave out.
+        columns: the problems.
+        chip: where they run.
+        dtype: their data type.
+        tiles: the tiles that are launched; see :func:`stack_tiles`.
 
     Raises:
         UserError: the chip has no matrix units for the dtype.
     """
-    peak = chip.peak(dtype)
     c, item = columns, DTYPE_BYTES[dtype]
     bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s
-    launched = np.choose(np.searchsorted(BLOCK_M, tiles.block_m), c.row_tiles)
-    row_tiles = np.maximum(c.rows / tiles.block_m, 1e-9) if "tiles" in off else launched
-    resident = np.ones(len(c)) if "residency" in off else _resident(tiles, chip, item)
     cores = float(chip.core.count)
-    gemms = []
-    distinct = np.minimum(c.num_tokens, c.rows)
-    all_blocks = np.zeros(len(c))
-    shapes = ((c.hidden, c.up_width, distinct * c.hidden * item), (c.width, c.hidden, c.rows * c.width * item))
-    for k, n, read_bytes in shapes:
-        across = n / tiles.block_n if "tiles" in off else np.ceil(n / tiles.block_n)
-        steps = k / tiles.block_k if "tiles" in off else np.ceil(k / tiles.block_k)
-        blocks = row_tiles * across
-        all_blocks += blocks
-        fill = blocks / (cores * resident)
-        # The last wave is rarely in step with the others: halfway between whole waves and none.
-        waves = np.maximum(fill, 1.0) if "waves" in off else np.where(fill < 1, 1.0, (np.ceil(fill) + fill) / 2)
-        traffic = blocks * steps * (tiles.block_m + tiles.block_n) * tiles.block_k * item
-        weights = c.active * k * n * item
-        gemms.append(
-            _Gemm(
-                waves=waves,
-                steps=steps,
-                busy=np.clip(blocks / cores, 1.0, resident),
-                matrix_us=1e6 * 2 * tiles.block_m * tiles.block_n * tiles.block_k / (peak / cores),
-                stages=np.full(len(c), np.inf) if "latency" in off else tiles.num_stages,
-                weight_us=weights / bandwidth,
-                weight_bytes=weights,
-                bands=np.maximum(row_tiles / np.maximum(c.active, 1) / tiles.group_m, 1.0) - 1,
-                other_us=(read_bytes + c.rows * n * 2.0) / bandwidth,
-                # Weights lie along k. A line that is asked for in parts is fetched in parts.
-                short=np.maximum(_LINE_BYTES / (tiles.block_k * item) - 1, 0.0) * ("short" not in off),
-                l2_us=0 * traffic if "l2" in off else 1e6 * traffic / chip.memory.l2_bytes_per_s,
-            )
-        )
-    if "reread" in off:
-        gemms = [dataclasses.replace(g, bands=0 * g.bands) for g in gemms]
+    shapes = gemm_shapes(columns, dtype)
+    grids = [grid_of(columns, chip, dtype, tiles, shape) for shape in shapes]
+    first, second = (gemm_terms(columns, chip, dtype, tiles, *one) for one in zip(shapes, grids, strict=True))
     pairs = c.num_tokens * c.top_k
     others = np.maximum(pairs - c.rows, 0.0)
-    across_both = sum(np.ceil(n / tiles.block_n) for _, n, _ in shapes)
+    across = sum((grid.across for grid in grids), np.zeros(len(c)))
     zero_blocks = np.ceil(others / tiles.block_m)
     # The grid is a bound: programs past the rows that there are find nothing to do.
     most = np.minimum(pairs + c.experts * (tiles.block_m - 1), pairs * tiles.block_m) / tiles.block_m
-    empty = np.maximum(most - launched - zero_blocks, 0) * across_both / cores
-    here = 0.0 if "remote" in off else 1.0
-    alike = 0.0 if "elementwise" in off else 1.0
     # Activation and sum run over every choice of the tokens that entered, whoever's expert it is.
     touched = (pairs * (c.up_width + c.width), pairs * c.hidden + c.num_tokens * c.hidden)
-    after = [
-        _After(
-            bytes=np.full(len(c), np.inf) if "cached" in off else 2.0 * pairs * n,
-            elementwise_us=alike * 2.0 * values / bandwidth,
-            zeros_us=here * 2.0 * others * n / bandwidth,
+    after_up, after_down = (
+        AfterGemm(
+            bytes=2.0 * pairs * shape.n,
+            elementwise_us=2.0 * values / bandwidth,
+            zeros_us=2.0 * others * shape.n / bandwidth,
         )
-        for (_, n, _), values in zip(shapes, touched, strict=True)
-    ]
+        for shape, values in zip(shapes, touched, strict=True)
+    )
     return Terms(
-        gemms=(gemms[0], gemms[1]),
-        after=(after[0], after[1]),
+        gemms=(first, second),
+        after=(after_up, after_down),
         l2_bytes=chip.memory.l2_bytes,
-        zero_blocks=here * zero_blocks * across_both / cores,
-        empty_blocks=here * empty,
-        pairs=0 * pairs if "align" in off else pairs,
+        zero_blocks=zero_blocks * across / cores,
+        empty_blocks=np.maximum(most - grids[0].row_tiles - zero_blocks, 0) * across / cores,
+        pairs=pairs,
         local_experts=c.local_experts,
-        narrow=np.zeros(len(c)) if "narrow" in off else (c.width * item % 16 != 0).astype(float),
-        far=np.full(len(c), float("near" in off)),
+        narrow=(c.width * item % 16 != 0).astype(float),
         tiles=tiles,
-        blocks=all_blocks,
+        blocks=grids[0].blocks + grids[1].blocks,
+    )
+
+
+def gemm_shapes(columns: Columns, dtype: str) -> tuple[GemmShape, GemmShape]:
+    """Sizes of GEMM 1 and GEMM 2."""
+    c, item = columns, DTYPE_BYTES[dtype]
+    distinct = np.minimum(c.num_tokens, c.rows)
+    return (
+        GemmShape(c.hidden, c.up_width, distinct * c.hidden * item),
+        GemmShape(c.width, c.hidden, c.rows * c.width * item),
+    )
+
+
+def grid_of(columns: Columns, chip: GpuChip, dtype: str, tiles: StackTiles, shape: GemmShape) -> Grid:
+    """How the tiles cut that GEMM."""
+    return Grid(
+        row_tiles=np.choose(np.searchsorted(BLOCK_M, tiles.block_m), columns.row_tiles),
+        across=np.ceil(shape.n / tiles.block_n),
+        steps=np.ceil(shape.k / tiles.block_k),
+        resident=_resident(tiles, chip, DTYPE_BYTES[dtype]),
+    )
+
+
+def gemm_terms(
+    columns: Columns, chip: GpuChip, dtype: str, tiles: StackTiles, shape: GemmShape, grid: Grid
+) -> GemmTerms:
+    """Work of one GEMM that is cut so."""
+    c, item, cores = columns, DTYPE_BYTES[dtype], float(chip.core.count)
+    bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s
+    blocks = grid.blocks
+    fill = blocks / (cores * grid.resident)
+    traffic = blocks * grid.steps * (tiles.block_m + tiles.block_n) * tiles.block_k * item
+    weights = c.active * shape.k * shape.n * item
+    return GemmTerms(
+        # The last wave is rarely in step with the others: halfway between whole waves and none.
+        waves=np.where(fill < 1, 1.0, (np.ceil(fill) + fill) / 2),
+        steps=grid.steps,
+        busy=np.clip(blocks / cores, 1.0, grid.resident),
+        matrix_us=1e6 * 2 * tiles.block_m * tiles.block_n * tiles.block_k / (chip.peak(dtype) / cores),
+        stages=tiles.num_stages,
+        weight_us=weights / bandwidth,
+        weight_bytes=weights,
+        bands=np.maximum(grid.row_tiles / np.maximum(c.active, 1) / tiles.group_m, 1.0) - 1,
+        other_us=(shape.read_bytes + c.rows * shape.n * 2.0) / bandwidth,
+        # Weights lie along k. A line that is asked for in parts is fetched in parts.
+        short=np.maximum(_LINE_BYTES / (tiles.block_k * item) - 1, 0.0),
+        l2_us=1e6 * traffic / chip.memory.l2_bytes_per_s,
     )
 
 
@@ -245,10 +288,10 @@ def limiters(x: Coefficients, t: Terms, parts: Mapping[str, F64]) -> list[str]:
     return [names[i] for i in order.tolist()]
 
 
-def _sides(x: Coefficients, g: _Gemm, t: Terms) -> dict[str, F64]:
+def _sides(x: Coefficients, g: GemmTerms, t: Terms) -> dict[str, F64]:
     forgotten = _forgotten(x, t, t.weight_bytes)
     # The runs before left the L2 as it is, so small weights are near.
-    near = np.where(t.far > 0, x.latency_us, min(x.near_us, x.latency_us))
+    near = min(x.near_us, x.latency_us)
     latency = near + (x.latency_us - near) * forgotten
     # Resident blocks share a core's matrix units; the loads of one wait for memory whoever else is there.
     step = np.maximum(g.busy * (x.matrix * g.matrix_us + x.step_us), latency / np.maximum(g.stages - 1, 1))
