@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from moe_codesign.api.calibrate import calibrate, calibrate_ours
     from moe_codesign.api.compile import compile_function, compile_kernel
     from moe_codesign.api.predict import predict
-    from moe_codesign.api.regress import regress
+    from moe_codesign.api.regress import regress, regress_against, regress_history, regress_versions
     from moe_codesign.api.report import load_study, report
     from moe_codesign.api.search import search
     from moe_codesign.chips import load_chip
@@ -38,6 +38,9 @@ _HOME = {
     "parse_space": "study.space",
     "predict": "api.predict",
     "regress": "api.regress",
+    "regress_against": "api.regress",
+    "regress_history": "api.regress",
+    "regress_versions": "api.regress",
     "report": "api.report",
     "search": "api.search",
 }
@@ -59,6 +62,9 @@ __all__ = [
     "parse_space",
     "predict",
     "regress",
+    "regress_against",
+    "regress_history",
+    "regress_versions",
     "report",
     "search",
 ]

@@ -1,28 +1,21 @@
 """Write a fitted file: TOML, and its trees beside it."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from moe_codesign.calibrations.trees import SymmetricTrees
+from moe_codesign.files import replace_file
 
 
 def write(path: Path, file: BaseModel, trees: SymmetricTrees | None) -> Path:
     """Whole or not at all, and the trees first: a file that names them is never without."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if trees is not None:
-        _replace(path.with_suffix(".trees.npz"), trees.to_bytes())
-    _replace(path, _toml(file.model_dump(exclude_none=True)).encode())
+        replace_file(path.with_suffix(".trees.npz"), trees.to_bytes())
+    replace_file(path, _toml(file.model_dump(exclude_none=True)).encode())
     return path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
 
 
 def _toml(table: dict[str, Any]) -> str:

@@ -1,17 +1,18 @@
-"""The committed facts of a suite: one sorted JSON file, a line a fact, so that a diff shows what moved."""
+"""The committed facts of a suite: one sorted JSON file with a line for each fact, so that a diff shows what moved."""
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from moe_codesign.errors import UserError, first_line
-from moe_codesign.regression.readings import Observation, Place
-from moe_codesign.regression.rules import Facts, Finding, compare
+from moe_codesign.files import replace_file
+from moe_codesign.regression.facts import Facts, Place
+from moe_codesign.regression.readings import Observation
+from moe_codesign.regression.rules import Finding, compare
 from moe_codesign.regression.suite import Suite
 from moe_codesign.tables import Table
 from moe_codesign.versions import compiler_version
@@ -20,15 +21,15 @@ _SEPARATOR = " | "
 
 
 class _File(Table):
-    """``kernels``: kernel to ``chip | tile`` to fact to value."""
+    """``kernels``: by a kernel's name, and then by ``chip | tile``."""
 
     made_with: dict[str, str]
-    kernels: dict[str, dict[str, dict[str, int | float | str]]]
+    kernels: dict[str, dict[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What was true when it was written, and the compilers that it was true of."""
+    """The facts of a suite by the compilers that made them, which are named by backend."""
 
     made_with: dict[str, str]
     facts: dict[Place, Facts]
@@ -36,7 +37,14 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run beside a baseline: what moved, what the baseline does not know, what was not run."""
+    """A run beside a baseline.
+
+    Args:
+        findings: what moved.
+        new: places that the baseline does not know; new_without: those of them that cannot run.
+        gone: places of the baseline that were not run.
+        old_versions, new_versions: the compilers of the baseline and of the run.
+    """
 
     findings: list[Finding]
     new: list[Place]
@@ -51,68 +59,75 @@ class Comparison:
 
     @property
     def failed(self) -> bool:
-        """Something is worse, was not run, or is new and has no binary."""
+        """Whether something is worse, was not run, or is new and cannot run."""
         return bool(self.regressions or self.gone or self.new_without)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``--json`` prints: findings are flat objects, places lists of kernel, chip and tile."""
+        return {
+            "findings": [one.to_json() for one in self.findings],
+            "new": self.new,
+            "gone": self.gone,
+            "new_without": self.new_without,
+            "old_versions": self.old_versions,
+            "new_versions": self.new_versions,
+        }
 
 
 def compilers() -> dict[str, str]:
-    """The compilers that facts depend on, with their versions."""
+    """The compilers that facts depend on, by backend."""
     return {backend: compiler_version(backend) for backend in ("triton", "pallas")}
 
 
 def baseline_of(found: Sequence[Observation]) -> Baseline:
-    """What a run found, by the compilers of this process."""
+    """Make a baseline of what a run of this process found."""
     return Baseline(compilers(), {one.place: one.facts for one in found})
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Raises UserError: there is none, or it is no baseline."""
+    """Read a file that :func:`write_baseline` wrote.
+
+    Raises:
+        UserError: there is no such file, or it is no baseline.
+    """
+    facts: dict[Place, Facts] = {}
     try:
         file = _File.model_validate_json(path.read_bytes())
+        for name, of_kernel in file.kernels.items():
+            for where, row in of_kernel.items():
+                chip, _, tile = where.partition(_SEPARATOR)
+                facts[Place(name, chip, tile)] = Facts.from_json(row)
     except FileNotFoundError:
         raise UserError(f"no baseline {path}", fix="make it with --update, and commit it") from None
     except (ValidationError, OSError) as error:
         text = first_line(error)
         raise UserError(f"baseline {path} cannot be read ({text})", fix="make it again with --update") from None
-    facts: dict[Place, Facts] = {}
-    for name, of_kernel in file.kernels.items():
-        for where, values in of_kernel.items():
-            chip, _, tile = where.partition(_SEPARATOR)
-            facts[name, chip, tile] = values
     return Baseline(file.made_with, facts)
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Sorted by kernel, chip and tile; whole or not at all."""
-    kernels: dict[str, dict[str, Facts]] = {}
+    """Write the facts sorted by kernel, chip and tile, in one step."""
+    kernels: dict[str, dict[str, dict[str, float | str]]] = {}
     for (name, chip, tile), facts in sorted(baseline.facts.items()):
-        kernels.setdefault(name, {})[f"{chip}{_SEPARATOR}{tile}" if tile else chip] = facts
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w") as file:
-        file.write(json.dumps({"made_with": baseline.made_with, "kernels": kernels}, indent=1) + "\n")
-    Path(temporary).chmod(0o644)
-    os.replace(temporary, path)
+        kernels.setdefault(name, {})[f"{chip}{_SEPARATOR}{tile}" if tile else chip] = facts.to_json()
+    text = json.dumps({"made_with": baseline.made_with, "kernels": kernels}, indent=1)
+    replace_file(path, text.encode() + b"\n")
 
 
 def compare_all(suite: Suite, old: Baseline, new: Baseline) -> Comparison:
-    """Every fact beside the old one's, by the suite's rules."""
-    rules = {table.label: suite.rules_for(table) for table in suite.kernels}
-
-    def rules_of(name: str) -> str:
-        # Of ours the op and the data type follow.
-        return name if name in rules else name.rsplit(" ", 2)[0]
-
+    """Compare every fact with the old one, by the suite's rules."""
+    rules = suite.rules_by_kernel()
     findings = [
         finding
         for place, facts in new.facts.items()
         if place in old.facts
-        for finding in compare(place, old.facts[place], facts, rules[rules_of(place[0])])
+        for finding in compare(place, old.facts[place], facts, rules[place.kernel])
     ]
     return Comparison(
         findings,
-        [place for place in new.facts if place not in old.facts],
-        [place for place in old.facts if place not in new.facts],
-        [place for place, facts in new.facts.items() if place not in old.facts and facts.get("status") != "ok"],
-        old.made_with,
-        new.made_with,
+        new=[place for place in new.facts if place not in old.facts],
+        gone=[place for place in old.facts if place not in new.facts],
+        new_without=[place for place, facts in new.facts.items() if place not in old.facts and not facts.ok],
+        old_versions=old.made_with,
+        new_versions=new.made_with,
     )

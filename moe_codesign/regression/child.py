@@ -4,7 +4,7 @@ import sys
 
 from moe_codesign.errors import UserError
 from moe_codesign.regression.baseline import baseline_of, write_baseline
-from moe_codesign.regression.facts import observe
+from moe_codesign.regression.observe import observe
 from moe_codesign.regression.suite import load_suite
 
 

@@ -1,52 +1,94 @@
-"""Compile what a suite names, and read each kernel, chip and tile as numbers that a baseline can hold.
+"""What a regression test knows of a compiled kernel: where it stands, and its facts."""
 
-Nothing in them depends on the machine: no path, time, or host.
-"""
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
 
-from moe_codesign.compiler import ArtifactCache, compile_all, compile_functions
-from moe_codesign.compiler.artifact import Status
-from moe_codesign.compiler.build import Progress
-from moe_codesign.regression.functions_of_others import function_facts, observe_functions
-from moe_codesign.regression.our_kernels import our_requests
-from moe_codesign.regression.readings import Observation, Place
-from moe_codesign.regression.suite import Suite
+from pydantic import BaseModel, ConfigDict, Field
 
-_BY_CHANCE: tuple[Status, ...] = ("timeout", "crashed")
-"""May be the machine's doing (busy, out of memory): tried again each time."""
+_AT = " at "
 
 
-def observe(
-    suite: Suite, *, cache: ArtifactCache | None = None, jobs: int = 1, progress: Progress | None = None
-) -> list[Observation]:
-    """Facts of every kernel, chip and tile of a suite.
+class Place(NamedTuple):
+    """One compiled kernel of a suite.
 
-    Raises:
-        UserError: a chip, kernel, model or tile field that does not exist.
+    Args:
+        kernel: its name in the suite; of this project's kernels with GEMM and data type.
+        chip: what it is compiled for.
+        tile: its tile's label; empty where a function has no tiles.
     """
-    cache = cache or ArtifactCache()
-    # Everything is asked for before anything is compiled: a wrong name costs no work.
-    ours = [one for table in suite.kernels if table.kernel is not None for one in our_requests(table)]
-    others = [one for table in suite.kernels if table.function is not None for one in observe_functions(suite, table)]
-    artifacts = compile_all(
-        [request for one in ours for request in one.requests.values()],
-        cache,
-        jobs=jobs,
-        progress=progress,
-        again=_BY_CHANCE,
-    )
-    functions = [request for _, _, request in others]
-    compiled = compile_functions(functions, cache, jobs=jobs, progress=progress, again=_BY_CHANCE)
-    found = [seen for one in ours for seen in one.observe(artifacts)]
-    found += [function_facts(place, chip, request, compiled[request]) for place, chip, request in others]
-    return sorted(found, key=lambda seen: seen.place)
+
+    kernel: str
+    chip: str
+    tile: str = ""
+
+    def __str__(self) -> str:
+        return " | ".join(part for part in self if part)
 
 
-def places(suite: Suite) -> list[Place]:
-    """What :func:`observe` will have facts of; nothing is compiled. Raises as that."""
-    found = []
-    for table in suite.kernels:
-        if table.kernel is not None:
-            found += [one.place(label) for one in our_requests(table) for label in one.tiles]
-        else:
-            found += [place for place, _, _ in observe_functions(suite, table)]
-    return found
+@dataclass(frozen=True)
+class Fact:
+    """The name of a number. A kernel's modelled time is a fact for each ``problem``; other facts belong to none."""
+
+    name: str
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.problem is None else f"{self.name}{_AT}{self.problem}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what ``str`` writes: what a file calls a fact."""
+        name, at, problem = text.partition(_AT)
+        return cls(name, problem if at else None)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one place. Nothing in it depends on the machine: no path, time or host.
+
+    Args:
+        status: ``ok``; ``unlaunchable`` (compiled, but over a limit of the chip); or why there is no binary:
+            ``refused``, ``failed``, ``missing``, ``timeout``, ``crashed``.
+        numbers: what was read from the binary, and the modelled times.
+        reason: what the compiler said where there is no binary.
+        tile: the tile that a default stands for at present.
+    """
+
+    status: str
+    numbers: Mapping[Fact, float] = field(default_factory=dict)
+    reason: str | None = None
+    tile: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the kernel compiles and can be launched."""
+        return self.status == "ok"
+
+    def to_json(self) -> dict[str, float | str]:
+        """One flat object, as files, databases and pytest's reports hold it."""
+        texts = {"status": self.status, "reason": self.reason, "tile": self.tile}
+        numbers = {str(fact): number for fact, number in self.numbers.items()}
+        return {**{key: text for key, text in texts.items() if text is not None}, **numbers}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` writes.
+
+        Raises:
+            pydantic.ValidationError: it holds something else.
+        """
+        row = _Row.model_validate(data)
+        numbers = {Fact.parse(name): number for name, number in (row.__pydantic_extra__ or {}).items()}
+        return cls(row.status, numbers, row.reason, row.tile)
+
+
+class _Row(BaseModel):
+    """The flat object: three texts, all else numbers."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, int | float] = Field(init=False)
+
+    status: str
+    reason: str | None = None
+    tile: str | None = None

@@ -1,20 +1,25 @@
-"""How a suite's kernels went from run to run: one line a kernel and chip."""
+"""How a suite's kernels went from run to run: one line for each kernel and chip."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_codesign.regression.readings import Place
-from moe_codesign.regression.rules import Facts
+from moe_codesign.regression.facts import Fact, Facts, Place
 from moe_codesign.storage.studies import RegressionRun
 
 _METRICS = ("latency_us", "step_cycles", "cycles", "bundles", "instructions_per_matrix", "instructions")
-"""What a kernel's cost is read from: the first of these that it has."""
+"""Facts that a kernel's cost is read from: the first of these that it has."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """``ratios``: each run's cost over that of the run which had its tiles first (geometric mean); None: not run."""
+    """One kernel on one chip.
+
+    Args:
+        metric: the fact that its cost is read from.
+        ratios: for each run, the cost over that of the run which had its tiles first (the geometric mean of the tiles);
+            None where the kernel was not run.
+    """
 
     kernel: str
     chip: str
@@ -22,17 +27,18 @@ class Line:
     ratios: tuple[float | None, ...]
 
     def sparkline(self) -> str:
-        """The ratios as bars, one a run: the middle height is unchanged, the ends are half and twice."""
+        """Draw a bar for each run: the middle height is unchanged, the lowest half and the highest twice the cost."""
         bars = "▁▂▃▄▅▆▇█"
         return "".join("·" if r is None else bars[max(0, min(7, round(3.5 + 3.5 * math.log2(r))))] for r in self.ratios)
 
 
 def lines(runs: Sequence[RegressionRun]) -> list[Line]:
-    """Every kernel and chip of these runs, oldest first."""
-    kernels = dict.fromkeys((kernel, chip) for run in runs for kernel, chip, _ in run.facts)
+    """Follow every kernel and chip through the runs of a suite, which are in order of time."""
+    read = [{Place(*place): Facts.from_json(row) for place, row in run.facts.items()} for run in runs]
+    kernels = dict.fromkeys((place.kernel, place.chip) for facts in read for place in facts)
     found = []
     for kernel, chip in kernels:
-        of_runs = [{p: f for p, f in run.facts.items() if p[:2] == (kernel, chip)} for run in runs]
+        of_runs = [{p.tile: f for p, f in facts.items() if (p.kernel, p.chip) == (kernel, chip)} for facts in read]
         metric = next((m for m in _METRICS if any(_costs(facts, m) for facts in of_runs)), None)
         if metric is not None:
             costs = [_costs(facts, metric) for facts in of_runs]
@@ -40,20 +46,20 @@ def lines(runs: Sequence[RegressionRun]) -> list[Line]:
     return found
 
 
-def _costs(facts: Mapping[Place, Facts], metric: str) -> dict[tuple[str, str], float]:
-    """By (tile, fact): ``latency_us`` has a fact a problem."""
+def _costs(of_tiles: Mapping[str, Facts], metric: str) -> dict[tuple[str, Fact], float]:
+    """What each tile costs, by tile and fact: a modelled time is a fact for each problem."""
     return {
-        (place[2], fact): float(value)
-        for place, of_tile in facts.items()
-        for fact, value in of_tile.items()
-        if fact.partition(" ")[0] == metric and not isinstance(value, str) and value > 0
+        (tile, fact): float(value)
+        for tile, facts in of_tiles.items()
+        for fact, value in facts.numbers.items()
+        if fact.name == metric and value > 0
     }
 
 
-def _ratios(costs: Sequence[dict[tuple[str, str], float]]) -> tuple[float | None, ...]:
-    """Each run over what its tiles cost when they were first seen. A tile that comes later starts at the level then."""
+def _ratios(costs: Sequence[dict[tuple[str, Fact], float]]) -> tuple[float | None, ...]:
+    """Compare each run with what its tiles cost when first seen; a later tile starts at the level of its time."""
     found: list[float | None] = []
-    first: dict[tuple[str, str], float] = {}
+    first: dict[tuple[str, Fact], float] = {}
     level = 1.0
     for cost in costs:
         known = [key for key in cost if key in first]

@@ -16,17 +16,18 @@ from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.models import find_model
-from moe_codesign.regression.readings import Observation, Place, gpu_facts, program_facts, without
-from moe_codesign.regression.suite import KernelTable, ProblemTable
+from moe_codesign.regression.facts import Fact, Facts, Place
+from moe_codesign.regression.readings import Observation, gpu_facts, program_facts, without
+from moe_codesign.regression.suite import OurKernel, ProblemTable
 from moe_kernels.kernel import Kernel, Op, Problem
 from moe_kernels.tile import TileConfig
 
 
 @dataclass(frozen=True)
-class _Ours:
-    """One kernel of ours, op, type and chip, with its tiles by label."""
+class OurCompiles:
+    """The compiles behind one kernel of this project, GEMM, data type and chip: a tile each, by its label."""
 
-    table: KernelTable
+    table: OurKernel
     kernel: Kernel
     chip: Chip
     op: Op
@@ -35,9 +36,11 @@ class _Ours:
     requests: dict[TileConfig, Any]
 
     def place(self, label: str) -> Place:
-        return (f"{self.table.label} {self.op} {self.dtype}", self.chip.name, label)
+        """Where the facts of a tile stand."""
+        return Place(self.table.name_of(self.op, self.dtype), self.chip.name, label)
 
     def observe(self, artifacts: dict[Any, Artifact]) -> Iterator[Observation]:
+        """The facts of every tile, or why there are none; ``artifacts`` are by request."""
         rows = {tile: artifacts[request] for tile, request in self.requests.items()}
         times = self._times(rows)
         for label, tile in self.tiles.items():
@@ -46,24 +49,29 @@ class _Ours:
             if artifact.status != "ok":
                 yield without(place, artifact.status, artifact.reason)
                 continue
-            facts: dict[str, float | str] = {"status": "ok" if reason is None else "unlaunchable"}
-            if label != tile.label():
-                facts["tile"] = tile.label()
+            numbers: dict[Fact, float] = {}
             if artifact.gpu is not None:
-                facts |= gpu_facts(artifact.gpu, GpuChip.of(self.chip), int(tile.as_dict()["num_warps"]))
+                numbers |= gpu_facts(artifact.gpu, GpuChip.of(self.chip), int(tile.as_dict()["num_warps"]))
             if artifact.tpu is not None:
-                facts["step_cycles"] = round(step_of(artifact, TpuChip.of(self.chip)).cycles["issue and drain"], 1)
-                facts |= program_facts([artifact.tpu.program])
+                numbers[Fact("step_cycles")] = round(
+                    step_of(artifact, TpuChip.of(self.chip)).cycles["issue and drain"], 1
+                )
+                numbers |= program_facts([artifact.tpu.program])
             if self.kernel.memory_bytes is not None:
-                facts["vmem_bytes"] = self.kernel.memory_bytes(Problem(op=self.op, dtype=self.dtype), tile)
-            yield Observation(place, facts | times.get(tile, {}), reason or "")
+                numbers[Fact("vmem_bytes")] = self.kernel.memory_bytes(Problem(op=self.op, dtype=self.dtype), tile)
+            facts = Facts(
+                "ok" if reason is None else "unlaunchable",
+                numbers | times.get(tile, {}),
+                tile=None if label == tile.label() else tile.label(),
+            )
+            yield Observation(place, facts, reason or "")
 
-    def _times(self, rows: dict[TileConfig, Artifact]) -> dict[TileConfig, dict[str, float]]:
+    def _times(self, rows: dict[TileConfig, Artifact]) -> dict[TileConfig, dict[Fact, float]]:
         """Modelled time of each listed problem with each tile that can run it."""
         table = table_of(self.kernel, self.chip, self.op, rows)
         if not len(table):
             return {}
-        found: dict[TileConfig, dict[str, float]] = {tile: {} for tile in table.tiles}
+        found: dict[TileConfig, dict[Fact, float]] = {tile: {} for tile in table.tiles}
         for problem in self.table.problems:
             gemm = _gemm(problem, self.op, self.dtype)
             if gemm is None:
@@ -71,7 +79,7 @@ class _Ours:
             refused = table.unsupported(gemm.problem)
             for i, us in enumerate(rank_tiles(table, gemm).total_us):
                 if i not in refused:
-                    found[table.tiles[i]][f"latency_us at {problem.label()}"] = float(f"{us:.5g}")
+                    found[table.tiles[i]][Fact("latency_us", problem.label())] = float(f"{us:.5g}")
         return found
 
 
@@ -90,11 +98,11 @@ def _gemm(problem: ProblemTable, op: Op, dtype: str) -> GroupedGemm | None:
     return next((gemm for gemm in gemms if gemm.op == op), None)
 
 
-def our_requests(table: KernelTable) -> Iterator[_Ours]:
+def our_compiles(table: OurKernel) -> Iterator[OurCompiles]:
     """The compiles of a table of our kernels: one for each chip, GEMM, data type and tile."""
     for name in table.chips:
         chip = load_chip(name)
-        kernel = kernel_for(chip, str(table.kernel))
+        kernel = kernel_for(chip, table.kernel)
         for dtype in table.dtypes:
             if dtype not in kernel.dtypes:
                 raise UserError(f"dtypes of {table.label}", value=dtype, fix="use one of " + ", ".join(kernel.dtypes))
@@ -103,10 +111,10 @@ def our_requests(table: KernelTable) -> Iterator[_Ours]:
                     _gemm(problem, op, dtype)
                 tiles = _tiles(table, kernel, chip, op, dtype)
                 requests = requests_for(kernel, chip, (op,), dtype, tiles.values())
-                yield _Ours(table, kernel, chip, op, dtype, tiles, {tile: r for (_, tile), r in requests.items()})
+                yield OurCompiles(table, kernel, chip, op, dtype, tiles, {tile: r for (_, tile), r in requests.items()})
 
 
-def _tiles(table: KernelTable, kernel: Kernel, chip: Chip, op: Op, dtype: str) -> dict[str, TileConfig]:
+def _tiles(table: OurKernel, kernel: Kernel, chip: Chip, op: Op, dtype: str) -> dict[str, TileConfig]:
     """By label. A default tile is called by the rows that it is the default for: it may become another."""
     problem = Problem(op=op, dtype=dtype)
     rows = table.rows or ([] if table.tiles else [128])

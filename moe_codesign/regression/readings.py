@@ -9,15 +9,12 @@ from moe_codesign.chips import GpuChip
 from moe_codesign.compiler.artifact import GpuFacts, ProgramFacts
 from moe_codesign.compiler.sass import MATRIX_OPCODES
 from moe_codesign.cost.occupancy import blocks_of_core
-from moe_codesign.regression.rules import Facts
-
-Place = tuple[str, str, str]
-"""Kernel (with op and data type, of ours), chip, tile."""
+from moe_codesign.regression.facts import Fact, Facts, Place
 
 
 @dataclass(frozen=True)
 class Observation:
-    """Facts of one place; ``reason`` where there are none."""
+    """The facts of one place, and in the compiler's own words why something is missing from them."""
 
     place: Place
     facts: Facts
@@ -28,10 +25,10 @@ def without(place: Place, status: str, reason: str) -> Observation:
     """The observation of a compile that gave nothing, and why."""
     # Paths and addresses are this machine's; the facts are everyone's.
     plain = re.sub(r"0x[0-9a-f]+", "0x..", re.sub(r"(?:/[^\s/'\"]+){2,}", "/..", reason))
-    return Observation(place, {"status": status, "reason": plain}, reason)
+    return Observation(place, Facts(status, reason=plain), reason)
 
 
-def gpu_facts(gpu: GpuFacts, chip: GpuChip, num_warps: int) -> dict[str, float]:
+def gpu_facts(gpu: GpuFacts, chip: GpuChip, num_warps: int) -> dict[Fact, float]:
     """Numbers of one GPU binary on a chip: registers, spills, occupancy, instructions of the main loop."""
     columns = (np.array([float(v or 0)]) for v in (num_warps, gpu.registers, gpu.shared_bytes, gpu.waves_per_simd))
     loads = {op: n for op, n in gpu.instructions.items() if op.startswith(_GLOBAL_LOADS)}
@@ -48,7 +45,7 @@ def gpu_facts(gpu: GpuFacts, chip: GpuChip, num_warps: int) -> dict[str, float]:
     }
     if gpu.loop_matrix:
         facts["instructions_per_matrix"] = round(gpu.loop_instructions / gpu.loop_matrix, 2)
-    return facts
+    return {Fact(name): number for name, number in facts.items()}
 
 
 _GLOBAL_LOADS = ("LDG.", "LDGSTS.", "global_load", "buffer_load")
@@ -56,11 +53,12 @@ _WIDE = (".128", ".256", "x4", "b128")
 """Words of a load of 16 bytes a thread or more."""
 
 
-def program_facts(programs: list[ProgramFacts]) -> dict[str, float]:
+def program_facts(programs: list[ProgramFacts]) -> dict[Fact, float]:
     """Numbers of the TPU programs of one function, summed."""
-    return {
+    facts = {
         "bundles": sum(p.bundles for p in programs),
         "spills": sum(p.spills for p in programs),
         "dma_bytes": sum(p.dma_bytes for p in programs),
         "matrix_instructions": sum(n for p in programs for op, n in p.instructions.items() if op.startswith("vmatmul")),
     }
+    return {Fact(name): number for name, number in facts.items()}

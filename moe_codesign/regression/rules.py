@@ -1,4 +1,4 @@
-"""What counts as worse: one rule a fact, and the comparison of two sets of facts."""
+"""What counts as worse: one rule for each fact, and the comparison of two sets of facts."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from moe_codesign.regression.facts import Fact, Facts, Place
 from moe_codesign.tables import Table
 
-Facts = Mapping[str, float | str]
-"""Of one compiled kernel; ``status`` is text, all else numbers."""
 Change = Literal["regression", "better", "moved"]
 
 
@@ -59,34 +58,36 @@ DEFAULT_RULES: dict[str, Rule] = {
     "vmem_bytes": Rule(percent=5),
     "latency_us": Rule(percent=5),
 }
-"""A fact without a rule is told when it moves, and fails nothing. ``latency_us`` is the rule of every problem's."""
+"""A fact without a rule is reported when it moves, and fails nothing. ``latency_us`` has one rule for all problems."""
 FACTS = (*DEFAULT_RULES, "instructions")
 """Every fact that can have a rule."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact of one kernel, chip and tile that is not what it was."""
+    """What moved of one compiled kernel: a fact, or its status, its reason or the tile that a default stands for."""
 
-    kernel: str
-    chip: str
-    tile: str
-    fact: str
+    place: Place
+    what: Fact | Literal["status", "reason", "tile"]
     old: float | str | None
     new: float | str | None
     change: Change
     rule: str = ""
 
+    @property
+    def name(self) -> str:
+        """What moved, whatever the problem."""
+        return self.what.name if isinstance(self.what, Fact) else self.what
+
     def line(self) -> str:
         """``kernel | chip | tile: fact old -> new (rule)``."""
-        place = place_text((self.kernel, self.chip, self.tile))
         why = f" ({self.rule})" if self.rule else ""
-        return f"{place}: {self.fact} {number_text(self.old)} -> {number_text(self.new)}{why}"
+        return f"{self.place}: {self.what} {number_text(self.old)} -> {number_text(self.new)}{why}"
 
-
-def place_text(place: tuple[str, str, str]) -> str:
-    """``kernel | chip | tile``, without a tile where there is none."""
-    return " | ".join(part for part in place if part)
+    def to_json(self) -> dict[str, float | str | None]:
+        """One flat object."""
+        moved = {"fact": str(self.what), "old": self.old, "new": self.new, "change": self.change, "rule": self.rule}
+        return {**self.place._asdict(), **moved}
 
 
 def number_text(value: float | str | None) -> str:
@@ -98,31 +99,22 @@ def number_text(value: float | str | None) -> str:
     return f"{value:.0f}" if math.isfinite(value) and value == int(value) else f"{value:.4g}"
 
 
-def rule_of(fact: str, rules: Mapping[str, Rule | None]) -> Rule | None:
-    """The rule of a fact; ``latency_us at PROBLEM`` has that of ``latency_us``."""
-    return rules.get(fact, rules.get(fact.partition(" ")[0]))
-
-
-def compare(place: tuple[str, str, str], old: Facts, new: Facts, rules: Mapping[str, Rule | None]) -> Iterator[Finding]:
-    """Every fact of (kernel, chip, tile) that moved, with what its rule says."""
-    if old.get("status") != new.get("status"):
-        worse = new.get("status") != "ok"
-        yield Finding(
-            *place, "status", old.get("status"), new.get("status"), "regression" if worse else "better",
-            "never other than ok" if worse else "",
-        )  # fmt: skip
+def compare(place: Place, old: Facts, new: Facts, rules: Mapping[str, Rule | None]) -> Iterator[Finding]:
+    """Everything that moved at a place, with what the rule says of it; ``rules`` are by the facts' names."""
+    if old.status != new.status:
+        why = "" if new.ok else "never other than ok"
+        yield Finding(place, "status", old.status, new.status, "better" if new.ok else "regression", why)
         return
-    for fact in dict.fromkeys((*old, *new)):
-        before, after = old.get(fact), new.get(fact)
-        if isinstance(before, str) or isinstance(after, str):
-            if before != after:
-                yield Finding(*place, fact, before, after, "moved")
-            continue
-        rule = rule_of(fact, rules)
+    if old.reason != new.reason:
+        yield Finding(place, "reason", old.reason, new.reason, "moved")
+    if old.tile != new.tile:
+        yield Finding(place, "tile", old.tile, new.tile, "moved")
+    for fact in dict.fromkeys((*old.numbers, *new.numbers)):
+        before, after, rule = old.numbers.get(fact), new.numbers.get(fact), rules.get(fact.name)
         if before is None or after is None:
             # A fact that is gone is a loop without matrix instructions, a count that the compiler no longer makes.
             lost = after is None and rule is not None
-            yield Finding(*place, fact, before, after, "regression" if lost else "moved", "never gone" if lost else "")
+            yield Finding(place, fact, before, after, "regression" if lost else "moved", "never gone" if lost else "")
             continue
         change: Change | None
         if math.isnan(after):  # wrong in a way that no comparison sees
@@ -130,4 +122,4 @@ def compare(place: tuple[str, str, str], old: Facts, new: Facts, rules: Mapping[
         else:
             change = rule.judge(before, after) if rule is not None else "moved" if before != after else None
         if change is not None:
-            yield Finding(*place, fact, before, after, change, rule.describe() if rule is not None else "")
+            yield Finding(place, fact, before, after, change, rule.describe() if rule is not None else "")

@@ -2,7 +2,8 @@
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from moe_codesign.compiler.build import Progress
 from moe_codesign.errors import UserError
@@ -15,10 +16,10 @@ from moe_codesign.regression.baseline import (
     read_baseline,
     write_baseline,
 )
-from moe_codesign.regression.facts import observe
+from moe_codesign.regression.facts import Place
 from moe_codesign.regression.git import revision
-from moe_codesign.regression.readings import Observation, Place
-from moe_codesign.regression.rules import place_text
+from moe_codesign.regression.observe import observe
+from moe_codesign.regression.readings import Observation
 from moe_codesign.regression.suite import Suite
 from moe_codesign.regression.versions import StaleTile, environment_name, observe_with, stale_tiles
 from moe_codesign.storage.studies import RegressionRun, Store
@@ -26,7 +27,15 @@ from moe_codesign.storage.studies import RegressionRun, Store
 
 @dataclass(frozen=True)
 class RegressionResult:
-    """A comparison with the baseline (None: it has just been made), and what has no facts, with the reason."""
+    """One regression test.
+
+    Args:
+        suite: what was compiled.
+        comparison: with the baseline; None where it has just been made.
+        reasons: why a place has no facts, or what the compiler remarked of it.
+        observed: places that were compiled.
+        updated: whether the baseline was written anew.
+    """
 
     suite: Suite
     comparison: Comparison | None
@@ -36,24 +45,34 @@ class RegressionResult:
 
     @property
     def failed(self) -> bool:
+        """Whether something is worse than the baseline and was not accepted."""
         return self.comparison is not None and not self.updated and self.comparison.failed
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "suite": self.suite.name,
+            "failed": self.failed,
+            "observed": self.observed,
+            "reasons": [[*place, reason] for place, reason in self.reasons.items()],
+            "comparison": None if self.comparison is None else self.comparison.to_json(),
+        }
 
 
 def regress_suite(
     suite: Suite, store: Store, *, update: bool = False, jobs: int = 1, progress: Progress | None = None
 ) -> RegressionResult:
-    """Compile the suite and hold it against its baseline; ``update`` writes the baseline anew.
+    """Compile the suite and compare it with its baseline; ``update`` writes the baseline anew.
 
     Raises:
         UserError: no baseline, or a name in the suite that does not exist.
     """
     old = _old_baseline(suite, update)
     observations = observe(suite, jobs=jobs, progress=progress)
-    if update and (unsure := [one for one in observations if one.facts["status"] in _NO_BASELINE]):
-        place = place_text(unsure[0].place)
+    if update and (unsure := [one for one in observations if one.facts.status in _NO_BASELINE]):
         raise UserError(
-            f"baseline not written, {len(unsure)} without a result: {place}: {unsure[0].reason}",
-            fix="mend the suite, or run it again where that was by chance",
+            f"baseline not written, {len(unsure)} without a result: {unsure[0].place}: {unsure[0].reason}",
+            fix="correct the suite, or run it again where that was by chance",
         )
     new = baseline_of(observations)
     comparison = compare_all(suite, old, new) if old is not None else None
@@ -70,7 +89,7 @@ _NO_BASELINE = ("failed", "missing", "timeout", "crashed")
 
 
 def _old_baseline(suite: Suite, update: bool) -> Baseline | None:
-    """None where an update makes the first, or mends a broken one."""
+    """The committed facts; None where an update makes the first ones, or replaces a file that cannot be read."""
     try:
         return read_baseline(suite.baseline)
     except UserError:
@@ -86,18 +105,23 @@ def _row(suite: Suite, observations: Sequence[Observation], worse: int) -> Regre
         revision=revision(suite.path.parent),
         versions=compilers(),
         regressions=worse,
-        facts={one.place: dict(one.facts) for one in observations},
+        facts={one.place: one.facts.to_json() for one in observations},
     )
 
 
 @dataclass(frozen=True)
 class VersionColumn:
-    """One environment beside the first."""
+    """A suite's facts under one environment, compared with the first one's; and the tiles that went stale."""
 
     name: str
     baseline: Baseline
     comparison: Comparison
     stale: list[StaleTile] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        stale = [asdict(one) for one in self.stale]
+        return {"version": self.name, "comparison": self.comparison.to_json(), "stale": stale}
 
 
 def version_matrix(

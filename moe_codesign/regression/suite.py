@@ -1,15 +1,17 @@
 """Suite files: which kernels are under test, at which tiles, for which chips, by which rules."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT
 from moe_codesign.errors import UserError
 from moe_codesign.regression.rules import DEFAULT_RULES, FACTS, Rule
 from moe_codesign.tables import Table, did_you_mean, read_table
+from moe_kernels.kernel import Op
 
 Value = bool | int | float | str | list[int]
 
@@ -29,7 +31,7 @@ class ProblemTable(Table):
 
 
 class RuleChange(Table):
-    """What of a fact's rule is another here; see :class:`moe_codesign.regression.rules.Rule`."""
+    """What a suite or a kernel changes of a fact's rule; see :class:`moe_codesign.regression.rules.Rule`."""
 
     worse: Literal["more", "less", "change"] | None = None
     percent: Annotated[float, Field(ge=0)] | None = None
@@ -45,55 +47,162 @@ def _check_rules(rules: Rules) -> None:
             raise ValueError(f"rules has {fact!r}, which is no fact{did_you_mean(fact, FACTS)}")
 
 
-class KernelTable(Table):
-    """One kernel under test: ours by name, or any function with what it is called with.
+class _Kernel(Table):
+    """What every kernel under test has."""
 
-    Args:
-        kernel: of ``moe-codesign list kernels``.
-        function: ``file.py:name`` (relative to the suite) or ``module:name``; Triton or JAX.
-        name: in the baseline; default the kernel's, or the function's.
-        chips: to compile for.
-        ops, dtypes: of a kernel of ours.
-        tiles: fields that vary; a function's are constants or compile options by their names. Of ours, those not given
-            are the default tile's; none: its default tiles for ``rows`` rows an expert.
-        rows: see tiles.
-        problems: layers to model the time of, for a kernel of ours.
-        signature: argument to type of a Triton kernel, as ``*bf16:16``.
-        constants: values of further arguments.
-        arguments: of a JAX function, types and shapes.
-        rules: that differ from the suite's; false: none.
-    """
-
-    kernel: str | None = None
-    function: str | None = None
     name: str | None = None
     chips: Annotated[list[str], Field(min_length=1)]
-    ops: list[Literal["gate_up", "up", "down"]] = ["gate_up", "down"]
-    dtypes: list[str] = ["bfloat16"]
     tiles: list[dict[str, Value]] = []
-    rows: list[PositiveInt] = []
-    problems: list[ProblemTable] = []
-    signature: dict[str, str] = {}
-    constants: dict[str, Value] = {}
-    arguments: str = ""
     rules: Rules = {}
 
+    _of_others: ClassVar[Sequence[str]] = ()
+    """Keys that other kinds of kernel have."""
+    _instead: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict) and any(key in data for key in cls._of_others):
+            raise ValueError(cls._instead)
+        return data
+
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.kernel is None) == (self.function is None):
-            raise ValueError("give either kernel (one of ours) or function (any)")
+    def _check_the_rules(self) -> Self:
         _check_rules(self.rules)
-        if self.kernel is not None and (self.signature or self.constants or self.arguments):
-            raise ValueError("signature, constants and arguments describe a function; a kernel of ours has its own")
-        if self.function is not None and self.problems:
-            raise ValueError("problems are modelled for kernels of ours alone; leave them out")
-        if self.function is not None and bool(self.signature) == bool(self.arguments):
-            raise ValueError("describe a Triton kernel by signature, a JAX function by arguments")
+        return self
+
+
+class OurKernel(_Kernel):
+    """One of this project's kernels.
+
+    Args:
+        kernel: its name, one of ``moe-codesign list kernels``.
+        name: what the baseline calls it; default the kernel's name.
+        chips: chips to compile for.
+        ops: its GEMMs. dtypes: data types of the weights.
+        tiles: tiles to compile; a field that is not given is the default tile's. Without tiles: the default tiles for
+            ``rows`` rows an expert.
+        problems: layers whose time is modelled with each tile.
+        rules: rules that differ from the suite's; false drops one.
+    """
+
+    kernel: str
+    ops: list[Op] = ["gate_up", "down"]
+    dtypes: list[str] = ["bfloat16"]
+    rows: list[PositiveInt] = []
+    problems: list[ProblemTable] = []
+
+    _of_others = ("signature", "constants", "arguments")
+    _instead = "signature, constants and arguments describe a function; a kernel of ours has its own"
+
+    @model_validator(mode="after")
+    def _check_problems(self) -> Self:
+        labels = [problem.label() for problem in self.problems]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"problems has {twice[0]!r} twice, and facts have no other name for it; leave one out")
         return self
 
     @property
     def label(self) -> str:
-        return self.name or self.kernel or str(self.function).rpartition(":")[2]
+        """What the table's kernels have in common in the baseline."""
+        return self.name or self.kernel
+
+    def name_of(self, op: Op, dtype: str) -> str:
+        """The name of one GEMM and data type in the baseline."""
+        return f"{self.label} {op} {dtype}"
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that the table has in the baseline."""
+        return [self.name_of(op, dtype) for op in self.ops for dtype in self.dtypes]
+
+
+class _Function(_Kernel):
+    function: str
+    constants: dict[str, Value] = {}
+
+    @property
+    def label(self) -> str:
+        """What the baseline calls it."""
+        return self.name or self.function.rpartition(":")[2]
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that the table has in the baseline."""
+        return [self.label]
+
+
+_OURS_ALONE = ("ops", "dtypes", "rows", "problems")
+_NOT_OURS = "ops, dtypes, rows and problems are for kernels of ours alone; leave them out"
+
+
+class TritonFunction(_Function):
+    """Any Triton kernel.
+
+    Args:
+        function: ``file.py:name`` (relative to the suite) or ``module:name``.
+        name: what the baseline calls it; default the function's name.
+        chips: chips to compile for.
+        signature: the type of each argument, as ``*bf16:16``.
+        constants: values of its constants.
+        tiles: further constants and compile options, by their names; it is compiled with each.
+        rules: rules that differ from the suite's; false drops one.
+    """
+
+    signature: Annotated[dict[str, str], Field(min_length=1)]
+
+    _of_others = _OURS_ALONE
+    _instead = _NOT_OURS
+
+
+class JaxFunction(_Function):
+    """Any JAX function, with Pallas kernels inside.
+
+    Args:
+        function: ``file.py:name`` (relative to the suite) or ``module:name``.
+        name: what the baseline calls it; default the function's name.
+        chips: chips to compile for.
+        arguments: types and shapes of its arrays, as ``bf16[2048,2048] s32[8]``.
+        constants: values of further arguments.
+        tiles: further arguments, by their names; it is compiled with each.
+        rules: rules that differ from the suite's; false drops one.
+    """
+
+    arguments: Annotated[str, Field(min_length=1)]
+
+    _of_others = _OURS_ALONE
+    _instead = _NOT_OURS
+
+
+def _kind(table: Any) -> str | None:
+    """Which kind of kernel a table describes, by its keys."""
+    if isinstance(table, _Kernel):
+        return type(table).__name__
+    if not isinstance(table, dict):
+        return None
+    kinds = {
+        ("kernel",): "OurKernel",
+        ("function", "signature"): "TritonFunction",
+        ("function", "arguments"): "JaxFunction",
+    }
+    given = tuple(key for key in ("kernel", "function") if key in table)
+    if given == ("function",):
+        given += tuple(key for key in ("signature", "arguments") if key in table)
+    return kinds.get(given)
+
+
+KernelTable = Annotated[
+    Annotated[OurKernel, Tag("OurKernel")]
+    | Annotated[TritonFunction, Tag("TritonFunction")]
+    | Annotated[JaxFunction, Tag("JaxFunction")],
+    Discriminator(
+        _kind,
+        custom_error_type="kind",
+        custom_error_message="give either kernel (one of ours) or function (any), and a function with either signature "
+        "(a Triton kernel) or arguments (a JAX function)",
+    ),
+]
+"""A ``[[kernels]]`` table; its keys say of which kind it is."""
 
 
 class TimedTable(Table):
@@ -121,7 +230,7 @@ class TimedTable(Table):
 
 
 class Suite(Table):
-    """A validated suite file."""
+    """A validated suite file: kernels to compile, cases to time, and rules that differ from the defaults."""
 
     kernels: list[KernelTable] = []
     timed: list[TimedTable] = []
@@ -131,13 +240,14 @@ class Suite(Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_rules(self.rules)
-        names = [kernel.label for kernel in self.kernels]
+        names = [name for kernel in self.kernels for name in kernel.names]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two kernels are called {twice[0]!r}; give each a name")
         return self
 
     @property
     def name(self) -> str:
+        """What reports and the database call it."""
         return self.path.stem
 
     @property
@@ -145,8 +255,11 @@ class Suite(Table):
         """Where its facts are kept."""
         return self.path.with_suffix(".facts.json")
 
-    def rules_for(self, kernel: KernelTable) -> dict[str, Rule | None]:
-        """Defaults, then what the suite, then what the kernel changes of them."""
+    def rules_by_kernel(self) -> dict[str, dict[str, Rule | None]]:
+        """The rules of every name in the baseline: the defaults, as the suite and then the kernel change them."""
+        return {name: self._rules_of(kernel) for kernel in self.kernels for name in kernel.names}
+
+    def _rules_of(self, kernel: _Kernel) -> dict[str, Rule | None]:
         found: dict[str, Rule | None] = dict(DEFAULT_RULES)
         for changes in (self.rules, kernel.rules):
             for fact, change in changes.items():
@@ -162,7 +275,7 @@ def load_suite(path: str | Path) -> Suite:
     """Read a suite file.
 
     Raises:
-        UserError: unreadable, or wrong: names the key, the value and the mend.
+        UserError: unreadable, or wrong: names the key, the value and the fix.
     """
     file = Path(path)
     if not file.is_file():

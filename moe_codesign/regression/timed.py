@@ -43,6 +43,11 @@ class TimedResult:
         """The candidate is slower, or has no result; not where the other revision has none."""
         return self.comparable and (self.verdict is None or self.verdict.word == "slower")
 
+    @property
+    def unclear(self) -> bool:
+        """The case was timed, and noise hides whether it is slower."""
+        return self.verdict is not None and self.verdict.word == "unclear"
+
     def line(self, against: str) -> str:
         text = self.verdict.describe() if self.verdict is not None else self.reason
         return f"{self.name} | {self.device} | beside {against}: {text}"
@@ -62,7 +67,7 @@ def time_suite(
         against: git revision whose folders (``import_from``) the working tree's are timed against.
         seconds: of timing for each fresh pair of processes.
         margin: a ratio nearer to 1 is no news.
-        report: told each result's line as it comes.
+        report: called with the line of each result as it comes.
 
     Raises:
         UserError: no such revision or folder; nothing to time.

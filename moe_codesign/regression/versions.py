@@ -13,12 +13,12 @@ from pathlib import Path
 from moe_codesign.compiler.cache import default_folder
 from moe_codesign.errors import UserError
 from moe_codesign.regression.baseline import Baseline, read_baseline
-from moe_codesign.regression.readings import Place
+from moe_codesign.regression.facts import Fact
 from moe_codesign.regression.suite import Suite
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[\w,]+\])?\s*(==|>=|<=|~=|<|>)\s*[\w.*]+")
 _STALE = 0.01
-"""A tile this much slower than the new best is stale; below, the model itself does not tell."""
+"""A tile that is slower than the new best by more than this is stale; the model cannot tell smaller differences."""
 
 
 def parse_environments(text: str) -> list[tuple[str, ...]]:
@@ -110,23 +110,23 @@ class StaleTile:
 def stale_tiles(old: Baseline, new: Baseline) -> list[StaleTile]:
     """Problems whose best tile (by the cost model, over each version's own binaries) has changed."""
     found = []
-    before, after = _times(old), _times(new)
-    for (kernel, chip, problem), times in after.items():
-        known = before.get((kernel, chip, problem), {})
+    before = _times(old)
+    for (kernel, chip, fact), times in _times(new).items():
+        known = before.get((kernel, chip, fact), {})
         if not known or not times:
             continue
         was, best = min(known, key=known.__getitem__), min(times, key=times.__getitem__)
         loss = times.get(was, float("inf")) / times[best] - 1
         if loss > _STALE:
-            found.append(StaleTile(kernel, chip, problem, was, best, loss))
+            found.append(StaleTile(kernel, chip, str(fact.problem), was, best, loss))
     return found
 
 
-def _times(baseline: Baseline) -> Mapping[Place, dict[str, float]]:
-    """By (kernel, chip, problem): tile to modelled time."""
-    found: dict[Place, dict[str, float]] = {}
-    for (kernel, chip, tile), facts in baseline.facts.items():
-        for fact, value in facts.items():
-            if fact.startswith("latency_us at ") and not isinstance(value, str):
-                found.setdefault((kernel, chip, fact.removeprefix("latency_us at ")), {})[tile] = value
+def _times(baseline: Baseline) -> Mapping[tuple[str, str, Fact], dict[str, float]]:
+    """By kernel, chip and the fact that holds a problem's modelled time: that time for each tile."""
+    found: dict[tuple[str, str, Fact], dict[str, float]] = {}
+    for place, facts in baseline.facts.items():
+        for fact, value in facts.numbers.items():
+            if fact.problem is not None:
+                found.setdefault((place.kernel, place.chip, fact), {})[place.tile] = value
     return found

@@ -22,6 +22,11 @@ def interval_text(timing: Timing) -> str:
     return f"{time_text(timing.low_us)} .. {time_text(timing.high_us)}"
 
 
+def loss_text(loss: float) -> str:
+    """Say how much slower a stale tile is, or that it does not compile."""
+    return "it does not compile" if loss == float("inf") else f"{loss:.1%}"
+
+
 def pair_cells(row: ReportRow) -> list[str]:
     """Shape to gain of one pair, as the terminal and the HTML report print them."""
     pair = row.pair

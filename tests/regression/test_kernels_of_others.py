@@ -6,7 +6,7 @@ import pytest
 
 from moe_codesign.compiler import ArtifactCache
 from moe_codesign.regression.baseline import baseline_of, compare_all, read_baseline
-from moe_codesign.regression.facts import observe
+from moe_codesign.regression.observe import observe
 from moe_codesign.regression.suite import load_suite
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "baselines"
@@ -17,7 +17,7 @@ def test_they_are_as_they_were(name: str) -> None:
     suite = load_suite(FOLDER / f"{name}.toml")
     assert len(suite.path.read_text().splitlines()) <= 25
     old, new = read_baseline(suite.baseline), baseline_of(observe(suite, cache=ArtifactCache(), jobs=2))
-    assert all(facts["status"] == "ok" for facts in new.facts.values())
+    assert all(facts.ok for facts in new.facts.values())
     found = compare_all(suite, old, new)
     assert (found.new, found.gone) == ([], [])
     if old.made_with == new.made_with:

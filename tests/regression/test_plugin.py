@@ -60,7 +60,8 @@ def test_facts_in_a_suite_of_ones_own(tmp_path: Path) -> None:
 
 def test_a_wrong_mark_is_told(tmp_path: Path) -> None:
     (tmp_path / "test_kernels.py").write_text(
-        "import pytest\n@pytest.mark.kernel_facts(function='kernels.py:matmul')\ndef test_x(kernel_facts): pass\n"
+        "import pytest\n@pytest.mark.kernel_facts(function='kernels.py:matmul', signature={'x': 'i32'})\n"
+        "def test_x(kernel_facts): pass\n"
         "def test_y(kernel_facts): pass\n"
     )
     done = _pytest(tmp_path)

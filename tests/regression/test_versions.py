@@ -9,6 +9,7 @@ import pytest
 
 from moe_codesign.errors import UserError
 from moe_codesign.regression.baseline import Baseline, compare_all, read_baseline, write_baseline
+from moe_codesign.regression.facts import Fact, Facts, Place
 from moe_codesign.regression.run import VersionColumn
 from moe_codesign.regression.suite import parse_suite
 from moe_codesign.regression.versions import make_environment, parse_environments, stale_tiles
@@ -21,14 +22,11 @@ SUITE = parse_suite(
 
 
 def facts(spill: int, small: float, large: float) -> Baseline:
-    status = {"status": "ok", "spill_bytes": spill}
-    return Baseline(
-        {"triton": "triton 1"},
-        {
-            ("k", "h100_sxm", "small"): {**status, "latency_us at P": small},
-            ("k", "h100_sxm", "large"): {**status, "latency_us at P": large},
-        },
-    )
+    def row(latency_us: float) -> Facts:
+        return Facts("ok", {Fact("spill_bytes"): spill, Fact("latency_us", "P"): latency_us})
+
+    places = {"small": row(small), "large": row(large)}
+    return Baseline({"triton": "triton 1"}, {Place("k", "h100_sxm", tile): facts for tile, facts in places.items()})
 
 
 def test_environments_are_read() -> None:
@@ -61,7 +59,7 @@ def test_the_page_says_what_moved() -> None:
 
 def test_facts_survive_their_file(tmp_path: Path) -> None:
     found = facts(0, 10.0, 12.5)
-    found.facts["k", "h100_sxm", ""] = {"status": "refused"}
+    found.facts[Place("k", "h100_sxm")] = Facts("refused", reason="too large")
     write_baseline(tmp_path / "x.facts.json", found)
     assert read_baseline(tmp_path / "x.facts.json") == found
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from moe_codesign.regression.history import Line, lines
+from moe_codesign.regression.history import Line
 from moe_codesign.storage.studies import RegressionRun
 
 
-def write_history(path: Path, suite: str, runs: Sequence[RegressionRun]) -> None:
-    """The same as one HTML file: a plot a chip."""
-    every = lines(runs)
+def write_history(path: Path, suite: str, runs: Sequence[RegressionRun], every: Sequence[Line]) -> None:
+    """Write the runs of a suite, oldest first, as one HTML file with a plot for each chip."""
     label = [
         f"{number} {run.revision}<br>{html.escape(', '.join(run.versions.values()))}" for number, run in enumerate(runs)
     ]
@@ -21,7 +20,6 @@ def write_history(path: Path, suite: str, runs: Sequence[RegressionRun]) -> None
         _plot(chip, [line for line in every if line.chip == chip], label)
         for chip in dict.fromkeys(line.chip for line in every)
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(suite)}: history</title>'
         f"<script>{get_plotlyjs()}</script></head><body style='font-family:sans-serif;max-width:1100px;margin:auto'>"
@@ -42,5 +40,5 @@ def _plot(chip: str, every: Sequence[Line], label: Sequence[str]) -> str:
         title=chip, template="simple_white", height=420, yaxis_title="cost over the first run's",
         xaxis={"title": "run", "dtick": 1}, legend={"orientation": "h", "y": -0.25},
     )  # fmt: skip
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"plot-{chip}")
+    text: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=html.escape(f"plot-{chip}"))
     return text

@@ -1,4 +1,4 @@
-"""Regression tests as text, Markdown and HTML."""
+"""Regression tests on the terminal."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from moe_codesign.regression.history import lines
-from moe_codesign.regression.rules import Finding, place_text
+from moe_codesign.regression.history import Line
 from moe_codesign.regression.run import RegressionResult, VersionColumn
+from moe_codesign.reports.text import loss_text
 from moe_codesign.storage.studies import RegressionRun
 
 _MOST = 20
-"""Lines of changes that fail nothing; --json has all."""
+"""Changes of a kind that fail nothing are shown up to this many; --json has all."""
 
 
 def regression_lines(result: RegressionResult) -> Iterator[str]:
-    """What moved, the worst first, and a last line that sums up."""
+    """Say what moved, the worst first, and sum up in a last line."""
     name = result.suite.name
     for place, reason in result.reasons.items():
-        yield f"note: {place_text(place)}: {reason}"
+        yield f"note: {place}: {reason}"
     found = result.comparison
     if found is None:
         yield f"{name}: baseline {result.suite.baseline} made, {result.observed} kernels"
@@ -35,9 +35,7 @@ def regression_lines(result: RegressionResult) -> Iterator[str]:
             yield f"{word}: {len(of_kind) - len(shown)} more; --json has all"
     for word, places in (("new", found.new), ("not run", found.gone)):
         without = " without a binary" if word == "new" else ""
-        yield from (
-            f"{word}: {place_text(place)}{without if place in found.new_without else ''}" for place in places[:_MOST]
-        )
+        yield from (f"{word}: {place}{without if place in found.new_without else ''}" for place in places[:_MOST])
         if len(places) > _MOST:
             yield f"{word}: {len(places) - _MOST} more"
     counts = Counter(one.change for one in found.findings)
@@ -52,35 +50,14 @@ def regression_lines(result: RegressionResult) -> Iterator[str]:
         yield summary + ("; what is not run, or new without a binary, fails until --update accepts it" if lost else "")
 
 
-def compilers(column: VersionColumn) -> str:
-    """The name of a column, and the compilers that made its facts."""
-    return f"{column.name} ({'; '.join(column.baseline.made_with.values())})"
-
-
-def loss_text(loss: float) -> str:
-    """How much slower a stale tile is, or that it does not compile."""
-    return "it does not compile" if loss == float("inf") else f"{loss:.1%}"
-
-
-def by_fact(findings: Sequence[Finding]) -> Iterator[str]:
-    """A table of facts: how many are worse, better, moved."""
-    counts = Counter((one.fact.partition(" ")[0], one.change) for one in findings)
-    facts = sorted({fact for fact, _ in counts})
-    if facts:
-        yield "| fact | worse | better | moved within its rule |"
-        yield "|---|---|---|---|"
-    for fact in facts:
-        yield f"| {fact} | " + " | ".join(str(counts[fact, c]) for c in ("regression", "better", "moved")) + " |"
-
-
 def print_matrix(console: Console, columns: Sequence[VersionColumn]) -> None:
-    """How many facts moved, a version a row, and the tiles that went stale."""
+    """Print a table with a row for each version, then the facts that are worse and the tiles that went stale."""
     table = Table(title=f"beside {columns[0].name}", title_justify="left")
     for name in ("version", "compiled", "without a binary", "worse", "better", "moved", "stale tiles"):
         table.add_column(name, justify="left" if name == "version" else "right")
     for column in columns:
         counts = Counter(one.change for one in column.comparison.findings)
-        bad = sum(facts.get("status") != "ok" for facts in column.baseline.facts.values())
+        bad = sum(not facts.ok for facts in column.baseline.facts.values())
         numbers = (len(column.baseline.facts) - bad, bad, *(counts[c] for c in ("regression", "better", "moved")))
         table.add_row(column.name, *map(str, numbers), str(len(column.stale)))
     console.print(table)
@@ -94,12 +71,12 @@ def print_matrix(console: Console, columns: Sequence[VersionColumn]) -> None:
             )  # fmt: skip
 
 
-def print_history(console: Console, suite: str, runs: Sequence[RegressionRun]) -> None:
-    """A bar a run, a line a kernel and chip."""
+def print_history(console: Console, suite: str, runs: Sequence[RegressionRun], every: Sequence[Line]) -> None:
+    """Print a line for each kernel and chip, with a bar for each run."""
     table = Table(title=f"{suite}: {len(runs)} runs, {runs[0].created} to {runs[-1].created}", title_justify="left")
     for name in ("kernel", "chip", "read from", "first to last", "last over first"):
         table.add_column(name, justify="right" if name == "last over first" else "left")
-    for line in lines(runs):
+    for line in every:
         last = next((r for r in reversed(line.ratios) if r is not None), None)
         table.add_row(line.kernel, line.chip, line.metric, line.sparkline(), "-" if last is None else f"{last:.3f}")
     console.print(table)
