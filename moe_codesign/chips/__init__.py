@@ -1,6 +1,6 @@
 """The chip catalogue: one TOML file each, beside this module; ``cpu`` is this host, detected."""
 
-from moe_codesign.chips.catalogue import chip_names, load_chip, load_chips
+from moe_codesign.chips.catalogue import chip_names, load_chip, load_chips, parse_chip
 from moe_codesign.chips.schema import Chip, CompiledChip, DatasheetChip, GpuChip, HostChip, TpuChip
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "chip_names",
     "load_chip",
     "load_chips",
+    "parse_chip",
 ]

@@ -4,6 +4,7 @@ import functools
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from moe_codesign.chips.schema import CLASS_OF, Chip
 from moe_codesign.errors import UserError
@@ -51,6 +52,24 @@ def load_chips(names: Iterable[str]) -> list[Chip]:
     return chips
 
 
+def parse_chip(data: dict[str, Any], source: str) -> Chip:
+    """The chip that a file's table describes, of the class that its ``backend`` says.
+
+    Args:
+        data: the table.
+        source: what the message begins with where the table is wrong.
+
+    Raises:
+        UserError: a number is missing or wrong, or has no source; names the key, the value and the fix.
+    """
+    if "backend" not in data:
+        raise UserError(f"{source}: backend is missing; write one of {', '.join(CLASS_OF)}")
+    backend = data["backend"]
+    if not isinstance(backend, str) or backend not in CLASS_OF:
+        raise UserError(f"{source}: backend = {backend!r} is unknown{did_you_mean(str(backend), CLASS_OF)}")
+    return read_table(CLASS_OF[backend], data, source)
+
+
 @functools.cache
 def _host() -> Chip:
     from moe_codesign.chips import host
@@ -65,8 +84,4 @@ def _read(path: Path, state: tuple[int, int, int]) -> Chip:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"chip file {path} cannot be read ({error})", fix="correct the file") from None
-    backend = data.get("backend")
-    if not isinstance(backend, str) or backend not in CLASS_OF:
-        known = did_you_mean(str(backend), CLASS_OF) if backend is not None else "; write triton, pallas or none"
-        raise UserError(f"chip file {path}: backend = {backend!r} is unknown{known}")
-    return read_table(CLASS_OF[backend], data, f"chip file {path}")
+    return parse_chip(data, f"chip file {path}")

@@ -14,7 +14,12 @@ from moe_codesign.models.hf_config import read_config
 @functools.cache
 def models() -> dict[str, MoEShape]:
     """Every catalogue model by name."""
-    with (Path(__file__).parent / "catalogue.csv").open(newline="") as file:
+    return read_models(Path(__file__).parent / "catalogue.csv")
+
+
+def read_models(path: Path) -> dict[str, MoEShape]:
+    """The models of a CSV file with one row per model, by name."""
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     found = {}
     for row in rows:

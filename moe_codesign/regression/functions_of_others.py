@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_codesign.chips import Chip, CompiledChip, GpuChip, load_chip
+from moe_codesign.chips import Chip, CompiledChip, GpuChip, load_chips
 from moe_codesign.compiler.build import launch_limit
 from moe_codesign.compiler.function import CompiledFunction, FunctionRequest, function_request
 from moe_codesign.errors import UserError
@@ -47,8 +47,7 @@ def function_compiles(folder: Path, table: TritonFunction | JaxFunction) -> Iter
     Raises:
         UserError: a chip that does not exist, has no compiler, or does not run such functions.
     """
-    for name in table.chips:
-        chip = load_chip(name)
+    for chip in load_chips(table.chips):
         if not isinstance(chip, CompiledChip):
             raise UserError(f"chip {chip.name} has no compiler here", fix="leave it out")
         if isinstance(chip, GpuChip) != isinstance(table, TritonFunction):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from moe_codesign.chips import Chip, GpuChip, TpuChip, load_chip
+from moe_codesign.chips import Chip, GpuChip, TpuChip, load_chips
 from moe_codesign.compiler import Artifact, requests_for, unlaunchable
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import table_of
@@ -100,8 +100,7 @@ def _gemm(problem: ProblemTable, op: Op, dtype: str) -> GroupedGemm | None:
 
 def our_compiles(table: OurKernel) -> Iterator[OurCompiles]:
     """The compiles of a table of our kernels: one for each chip, GEMM, data type and tile."""
-    for name in table.chips:
-        chip = load_chip(name)
+    for chip in load_chips(table.chips):
         kernel = kernel_for(chip, table.kernel)
         for dtype in table.dtypes:
             if dtype not in kernel.dtypes:

@@ -9,6 +9,8 @@ import moe_codesign as mc
 import moe_codesign.chips
 from moe_codesign.chips import DatasheetChip, GpuChip, HostChip, TpuChip, chip_names, load_chip, load_chips
 from moe_codesign.errors import UserError
+from moe_codesign.regression.observe import places
+from moe_codesign.regression.suite import parse_suite
 
 FOLDER = Path(moe_codesign.chips.__file__).parent
 FILES = [name for name in chip_names() if name != "cpu"]
@@ -96,7 +98,7 @@ def test_a_price_without_date_is_refused(tmp_path: Path) -> None:
 def test_another_backend_is_named_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"backend = 'tritn' is unknown; did you mean triton\?"):
         load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", {"backend": '"tritn"'}))
-    with pytest.raises(UserError, match="backend = None is unknown"):
+    with pytest.raises(UserError, match="backend is missing; write one of triton, pallas, none"):
         load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", without="backend"))
 
 
@@ -153,3 +155,10 @@ def test_the_host_is_detected() -> None:
     assert isinstance(host, HostChip)
     assert host.core.count >= 1
     assert host.memory.hbm_bytes_per_s > 1e9
+
+
+def test_two_chips_of_one_name_are_no_place_of_a_suite(tmp_path: Path) -> None:
+    copy = copy_of("h100_sxm", tmp_path / "mine.toml", {"hbm_latency_ns": "1.0"})
+    suite = parse_suite({"kernels": [{"kernel": "triton.grouped_gemm", "chips": ["h100_sxm", copy]}]}, tmp_path / "s")
+    with pytest.raises(UserError, match="two different chips have the name h100_sxm"):
+        places(suite)

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import moe_codesign as mc
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import TpuChip, chip_names, load_chip
 from moe_codesign.compiler import ArtifactCache, compile_functions
 from moe_codesign.compiler.function import function_request, parse_arguments
 from moe_codesign.compiler.llo import parse_program
 from moe_codesign.errors import UserError
 
-TPUS = ("tpu_v5e", "tpu_v5p", "tpu_v6e", "tpu7x")
+TPUS = [name for name in chip_names() if name != "cpu" and isinstance(load_chip(name), TpuChip)]
 
 
 def compile_all(chip: str) -> list[dict[str, str]]:
