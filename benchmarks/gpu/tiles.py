@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from race import ROUNDS, Case, Gemm, floor_us, gemms_of, race, small
 
+from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.measure.cuda_device import CacheFlush, CudaDevice, conditions
-from moe_codesign.measure.job import Failure, LayerJob
+from moe_codesign.measure.job import LayerJob
 from moe_codesign.measure.protocol import measure_layer
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
@@ -142,7 +143,7 @@ def layers(device: CudaDevice, case: Case, pairs: dict[str, TilePair]) -> Iterat
     for (name, tiles), found in zip(pairs.items(), outcomes, strict=True):
         row: dict[str, Any] = {"op": f"layer, {name}", "tile": json.dumps([t.as_dict() for t in tiles]), "reason": ""}
         if isinstance(found, Failure):
-            yield row | {"reason": found.reason}
+            yield row | {"reason": found.text}
             continue
         low, median, high = np.percentile(found.samples_us, [5, 50, 95])
         count = len(found.samples_us)

@@ -49,7 +49,7 @@ def bench(
     import moe_codesign as mc
 
     rows = mc.bench(
-        model, chip=device, tokens=tokens, tiles=tiles, routing=routing, tp=tp, ep=ep, seed=seed, seconds=seconds
+        model, device=device, tokens=tokens, tiles=tiles, routing=routing, tp=tp, ep=ep, seed=seed, seconds=seconds
     )
     if as_json:
         emit(rows)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.rank import RankWork
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import Timing
@@ -72,15 +73,8 @@ class Measurement:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A candidate without a time, and why."""
-
-    tiles: TilePair
-    reason: str
-
-
 Outcome = Measurement | Failure
+"""Of one candidate: a verified time, or why there is none (a failure of kind ``MEASUREMENT``)."""
 
 
 class TokenOrder(NamedTuple):

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moe_codesign.arrays import F64
+from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.execution import Raised
-from moe_codesign.measure.job import Failure, LayerJob, Measurement, Outcome, token_orders
+from moe_codesign.measure.job import LayerJob, Measurement, Outcome, token_orders
 from moe_kernels import reference
 
 WARM_S = 0.05
@@ -60,13 +61,13 @@ def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
         try:
             error, checks = _verify(device, tiles, expected, range(len(token_orders(job))), tolerance)
             if not error <= tolerance:
-                outcomes[position] = Failure(tiles=tiles, reason=f"wrong result: row error {error:.3g}")
+                outcomes[position] = _failure(f"wrong result: row error {error:.3g}")
                 continue
             alive.append(_Candidate(position, tiles, error, checks, device.timer(tiles), []))
         except Exception as problem:
-            outcomes[position] = Failure(tiles=tiles, reason=str(Raised.of(problem)))
+            outcomes[position] = _failure(Raised.of(problem))
     for candidate, raised in _time(job, alive):
-        outcomes[candidate.position] = Failure(tiles=candidate.tiles, reason=str(Raised.of(raised)))
+        outcomes[candidate.position] = _failure(Raised.of(raised))
     for candidate in alive:
         position = candidate.position
         if position in outcomes:
@@ -74,11 +75,10 @@ def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
         try:
             error, checks = _verify(device, candidate.tiles, expected, (0,), tolerance)
         except Exception as problem:
-            outcomes[position] = Failure(tiles=candidate.tiles, reason=str(Raised.of(problem)))
+            outcomes[position] = _failure(Raised.of(problem))
             continue
         if not error <= tolerance:
-            reason = f"wrong result after timing: row error {error:.3g}"
-            outcomes[position] = Failure(tiles=candidate.tiles, reason=reason)
+            outcomes[position] = _failure(f"wrong result after timing: row error {error:.3g}")
             continue
         outcomes[position] = Measurement(
             tiles=candidate.tiles,
@@ -133,3 +133,7 @@ def _time(job: LayerJob, candidates: list[_Candidate]) -> list[tuple[_Candidate,
             if (sample := once(candidate)) is not None:
                 candidate.samples.append(sample)
     return list(failed.values())
+
+
+def _failure(reason: object) -> Failure:
+    return Failure(FailureKind.MEASUREMENT, str(reason))

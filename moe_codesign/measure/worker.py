@@ -6,8 +6,9 @@ import re
 from types import TracebackType
 from typing import Self
 
+from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.execution import Died, Done, Pool
-from moe_codesign.measure.job import Failure, LayerJob, Outcome
+from moe_codesign.measure.job import LayerJob, Outcome
 from moe_codesign.measure.presence import Platform
 from moe_codesign.measure.protocol import Device, measure_layer
 
@@ -29,7 +30,7 @@ def _measure(job: LayerJob, platform: Platform) -> list[Outcome]:
 
             _device = JaxDevice(platform)
     outcomes = measure_layer(job, _device)
-    if any(isinstance(o, Failure) and re.search(r"CUDA error|HIP error", o.reason) for o in outcomes):
+    if any(isinstance(o, Failure) and re.search(r"CUDA error|HIP error", o.text) for o in outcomes):
         # A faulting kernel leaves the context useless for every later one: this process has to go.
         os._exit(70)
     return outcomes
@@ -66,4 +67,4 @@ class MeasuringProcess:
         reason = (
             f"the measuring process died (exit code {called.exit_code})" if isinstance(called, Died) else str(called)
         )
-        return [Failure(tiles=job.candidates[0], reason=reason)]
+        return [Failure(FailureKind.MEASUREMENT, reason)]

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from moe_codesign.chips import Chip, DatasheetChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.bound import layer_bound
 from moe_codesign.cost.estimate import Estimate, NoTileError, default_tiles, estimate_layer
 from moe_codesign.domain.dtype import DTYPE_BYTES
-from moe_codesign.domain.grouped_gemm import layer_gemms
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import RankWork, rank_work
 from moe_codesign.domain.shape import MoEShape
@@ -16,12 +14,13 @@ from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import Timing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
-from moe_codesign.measure import Failure, LayerJob, Measurement, MeasuringProcess
+from moe_codesign.funnel import Timed, pick, promising, race, reason_of
+from moe_codesign.measure import MeasuringProcess
 from moe_codesign.models import find_model
 from moe_codesign.quality import Quality, quality
 from moe_codesign.study.space import Space
 from moe_kernels.kernel import Kernel
-from moe_kernels.tile import BlockedTile, TileConfig
+from moe_kernels.tile import TileConfig
 
 
 class InfeasibleError(Exception):
@@ -144,57 +143,19 @@ class Evaluator:
     ) -> tuple[Timing, str | None, tuple[TileConfig, ...]]:
         assert self.bench is not None
         assert self.kernel is not None
-        candidates = [wanted] if wanted else self._promising(work)
-        for tiles in candidates:
-            for op, tile in zip(layer_gemms(work), tiles, strict=True):
-                if reason := self.kernel.refuses(op.problem, tile, self.chip.target):
-                    raise InfeasibleError(f"kernel: {reason}")
-        job = LayerJob.of(work, candidates, seed=seed, budget_s=self.space.budget.measure_seconds)
-        bound = layer_bound(self.chip, work)
-        timed: list[tuple[Timing, TilePair]] = []
-        reasons = []
-        for tiles, outcome in zip(candidates, self.bench.measure(job), strict=True):
-            if isinstance(outcome, Failure):
-                reasons.append(f"{tiles[0].label()}: {outcome.reason}")
-                continue
-            assert isinstance(outcome, Measurement)
-            timing = outcome.timing(bound.us, bound.kind)
-            if timing.implausible:
-                reasons.append(f"implausible: {timing.latency_us:.1f} us is below the bound {bound.us:.1f} us")
-                continue
-            timed.append((timing, tiles))
-        if not timed:
-            raise InfeasibleError("measurement: " + "; ".join(reasons)[:500])
-        timing, chosen = min(timed, key=lambda item: item[0].latency_us)
-        return timing, self.kernel.name, chosen
-
-    def _promising(self, work: RankWork) -> list[TilePair]:
-        """The few tile pairs worth measuring: the best by the model, or on the host by grid steps."""
-        assert self.kernel is not None
-        top = self.space.budget.measure_top
-        if self.chip.is_host:
-            orders = [
-                sorted(self.kernel.tiles(self.tile_space), key=lambda t, g=gemm: _host_cost(t, g.rows, g.k, g.n))  # type: ignore[misc]
-                for gemm in layer_gemms(work)
-            ]
-            return [TilePair(a, b) for a, b in zip(orders[0][:top], orders[1][:top], strict=True)]
-        best = estimate_layer(self.tables, self.chip, work, space=self.tile_space).tiles
-        return list(dict.fromkeys([TilePair(best[0], best[1]), default_tiles(self.kernel, work, self.chip.target)]))[
-            :top
-        ]
+        budget = self.space.budget
+        pairs = (
+            [wanted]
+            if wanted
+            else promising(self.tables, self.chip, self.kernel, work, top=budget.measure_top, space=self.tile_space)
+        )
+        best = pick(race(self.bench, self.chip, self.kernel, work, pairs, seed=seed, seconds=budget.measure_seconds))
+        if not isinstance(best, Timed):
+            raise InfeasibleError(str(reason_of(best)))
+        return best.timing, self.kernel.name, best.tiles
 
 
 def _weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
     """Routed experts are split over all chips; shared ones are copied to every expert-parallel rank."""
     shared = shape.num_layers * shape.n_shared_experts * shape.expert_params * DTYPE_BYTES[workload.dtype]
     return (shape.weight_bytes(workload.dtype) - shared) / workload.chips + shared / workload.tp
-
-
-def _host_cost(tile: TileConfig, rows: Sequence[int], k: int, n: int) -> tuple[float, float]:
-    """Order in which host tiles are worth a measurement: fewer grid steps, then fewer padded rows.
-
-    In interpret mode each step copies its blocks, which costs far more than the multiplication.
-    """
-    assert isinstance(tile, BlockedTile)
-    visits = sum(-(-int(r) // tile.tile_m) for r in rows if r)
-    return visits * -(-k // tile.tile_k) * -(-n // tile.tile_n), visits * tile.tile_m

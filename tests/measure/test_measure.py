@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from moe_codesign.arrays import F64
+from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.tile_pair import TilePair
-from moe_codesign.measure import Failure, LayerJob, Measurement, MeasuringProcess, worker
+from moe_codesign.measure import LayerJob, Measurement, MeasuringProcess, worker
 from moe_codesign.measure.job import Outcome, token_orders
 from moe_codesign.measure.presence import _same_product
 from moe_codesign.measure.protocol import measure_layer
@@ -85,7 +86,7 @@ def test_a_right_candidate_is_timed_with_all_samples() -> None:
 def test_a_wrong_candidate_never_has_a_time(tiles: TilePair, says: str) -> None:
     found = outcome(tiles)
     assert isinstance(found, Failure)
-    assert says in found.reason
+    assert says in found.text
 
 
 def test_one_bad_candidate_does_not_stop_the_others() -> None:
@@ -135,14 +136,14 @@ def crash_or_hang(job: LayerJob, platform: str) -> list[Outcome]:
         os.kill(os.getpid(), signal.SIGSEGV)
     if job.seed == 2:
         time.sleep(600)
-    return [Failure(tiles=GOOD, reason="alive")]
+    return [Failure(FailureKind.MEASUREMENT, "alive")]
 
 
 def test_a_crash_and_a_hang_are_results_and_the_next_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_measure", crash_or_hang)
     with MeasuringProcess("cpu", time_limit_s=6) as device:
         outcomes = [device.measure(dataclasses.replace(JOB, seed=seed))[0] for seed in (1, 2, 3)]
-    reasons = [o.reason for o in outcomes if isinstance(o, Failure)]
+    reasons = [o.text for o in outcomes if isinstance(o, Failure)]
     assert "died" in reasons[0]
     assert "6 s" in reasons[1]
     assert reasons[2] == "alive"
@@ -158,4 +159,4 @@ def test_a_device_measures_the_tiles_of_its_own_kernel_alone() -> None:
     first, second = measure_layer(dataclasses.replace(JOB, candidates=pairs), JaxDevice("cpu"))
     assert isinstance(first, Measurement), first
     assert isinstance(second, Failure)
-    assert "does not run a PallasTile" in second.reason
+    assert "does not run a PallasTile" in second.text
