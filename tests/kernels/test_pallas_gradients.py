@@ -12,7 +12,7 @@ from moe_kernels import reference
 from moe_kernels.pallas.autodiff import differentiable_mm
 from moe_kernels.pallas.weight_gradient import weight_gradient
 from moe_kernels.tile import PallasTile
-from tests.kernels.tpu_interpreter import INTERPRET, f64, no_race, random
+from tests.kernels.tpu_interpreter import INTERPRET, cut, f64, no_race, random
 
 TILE = PallasTile(tile_m=32, tile_k=128, tile_n=128, bucket_m=16)
 TOLERANCE = {jnp.bfloat16: 2**-8 * 6, jnp.float32: 1e-4}
@@ -37,29 +37,30 @@ def check_weights(sizes: list[int], k: int, n: int, *, rows: int, dtype: type = 
     assert no_race()
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize(
-    ("sizes", "k", "n", "spare"),
+    ("sizes", "k", "n", "spare", "dtype"),
     [
-        ([16, 16, 32], 128, 128, 0),
-        ([3, 0, 29, 1, 50, 0, 0, 5], 256, 384, 0),
-        ([3, 0, 29, 1, 50, 0, 0, 5], 200, 320, 13),
-        ([0, 0, 0], 128, 128, 5),
-        ([1], 128, 136, 0),
-        ([0, 70], 704, 72, 0),
+        ([16, 16, 32], 128, 128, 0, jnp.float32),
+        ([3, 0, 29, 1, 50, 0, 0, 5], 256, 384, 0, jnp.bfloat16),
+        ([3, 0, 29, 1, 50, 0, 0, 5], 200, 320, 13, jnp.float32),
+        ([0, 0, 0], 128, 128, 5, jnp.bfloat16),
+        ([1], 128, 136, 0, jnp.bfloat16),
+        ([0, 70], 704, 72, 0, jnp.float32),
     ],
 )
 def test_gradient_of_weights(sizes: list[int], k: int, n: int, spare: int, dtype: type) -> None:
     check_weights(sizes, k, n, rows=sum(sizes) + spare, dtype=dtype)
 
 
-@settings(deadline=None, max_examples=15)
-@given(sizes=st.lists(st.integers(0, 50), min_size=1, max_size=6), spare=st.integers(0, 9), seed=st.integers(0, 3))
-def test_gradient_of_weights_of_any_groups(sizes: list[int], spare: int, seed: int) -> None:
-    check_weights(sizes, 128, 128, rows=max(sum(sizes) + spare, 1), seed=seed)
+@settings(deadline=None, max_examples=25)
+@given(
+    sizes=st.lists(st.integers(0, 50), min_size=6, max_size=6), rows=st.sampled_from((120, 125)), seed=st.integers(0, 3)
+)
+def test_gradient_of_weights_of_any_groups(sizes: list[int], rows: int, seed: int) -> None:
+    check_weights(cut(sizes, rows), 128, 128, rows=rows, seed=seed)
 
 
-@pytest.mark.parametrize("activation", ["none", "swiglu", "relu2"])
+@pytest.mark.parametrize("activation", ["swiglu", pytest.param("relu2", marks=pytest.mark.slow)])
 def test_jax_differentiates_it(activation: str) -> None:
     rng = np.random.default_rng(0)
     sizes = jnp.asarray([5, 0, 19, 8], jnp.int32)

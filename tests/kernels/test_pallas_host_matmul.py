@@ -1,5 +1,6 @@
 """Numerics of the host's Pallas kernel against float64, in interpret mode."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from moe_kernels.pallas.host_matmul.matmul import host_matmul, plan_visits, visi
 from moe_kernels.pallas.layer import moe_experts
 from moe_kernels.reference import BF16_TOLERANCE
 from moe_kernels.tile import BlockedTile
+from tests.kernels.tpu_interpreter import cut
 
+jit_plan = jax.jit(plan_visits, static_argnums=(1, 2))
 TILE = BlockedTile(tile_m=16, tile_k=128, tile_n=128)
 
 
@@ -23,16 +26,15 @@ def f64(array: jnp.ndarray) -> np.ndarray:
     return np.asarray(array, np.float64)
 
 
-@pytest.mark.parametrize("op", ["gate_up", "up", "down"])
 @pytest.mark.parametrize(
-    ("sizes", "k", "n"),
+    ("op", "sizes", "k", "n"),
     [
-        ([16, 16, 32], 128, 128),
-        ([3, 0, 29, 1], 256, 128),
-        ([0, 0, 40, 0], 128, 256),
-        ([7, 9, 5, 11, 0, 30], 200, 136),
-        ([1], 128, 128),
-        ([0, 1, 0], 384, 128),
+        ("down", [16, 16, 32], 128, 128),
+        ("gate_up", [3, 0, 29, 1], 256, 128),
+        ("up", [0, 0, 40, 0], 128, 256),
+        *((op, [7, 9, 5, 11, 0, 30], 200, 136) for op in ("gate_up", "up", "down")),
+        ("gate_up", [1], 128, 128),
+        ("down", [0, 1, 0], 384, 128),
     ],
 )
 def test_matches_float64(op: str, sizes: list[int], k: int, n: int) -> None:
@@ -51,6 +53,9 @@ def test_matches_float64(op: str, sizes: list[int], k: int, n: int) -> None:
 @settings(deadline=None, max_examples=15)
 @given(sizes=st.lists(st.integers(0, 20), min_size=5, max_size=5).filter(lambda s: sum(s) > 0), seed=st.integers(0, 3))
 def test_any_group_sizes(sizes: list[int], seed: int) -> None:
+    # The kernel's groups make up all rows.
+    sizes = cut(sizes, 64)
+    sizes[-1] += 64 - sum(sizes)
     rng = np.random.default_rng(seed)
     lhs, weight = bf16(rng, sum(sizes), 128), bf16(rng, 5, 128, 128)
     out = host_matmul(lhs, (weight,), jnp.asarray(sizes), op="down", tile=TILE, interpret=True)
@@ -58,16 +63,31 @@ def test_any_group_sizes(sizes: list[int], seed: int) -> None:
     assert reference.row_error(f64(out), expected) <= BF16_TOLERANCE
 
 
-@settings(deadline=None, max_examples=20)
-@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda s: sum(s) > 0))
+@settings(deadline=None, max_examples=100)
+@given(sizes=st.lists(st.integers(0, 40), min_size=12, max_size=12))
 def test_visits_cover_each_row_once(sizes: list[int]) -> None:
-    group, row_tile, offsets, count = (np.asarray(a) for a in plan_visits(jnp.asarray(sizes), sum(sizes), 16))
+    sizes = cut(sizes, 200)
+    sizes[-1] += 200 - sum(sizes)
+    group, row_tile, offsets, count = (np.asarray(a) for a in jit_plan(jnp.asarray(sizes), 200, 16))
     assert count[0] <= len(group) == visit_bound(sum(sizes), len(sizes), 16)
     covered = []
     for g, t in zip(group[: count[0]], row_tile[: count[0]], strict=True):
         covered += [r for r in range(16 * t, 16 * t + 16) if offsets[g] <= r < offsets[g + 1]]
     assert covered == list(range(sum(sizes)))
     assert (np.diff(row_tile) >= 0).all(), "a row tile's visits are consecutive: its block stays in VMEM"
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda s: sum(s) > 0),
+    tile_m=st.sampled_from((8, 16, 48)),
+)
+def test_the_bound_of_visits_holds_them_all(sizes: list[int], tile_m: int) -> None:
+    ends = np.cumsum(sizes)
+    visits = sum(
+        (end - 1) // tile_m - (end - size) // tile_m + 1 for end, size in zip(ends, sizes, strict=True) if size
+    )
+    assert visits <= visit_bound(sum(sizes), len(sizes), tile_m)
 
 
 @pytest.mark.parametrize("gated", [True, False])

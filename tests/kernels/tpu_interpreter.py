@@ -4,6 +4,7 @@ Memory starts as NaN, copies happen when they are awaited, races are found, and 
 are errors.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax._src.pallas.mosaic import tpu_info
@@ -13,6 +14,8 @@ from jax.experimental.pallas import tpu as pltpu
 INTERPRET = pltpu.InterpretParams(
     dma_execution_mode="on_wait", uninitialized_memory="nan", detect_races=True, buffer_bounds="padded"
 )
+# A form is compiled for a run or two: what XLA spends on optimising is most of a test's time.
+jax.config.update("jax_disable_most_optimizations", True)
 # The interpreter pads arrays as the chip it runs on would; here that is the host, which stands for a v6e.
 tpu_info.registry["cpu"] = lambda: tpu_info.get_tpu_info_for_chip(tpu_info.ChipVersion.TPU_V6E, 1)
 
@@ -20,6 +23,15 @@ tpu_info.registry["cpu"] = lambda: tpu_info.get_tpu_info_for_chip(tpu_info.ChipV
 def no_race() -> bool:
     """Whether the last kernel had none."""
     return not interpret_pallas_call.races.races_found
+
+
+def cut(sizes: list[int], rows: int) -> list[int]:
+    """Group sizes that fit into so many rows: what is too much is cut from the last ones.
+
+    The kernels compile anew for each number of rows and groups, but not for other sizes.
+    """
+    ends = np.minimum(np.cumsum([0, *sizes]), rows)
+    return [int(size) for size in np.diff(ends)]
 
 
 def random(rng: np.random.Generator, *shape: int, dtype: type = jnp.bfloat16) -> jnp.ndarray:

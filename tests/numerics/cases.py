@@ -6,7 +6,7 @@ it: then only the stage's own rounding is left, and the tolerance is tight for e
 
 import importlib.util
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +15,7 @@ import torch
 
 from moe_kernels import reference
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton.alignment import align
+from moe_kernels.triton.alignment import Alignment, align
 from moe_kernels.triton.formats import fp8_type
 from moe_kernels.triton.launch import Weights, target_of
 from moe_kernels.triton.layer import Expert, experts_forward, gemm_down, gemm_up
@@ -41,9 +41,14 @@ def tile_of(path: str) -> TritonTile:
 
 @dataclass(frozen=True)
 class Case:
-    """One layer. ``routing``: random, skewed (all tokens first choose expert 1), empty (only even experts)."""
+    """One layer. ``routing``: random, skewed (all tokens first choose expert 1), empty (only even experts).
+
+    ``rows`` is the type of the activations that quantised weights meet. ``alpha`` and ``limit`` are not the defaults
+    (gpt-oss's), so that a kernel which ignores them is wrong, and so low that many values meet the limit.
+    """
 
     dtype: str = "bfloat16"
+    rows: str = "bfloat16"
     activation: str = "swiglu"
     tiles: tuple[TritonTile, TritonTile] = (SMALL, SMALL)
     hidden_size: int = 160
@@ -55,7 +60,9 @@ class Case:
     bias: bool = False
     deterministic: bool = True
     seed: int = 0
-    group: int = field(default=32)
+    group: int = 32
+    alpha: float = 1.3
+    limit: float = 1.5
 
 
 @dataclass
@@ -72,8 +79,10 @@ class Layer:
 
 def make_layer(case: Case, device: torch.device) -> Layer:
     rng = np.random.default_rng(case.seed)
-    expert = Expert(activation=case.activation, deterministic=case.deterministic)
-    out_dtype = torch.float16 if case.dtype == "float16" else torch.bfloat16
+    expert = Expert(
+        activation=case.activation, deterministic=case.deterministic, alpha=case.alpha, limit=case.limit
+    )  # fmt: skip
+    out_dtype = torch.float16 if "float16" in (case.dtype, case.rows) else torch.bfloat16
 
     def draw(*shape: int, scale: float = 1.0) -> torch.Tensor:
         return torch.tensor(rng.standard_normal(shape) * scale).to(out_dtype).to(device)
@@ -128,17 +137,40 @@ def as_quantized(rows: torch.Tensor, weights: Weights, valid: torch.Tensor | Non
     return f64(values) * np.repeat(f64(scale), 128, axis=1)[:, : rows.shape[1]]
 
 
-def stage_errors(case: Case, layer: Layer, fault: str | None = None) -> tuple[float, float]:
-    """Row errors of GEMM 1 with its activation, and of GEMM 2 with the weighted sum.
+@dataclass
+class Stages:
+    """What both GEMMs of a layer gave."""
 
-    ``fault`` spoils the reference as a broken kernel would the result: ``scale`` doubles the last expert's weights,
-    ``tail`` drops the last step of K, ``expert`` drops the last expert.
-    """
+    rows: Alignment
+    hidden: torch.Tensor
+    out: torch.Tensor
+
+
+def run_stages(case: Case, layer: Layer) -> Stages:
     rows = align(layer.topk_ids, case.experts, (case.tiles[0].block_m, case.tiles[1].block_m))
     hidden = gemm_up(layer.x, layer.w_up, rows, layer.expert, case.tiles[0], layer.b_up)
     out = gemm_down(
         hidden, layer.w_down, rows, layer.topk_weights, layer.topk_ids, layer.expert, case.tiles[1], layer.b_down
     )
+    return Stages(rows, hidden, out)
+
+
+def activate(gate: np.ndarray, up: np.ndarray | None, activation: str, alpha: float, limit: float) -> np.ndarray:
+    """The reference's activations, with any alpha and limit of ``swiglu_oai``."""
+    if activation != "swiglu_oai":
+        return reference.activate(gate, up, activation)
+    assert up is not None
+    gate = np.minimum(gate, limit)
+    return np.asarray(gate / (1 + np.exp(-alpha * gate)) * (np.clip(up, -limit, limit) + 1))
+
+
+def stage_errors(case: Case, layer: Layer, stages: Stages, fault: str | None = None) -> tuple[float, float]:
+    """Row errors of GEMM 1 with its activation, and of GEMM 2 with the weighted sum.
+
+    ``fault`` spoils the reference as a broken kernel would the result: ``scale`` doubles the last expert's weights,
+    ``tail`` drops the last step of K, ``expert`` drops the last expert.
+    """
+    rows, hidden, out = stages.rows, stages.hidden, stages.out
     sizes = np.bincount(layer.topk_ids.cpu().numpy().ravel(), minlength=case.experts)
     token, slot = rows.token.cpu().numpy(), rows.slot.cpu().numpy()
     w_up, w_down = (
@@ -148,7 +180,8 @@ def stage_errors(case: Case, layer: Layer, fault: str | None = None) -> tuple[fl
     if layer.b_up is not None:
         product += np.repeat(f64(layer.b_up), sizes, axis=0)
     gate, up = (product[:, : case.width], product[:, case.width :]) if layer.expert.matrices == 2 else (product, None)
-    first = reference.row_error(f64(hidden), reference.activate(gate, up, case.activation))
+    activated = activate(gate, up, case.activation, layer.expert.alpha, layer.expert.limit)
+    first = reference.row_error(f64(hidden), activated)
     y = reference.grouped_gemm(as_quantized(hidden, layer.w_down, rows.start[-1:]), w_down.transpose(0, 2, 1), sizes)
     if layer.b_down is not None:
         y += np.repeat(f64(layer.b_down), sizes, axis=0)

@@ -38,6 +38,7 @@ def test_quantised_layers_too(layers: ModuleType, device: torch.device) -> None:
     assert layers.row_error(layers.our_paths(layer, 1)["plain"](), expected) <= LAYER_TOLERANCE["int8"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("script", ["layers", "tiles"])
 def test_without_a_gpu_it_says_so_and_ends_well(script: str) -> None:

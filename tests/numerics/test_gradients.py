@@ -15,8 +15,8 @@ TILES = (SMALL, SMALL)
 only_interpreted = pytest.mark.skipif(not INTERPRETED, reason="float64 matrix instructions are not on every GPU")
 
 
-def reference_experts(x, w_up, w_down, weights, ids, b_up, b_down, activation):  # type: ignore[no-untyped-def]
-    """Dense PyTorch: every token through its own experts."""
+def reference_experts(x, w_up, w_down, weights, ids, b_up, b_down, activation, alpha=1.702, limit=7.0):  # type: ignore[no-untyped-def]
+    """Dense PyTorch: every token through its own experts; a choice that names none of them counts as zero."""
     out = torch.zeros_like(x)
     for expert in range(w_up.shape[0]):
         product = x @ w_up[expert].T + (0 if b_up is None else b_up[expert])
@@ -29,8 +29,8 @@ def reference_experts(x, w_up, w_down, weights, ids, b_up, b_down, activation): 
             form = "tanh" if activation == "geglu_tanh" else "none"
             hidden = torch.nn.functional.gelu(gate, approximate=form) * up
         elif activation == "swiglu_oai":
-            g = gate.clamp(max=7.0)
-            hidden = g * torch.sigmoid(1.702 * g) * (up.clamp(-7.0, 7.0) + 1)
+            g = gate.clamp(max=limit)
+            hidden = g * torch.sigmoid(alpha * g) * (up.clamp(-limit, limit) + 1)
         elif activation == "relu2":
             hidden = torch.relu(gate) ** 2
         elif activation == "silu":
@@ -69,11 +69,12 @@ def make(device: torch.device, activation: str, bias: bool, dtype: torch.dtype =
 def test_gradients_are_the_references(activation: str, bias: bool, device: torch.device) -> None:
     x, w_up, w_down, weights, ids, b_up, b_down = make(device, activation, bias)
     leaves = [t for t in (x, w_up, w_down, weights, b_up, b_down) if t is not None]
-    expert = Expert(activation=activation)
+    # Not gpt-oss's alpha and limit, which are the defaults; and a limit that many values meet.
+    expert = Expert(activation=activation, alpha=1.3, limit=2.0)
     out = experts(x, w_up, w_down, weights, ids, b_gate_up=b_up, b_down=b_down, expert=expert, tiles=TILES)
     seed = torch.tensor(np.random.default_rng(5).standard_normal(out.shape), device=device)
     got = torch.autograd.grad(out, leaves, seed)
-    wanted_out = reference_experts(x, w_up, w_down, weights, ids, b_up, b_down, activation)
+    wanted_out = reference_experts(x, w_up, w_down, weights, ids, b_up, b_down, activation, 1.3, 2.0)
     wanted = torch.autograd.grad(wanted_out, leaves, seed)
     # The activation's constants are float32 in the kernel.
     assert torch.allclose(out, wanted_out, rtol=1e-5, atol=1e-6)
@@ -83,10 +84,38 @@ def test_gradients_are_the_references(activation: str, bias: bool, device: torch
 
 
 @only_interpreted
-@pytest.mark.parametrize("activation", ["swiglu", "relu2"])
-def test_gradcheck(activation: str, device: torch.device) -> None:
-    x, w_up, w_down, weights, ids, *_ = make(device, activation, bias=False)
-    expert = Expert(activation=activation)
+def test_alpha_and_limit_are_those_of_gpt_oss_by_default(device: torch.device) -> None:
+    x, w_up, w_down, weights, ids, b_up, b_down = make(device, "swiglu_oai", True)
+    with torch.no_grad():
+        out = experts(
+            3 * x, w_up, w_down, weights, ids, b_gate_up=b_up, b_down=b_down,
+            expert=Expert(activation="swiglu_oai"), tiles=TILES,
+        )  # fmt: skip
+        wanted = reference_experts(3 * x, w_up, w_down, weights, ids, b_up, b_down, "swiglu_oai")
+    assert torch.allclose(out, wanted, rtol=1e-5, atol=1e-6)
+
+
+@only_interpreted
+def test_gradients_of_one_rank(device: torch.device) -> None:
+    """Experts 2, 3 and 4 are here: choices of others count as zero, forward and backward."""
+    x, w_up, w_down, weights, _, b_up, b_down = make(device, "swiglu", bias=True)
+    ids = torch.tensor([[0, 2], [2, 4], [4, 5], [1, 0]], dtype=torch.int32, device=device)
+    leaves = [x, w_up, w_down, weights, b_up, b_down]
+    out = experts(
+        x, w_up, w_down, weights, ids, b_gate_up=b_up, b_down=b_down, expert=Expert(first_expert=2), tiles=TILES
+    )
+    wanted_out = reference_experts(x, w_up, w_down, weights, ids - 2, b_up, b_down, "swiglu")
+    seed = torch.tensor(np.random.default_rng(5).standard_normal(out.shape), device=device)
+    assert torch.allclose(out, wanted_out, rtol=1e-5, atol=1e-6)
+    got, wanted = torch.autograd.grad(out, leaves, seed), torch.autograd.grad(wanted_out, leaves, seed)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@only_interpreted
+def test_gradcheck(device: torch.device) -> None:
+    x, w_up, w_down, weights, ids, *_ = make(device, "swiglu", bias=False)
+    expert = Expert()
     assert torch.autograd.gradcheck(
         lambda *t: experts(*t, ids, expert=expert, tiles=TILES), (x, w_up, w_down, weights), fast_mode=True, atol=1e-4
     )

@@ -1,5 +1,7 @@
 """Routing, alignment and activation quantisation: what happens before and between the GEMMs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -189,6 +191,45 @@ def test_activations_round_to_the_nearest(dtype: str, step: float | None, device
     else:
         # Below e4m3's smallest normal number (2**-6) the step is fixed: 2**-9.
         assert bool((error <= torch.maximum(x.double().abs() * step, 2**-10 * wide * 1.001)).all())
+
+
+@pytest.mark.parametrize("dtype", ["fp8", "fp8_block", "int8"])
+def test_rows_that_nobody_wrote_change_nothing(dtype: str, device: torch.device) -> None:
+    """As those of other ranks' experts are: whatever lies there must not set a scale."""
+    x = torch.linspace(-1, 1, 6 * 256, device=device).reshape(6, 256).to(torch.bfloat16)
+    weights = quantize_weights(torch.ones(1, 128, 256, device=device), dtype, matrices=1)
+    wanted, wanted_scale = quantize_rows(x[:4].contiguous(), weights)
+    x[4:] = 1e6
+    values, scale = quantize_rows(x, weights, torch.tensor([4], dtype=torch.int32, device=device))
+    assert scale is not None
+    assert wanted_scale is not None
+    assert torch.equal(values[:4].double(), wanted.double())
+    assert torch.equal(scale[: len(wanted_scale)], wanted_scale)
+
+
+@pytest.mark.parametrize("dtype", ["fp8", "fp8_block", "int8"])
+def test_a_row_of_zeros_stays_one(dtype: str, device: torch.device) -> None:
+    x = torch.zeros(2, 256, dtype=torch.bfloat16, device=device)
+    weights = quantize_weights(torch.ones(1, 128, 256, device=device), dtype, matrices=1)
+    values, scale = quantize_rows(x, weights)
+    assert scale is not None
+    assert bool((scale > 0).all())
+    assert not values.double().any()
+
+
+def test_a_scale_known_beforehand_is_the_one_used(device: torch.device) -> None:
+    x = torch.linspace(-30, 30, 2 * 256, device=device).reshape(2, 256).to(torch.bfloat16)
+    known = torch.tensor([0.125], device=device)
+    weights = replace(
+        quantize_weights(torch.ones(1, 128, 256, device=device), "fp8", matrices=1), activation_scale=known
+    )
+    values, scale = quantize_rows(x, weights)
+    assert scale is not None
+    assert torch.equal(scale, known)
+    assert bool(((values.double() * 0.125 - x.double()).abs() <= x.double().abs() * 2**-4).all())
+    # Below what the scale reaches, values saturate.
+    narrow, _ = quantize_rows(x, replace(weights, activation_scale=known / 8))
+    assert float(narrow.double().max()) == torch.finfo(narrow.dtype).max
 
 
 @pytest.mark.parametrize("dtype", ["fp8", "fp8_block", "int8", "mxfp4", "int4"])
