@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -29,7 +30,8 @@ _STARTS = 3
 """Times in a row that workers may die before they take up any call: then they never will."""
 _I = TypeVar("_I")
 _T = TypeVar("_T")
-_Job = tuple[Callable[..., Any], tuple[Any, ...]]
+_Job = tuple[int, Callable[..., Any], tuple[Any, ...]]
+_Pickled = tuple[int, bytes | Raised]
 
 
 class Pool:
@@ -83,7 +85,7 @@ class Pool:
         Raises:
             RuntimeError: no worker process can start.
         """
-        ((_, outcome),) = self._run({0: (function, arguments)}, time_limit_s)
+        ((_, outcome),) = self._run([(0, function, arguments)], time_limit_s)
         return outcome
 
     def map_unordered(
@@ -99,68 +101,66 @@ class Pool:
         Raises:
             RuntimeError: no worker process can start.
         """
-        every = list(items)
-        for position, outcome in self._run({i: (function, (item,)) for i, item in enumerate(every)}, time_limit_s):
-            yield every[position], outcome
+        jobs: dict[int, _I] = {}
 
-    def _run(self, jobs: dict[int, _Job], time_limit_s: float) -> Iterator[tuple[int, Outcome[Any]]]:
-        payloads: dict[int, bytes] = {}
-        for key, job in jobs.items():
-            try:
-                payloads[key] = pickle.dumps(job)
-            except Exception as error:  # whatever a class raises that cannot be pickled
-                yield key, Raised.of(error)
-        running: dict[ProcessFuture[bytes], int] = {}
+        def numbered() -> Iterator[_Job]:
+            for number, item in enumerate(items):
+                jobs[number] = item
+                yield number, function, (item,)
+
+        for number, outcome in self._run(numbered(), time_limit_s):
+            yield jobs.pop(number), outcome
+
+    def _run(self, jobs: Iterable[_Job], time_limit_s: float) -> Iterator[tuple[int, Outcome[Any]]]:
+        """Each job's number and outcome. Few are under way at once, so that a call costs the same among a million."""
+        to_do = iter(jobs)
+        again: list[_Pickled] = []
+        running: dict[ProcessFuture[bytes], _Pickled] = {}
+        watch = _Watch()
         starts = 0
         try:
-            while payloads:
-                starts += 1
-                if starts > _STARTS:
-                    raise RuntimeError("worker processes die as they start; their errors stand above")
-                self.start()
-                running.clear()
-                with contextlib.suppress(RuntimeError):  # it may have given up by now
-                    for key, payload in payloads.items():
-                        running[self._pool.schedule(_call, args=[payload], timeout=time_limit_s)] = key
-                for future, outcome in self._outcomes(set(running), time_limit_s):
+            while True:
+                if not self._pool.active:
+                    starts += 1
+                    if starts > _STARTS:
+                        raise RuntimeError("worker processes die as they start; their errors stand above")
+                    again += running.values()
+                    running.clear()
+                    self.start()
+                while len(running) < 2 * self._workers:
+                    job = again.pop() if again else _pickled(next(to_do, None))
+                    if job is None:
+                        break
+                    number, payload = job
+                    if isinstance(payload, Raised):
+                        yield number, payload
+                        continue
+                    try:
+                        running[self._pool.schedule(_call, args=[payload], timeout=time_limit_s)] = job
+                    except RuntimeError:  # it has just been given up
+                        again.append(job)
+                        break
+                if not running and not again:
+                    return
+                done, _ = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
+                ended: dict[ProcessFuture[bytes], Outcome[Any]] = {}
+                for future in done:
+                    try:
+                        ended[future] = _outcome(future, time_limit_s)
+                    except BrokenProcessPool:
+                        again.append(running.pop(future))
+                for future in watch.left(self._pool) & set(running) - done:
+                    ended[future] = Died(0)
+                for future, outcome in ended.items():
                     starts = 0
-                    key = running.pop(future)
-                    del payloads[key]
-                    yield key, outcome
+                    number, _ = running.pop(future)
+                    future.cancel()
+                    if isinstance(outcome, TimedOut | Died):
+                        _kill_group(watch.places.get(future))
+                    yield number, outcome
         finally:
             for future in running:
                 future.cancel()
-
-    def _outcomes(
-        self, running: set[ProcessFuture[bytes]], time_limit_s: float
-    ) -> Iterator[tuple[ProcessFuture[bytes], Outcome[Any]]]:
-        """Outcomes as they come, until all are there or the pool is broken."""
-        places: dict[ProcessFuture[bytes], int] = {}
-        gone: set[ProcessFuture[bytes]] = set()
-        while running:
-            done, running = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
-            for future in done:
-                try:
-                    outcome = _outcome(future, time_limit_s)
-                except BrokenProcessPool:
-                    continue
-                if isinstance(outcome, TimedOut | Died):
-                    _kill_group(places.get(future))
-                yield future, outcome
-            if done:
-                continue
-            if not self._pool.active:
-                return
-            places |= self._places()
-            # A worker that ends with exit code 0 during a call is nothing to Pebble, which would wait for the limit.
-            # Two looks: the first may fall between a worker's end and the arrival of its result.
-            ended = {future for future in running if future in places and not psutil.pid_exists(places[future])}
-            for future in ended & gone:
-                running.discard(future)
-                future.cancel()
-                _kill_group(places[future])
-                yield future, Died(0)
-            gone = ended
 
     def _new_pool(self) -> ProcessPool:
         return ProcessPool(
@@ -172,20 +172,47 @@ class Pool:
         )
 
     def _stop(self) -> None:
-        pids = self._pids()
+        pids = list(self._pool._pool_manager.worker_manager.workers)
         self._pool.stop()
         self._pool.join()
         for pid in pids:
             _kill_group(pid)
 
-    # Pebble does not say which processes it has, and which of them runs a call: both are read from its managers.
 
-    def _pids(self) -> list[int]:
-        return list(self._pool._pool_manager.worker_manager.workers)
+class _Watch:
+    """Which process runs which call.
 
-    def _places(self) -> dict[ProcessFuture[bytes], int]:
-        tasks = list(self._pool._pool_manager.task_manager.tasks.values())
-        return {task.future: task.worker_id for task in tasks if task.started and task.worker_id}
+    Pebble does not say so, and takes a worker that ends with exit code 0 during a call for one that is done: the call
+    would run into its limit. Both are seen in its managers.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[ProcessFuture[bytes], int] = {}
+        self._missed: set[ProcessFuture[bytes]] = set()
+        self._looked = 0.0
+
+    def left(self, pool: ProcessPool) -> set[ProcessFuture[bytes]]:
+        """Calls whose process is no more. It takes two looks: the first may fall between the end of a process and the
+        arrival of its result."""
+        if time.monotonic() - self._looked < _LOOK_S:
+            return set()
+        self._looked = time.monotonic()
+        tasks = list(pool._pool_manager.task_manager.tasks.values())
+        self.places = {task.future: task.worker_id for task in tasks if task.started and task.worker_id}
+        missing = {future for future, pid in self.places.items() if not psutil.pid_exists(pid)}
+        left, self._missed = missing & self._missed, missing
+        return left
+
+
+def _pickled(job: _Job | None) -> _Pickled | None:
+    """What is sent to the worker; or what was raised, by whatever a user's class does, where it cannot be pickled."""
+    if job is None:
+        return None
+    number, function, arguments = job
+    try:
+        return number, pickle.dumps((function, arguments))
+    except Exception as error:
+        return number, Raised.of(error)
 
 
 def _outcome(future: ProcessFuture[bytes], time_limit_s: float) -> Outcome[Any]:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,21 @@ def test_each_item_comes_with_its_outcome() -> None:
         found = dict(pool.map_unordered(jobs.half, range(6), time_limit_s=LIMIT_S))
         assert found == {n: Done(n / 2) for n in range(6)}
         assert dict(pool.map_unordered(jobs.half, [], time_limit_s=LIMIT_S)) == {}
+
+
+def test_many_items_are_taken_as_workers_come_free() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    with Pool(2) as pool:
+        outcomes = pool.map_unordered(jobs.half, items(), time_limit_s=LIMIT_S)
+        next(outcomes)
+        assert len(taken) < 20
+        assert len(list(outcomes)) == 49
 
 
 def test_what_one_item_does_to_its_process_is_its_own_outcome() -> None:
@@ -115,8 +130,11 @@ def test_what_a_killed_worker_started_is_killed_too(tmp_path: Path, job: Callabl
 def test_leaving_stops_what_still_runs(tmp_path: Path) -> None:
     with Pool(2) as pool:
         outcomes = pool.map_unordered(jobs.pid, [0, 1], time_limit_s=LIMIT_S)
-        next(outcomes)
-        pids = pool._pids()
+        first = next(outcomes)[1]
+        other = pool.call(jobs.pid, time_limit_s=LIMIT_S)
+        assert isinstance(first, Done)
+        assert isinstance(other, Done)
+        pids = [first.value, other.value]
     assert [ends(pid) for pid in pids] == [True, True]
 
 
