@@ -25,7 +25,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.compiler import compile_all, requests_for
 from moe_codesign.compiler.artifact import GpuFacts
 from moe_codesign.compiler.gpu import binary_facts
@@ -255,7 +255,7 @@ def others(gemm: GroupedGemm, num_tokens: int, facts: dict[Other, GpuFacts], tem
         if not known:
             continue
         table = table_of_facts([t for t, _ in known], [f for _, f in known], template)
-        times = gpu.tile_times(table, flat, of_chip(table.chip).coefficients).total_us
+        times = gpu.tile_times(table, flat, of_chip(GpuChip.of(table.chip)).coefficients).total_us
         best = int(np.argmin(times))
         found.append(measure(kernel, *known[best], flat, float(times[best]), 1))
     return found
@@ -276,7 +276,7 @@ def our_tiles() -> list[TritonTile]:
         for values in itertools.product(*grid)
         for tma in (False, True)
     ]
-    spaces = list(kernel_for(load_chip(CHIP)).tiles())
+    spaces = list(kernel_for(GpuChip.of(load_chip(CHIP))).tiles())
     # At 8 warps the compiler takes up to 128 registers where two blocks would share a core anyway.
     capped = [
         dataclasses.replace(tile, maxnreg=registers)
@@ -299,7 +299,7 @@ def compile_rows(tile: TritonTile) -> GpuFacts | None:
 
 def our_table(tables: Tables, op: Op) -> TileTable:
     """Our tiles, compiled."""
-    chip = load_chip(CHIP)
+    chip = GpuChip.of(load_chip(CHIP))
     kernel = kernel_for(chip)
     tiles = [t for t in our_tiles() if kernel.refuses(Problem(op=op, dtype="bfloat16"), t, chip.target) is None]
     requests = requests_for(kernel, chip, (op,), "bfloat16", tiles)
@@ -315,7 +315,7 @@ def our_table(tables: Tables, op: Op) -> TileTable:
 
 def ours(gemm: GroupedGemm, table: TileTable) -> list[Line]:
     """Every tile of ours that runs the problem, fastest first."""
-    times = gpu.tile_times(table, gemm, of_chip(table.chip).coefficients).total_us
+    times = gpu.tile_times(table, gemm, of_chip(GpuChip.of(table.chip)).coefficients).total_us
     order = np.argsort(times)
     kernel = table.kernel
     lines = []

@@ -18,7 +18,7 @@ import numpy as np
 
 from moe_codesign.calibrations.catalogue import SHIPPED
 from moe_codesign.calibrations.ours import Coefficients
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import estimate_layer
 from moe_codesign.cost.ours import shipped
@@ -104,7 +104,7 @@ def without_facts(race: Race) -> Race:
 
 def layers(tables: Tables) -> list[str]:
     """Whole layers at the two fixed tiles that benchmarks/gpu/layers.py times, by type."""
-    chip = load_chip(CHIP)
+    chip = GpuChip.of(load_chip(CHIP))
     wrong: dict[str, list[float]] = defaultdict(list)
     inside: dict[str, list[bool]] = defaultdict(list)
     for one in json.loads((RESULTS / "gpu" / f"{STEM}.json").read_text())["results"]:
@@ -135,7 +135,7 @@ def layers(tables: Tables) -> list[str]:
 
 def searched(tables: Tables) -> list[str]:
     """Pairs that a search proposed, with their measured times."""
-    chip = load_chip(CHIP)
+    chip = GpuChip.of(load_chip(CHIP))
     lines = ["| shape | workload | tiles | measured us | predicted us | |", "|---|---|---|---|---|---|"]
     wrong, inside = [], []
     for data in json.loads((RESULTS / "gpu" / f"{STEM}_search.json").read_text())["pairs"]:
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="the shipped calibration too")
     options = parser.parse_args()
     jobs = options.jobs
-    chip = load_chip(CHIP)
+    chip = GpuChip.of(load_chip(CHIP))
     first = read_races(RESULTS / "gpu" / f"{STEM}_tiles.csv.gz", chip, jobs=jobs)
     second = read_races(RESULTS / "gpu" / f"{STEM}_tiles_unseen.csv.gz", chip, jobs=jobs)
     fitted, _ = calibrate(chip, first, "", START)

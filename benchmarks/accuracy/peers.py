@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_codesign.chips import Chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.fitting.splits import in_test_split
 from moe_codesign.formats.aiconfigurator import aiconfigurator_folder, renamed, system_of
 
@@ -43,7 +43,7 @@ def _withheld(system: str) -> Iterator[Path]:
 
 
 def estimates(
-    chip: Chip, stack: str, version: str, dtype: str, rows: Sequence[dict[str, Any]]
+    chip: GpuChip, stack: str, version: str, dtype: str, rows: Sequence[dict[str, Any]]
 ) -> dict[str, np.ndarray]:
     """Microseconds of each row by mode; NaN where it has none."""
     from aiconfigurator_core.sdk import common, perf_database

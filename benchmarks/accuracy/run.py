@@ -29,7 +29,7 @@ from tables import (
 )
 
 from moe_codesign.calibrations.catalogue import SHIPPED
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.fitting.measured import from_aiconfigurator
@@ -81,7 +81,7 @@ def speed() -> str:
     ran tuned tiles, each the fastest of twelve by the model."""
     found = []
     for dtype in ("fp8_block", "bfloat16"):
-        one = from_aiconfigurator(load_chip("h100_sxm"), "sglang", dtype)
+        one = from_aiconfigurator(GpuChip.of(load_chip("h100_sxm")), "sglang", dtype)
         columns = one.columns.take(np.arange(SPEED_ROWS) % len(one))
         model = shipped.find(one.chip, one.stack, one.dtype)
         for answer in (model.physics_us, model.predict):

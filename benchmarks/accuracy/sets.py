@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from moe_codesign.calibrations.stacks import Coefficients
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks.conventions import Conventions
 from moe_codesign.cost.stacks.model import Calibration
 from moe_codesign.fitting.intervals import errors
@@ -66,7 +66,7 @@ def each(work: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
 def load(which: Which) -> tuple[Measured, Measured]:
     """Rows outside and inside of the test split."""
     chip, stack, dtype = which
-    data = from_aiconfigurator(load_chip(chip), stack, dtype)
+    data = from_aiconfigurator(GpuChip.of(load_chip(chip)), stack, dtype)
     held = in_test_split(data.shape_key)
     return data.take(np.flatnonzero(~held)), data.take(np.flatnonzero(held))
 

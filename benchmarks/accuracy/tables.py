@@ -11,7 +11,7 @@ from peers import estimates, shape_keys
 from sets import Set, Triple, Which, each, load
 
 from moe_codesign.calibrations.stacks import Coefficients
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import columns_of
@@ -100,7 +100,7 @@ def peers_table(sets: Sequence[Set]) -> list[str]:
 def _beside_peers(pair: tuple[Which, Set]) -> tuple[int, int, list[Triple]]:
     """Rows judged, rows without an answer, errors of ours and of each mode."""
     (name, stack, dtype), one = pair
-    rows, version = aiconfigurator_rows(load_chip(name), stack, dtype)
+    rows, version = aiconfigurator_rows(GpuChip.of(load_chip(name)), stack, dtype)
     rows = [row for row, held in zip(rows, in_test_split(shape_keys(rows)), strict=True) if held]
     chosen = np.random.default_rng(0).permutation(len(rows))[:PEER_ROWS]
     rows = [rows[i] for i in chosen]

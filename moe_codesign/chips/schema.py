@@ -158,7 +158,7 @@ class _Chip(Table):
     price_usd_per_hour: dict[str, PositiveFloat] = {}
     price_date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")] | None = None
     """Month or day on which the prices were listed, as 2026-07 or 2026-07-31."""
-    sources: dict[str, str]
+    sources: dict[str, Annotated[str, Field(min_length=1)]]
 
     @field_validator("peak_flops_per_s")
     @classmethod

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pebble import ProcessPool
 
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.compiler.build import compile_all, requests_for
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.kernels import kernel_for
@@ -50,7 +50,7 @@ def compiled_steps(target: str, cases: list[tuple[int, int]]) -> list[float]:
 
 @pytest.mark.parametrize("chip_name", ["tpu_v5p", "tpu_v6e", "tpu7x"])
 def test_lines_hold_where_nothing_was_compiled(chip_name: str) -> None:
-    chip = load_chip(chip_name)
+    chip = TpuChip.of(load_chip(chip_name))
     requests = requests_for(kernel_for(chip), chip, ("down",), "bfloat16", [TILE])
     (artifact,) = compile_all(requests.values(), ArtifactCache(), jobs=1).values()
     facts = artifact.tpu
@@ -82,7 +82,7 @@ SPACE = {
 
 
 def times(tables: Tables, sizes: list[int], k: int = 2048, n: int = 1024) -> dict[str, float]:
-    chip = load_chip("tpu_v6e")
+    chip = TpuChip.of(load_chip("tpu_v6e"))
     table = tables.get(chip, kernel_for(chip), "down", space=SPACE)
     gemm = GroupedGemm("down", np.array(sizes), k, n, sum(sizes), "bfloat16", accumulates=False)
     return {t.label(): float(us) for t, us in zip(table.tiles, tile_times(table, gemm).total_us, strict=True)}
@@ -97,7 +97,7 @@ def test_no_rows_take_no_time(tables: Tables) -> None:
 
 
 def test_a_visit_pays_for_the_products_of_its_buckets(tables: Tables) -> None:
-    chip = load_chip("tpu_v6e")
+    chip = TpuChip.of(load_chip("tpu_v6e"))
     fast = chip.model_copy(update={"memory": chip.memory.model_copy(update={"hbm_bytes_per_s": 1e18})})
     tile = PallasTile(tile_m=512, tile_k=32768, tile_n=256)
     table = dataclasses.replace(tables.get(chip, kernel_for(chip), "down", only=tile), chip=fast)
@@ -140,7 +140,7 @@ def test_more_of_anything_never_costs_less(tables: Tables) -> None:
 
 
 def test_cores_share_the_columns(tables: Tables) -> None:
-    chip = load_chip("tpu_v5p")
+    chip = TpuChip.of(load_chip("tpu_v5p"))
     table = tables.get(chip, kernel_for(chip), "down", space={**SPACE, "tile_m": (256,), "cores": (1, 2)})
     gemm = GroupedGemm("down", np.array([256] * 8), 2048, 1024, 2048, "bfloat16", accumulates=False)
     by_tile = dict(zip(table.tiles, tile_times(table, gemm).total_us, strict=True))

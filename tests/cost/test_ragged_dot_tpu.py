@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import moe_codesign as mc
 from moe_codesign.calibrations.ragged_dot_tpu import Coefficients, coefficients_of
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.cost.ragged_dot.tpu import time_parts, visit_bytes, visits_of
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 
@@ -35,7 +35,7 @@ def test_weights_are_read_for_every_group_and_again_where_k_is_cut() -> None:
 
 
 def test_a_row_tile_that_two_groups_share_is_computed_for_both_and_read_once() -> None:
-    chip = load_chip("tpu_v6e")
+    chip = TpuChip.of(load_chip("tpu_v6e"))
     shared, apart = visit_bytes(gemm([64, 64]), (128, 2048, 1024)), visit_bytes(gemm([128, 128]), (128, 2048, 1024))
     assert shared[1] < apart[1]
     busy = Coefficients(matrix_efficiency=1e-3, step_us=0.0, hbm_efficiency=1.0)
@@ -54,7 +54,7 @@ def test_shipped_coefficients_are_physical(name: str) -> None:
 
 
 def test_a_chip_without_its_own_says_so() -> None:
-    chip = load_chip("tpu_v6e").model_copy(update={"name": "tpu_v9"})
+    chip = TpuChip.of(load_chip("tpu_v6e")).model_copy(update={"name": "tpu_v9"})
     coefficients, interval, warning = coefficients_of(chip)
     assert coefficients == coefficients_of(load_chip("tpu_v6e"))[0]
     assert interval == (0.6, 2.4)

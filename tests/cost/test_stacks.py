@@ -29,7 +29,7 @@ SHAPE = MoEShape(hidden_size=4096, moe_intermediate_size=2048, num_experts=64, n
 
 
 def terms_of(columns: Columns, name: str, stack: str, dtype: str = "bfloat16") -> Terms:
-    chip = load_chip(name)
+    chip = GpuChip.of(load_chip(name))
     return fused_moe.terms(columns, chip, dtype, stack_tiles(columns, stack, dtype))
 
 
@@ -126,7 +126,7 @@ def test_no_time_of_a_stack_beats_physics(
     shape = MoEShape(
         hidden_size=hidden, moe_intermediate_size=width, num_experts=experts, num_experts_per_tok=top_k, gated=gated
     )
-    chip, load = load_chip(name), dataclasses.replace(work(tokens, routing, ep=ep), dtype=dtype)
+    chip, load = GpuChip.of(load_chip(name)), dataclasses.replace(work(tokens, routing, ep=ep), dtype=dtype)
     found = shipped.find(chip, stack, dtype)
     said = found.predict(chip, columns_of([(shape, load)]))
     if routing == "balanced":
@@ -139,7 +139,7 @@ def test_no_time_of_a_stack_beats_physics(
 def test_more_work_takes_longer(key: tuple[str, str, str]) -> None:
     """Within 10 %: a rule may change to a better tile on the way, and trees have steps."""
     name, stack, dtype = key
-    chip, found = load_chip(name), shipped.find(load_chip(name), stack, dtype)
+    chip, found = GpuChip.of(load_chip(name)), shipped.find(GpuChip.of(load_chip(name)), stack, dtype)
     tokens = [1, 16, 128, 1024, 4096, 16384]
     wider = dataclasses.replace(SHAPE, moe_intermediate_size=4096)
     problems = [(shape, work(t)) for shape in (SHAPE, wider) for t in tokens]
@@ -153,7 +153,7 @@ def test_shipped_calibrations_are_whole() -> None:
     found = shipped.every(shipped_only=True)
     assert found
     for name, stack, dtype in found:
-        one = shipped.find(load_chip(name), stack, dtype, shipped_only=True)
+        one = shipped.find(GpuChip.of(load_chip(name)), stack, dtype, shipped_only=True)
         assert one.transferred_from is None
         assert one.file.held_out is not None
         # No set is worse than physics alone.
@@ -164,7 +164,7 @@ def test_shipped_calibrations_are_whole() -> None:
 def test_a_chip_without_rows_takes_the_nearest_ones_and_says_so() -> None:
     columns = columns_of([(SHAPE, work(64))])
     for name, donor in (("mi300x", "h200_sxm"), ("b200", "b300"), ("h200_sxm", "h100_sxm")):
-        chip = load_chip(name)
+        chip = GpuChip.of(load_chip(name))
         found = shipped.find(chip, "sglang", "bfloat16", without=name)
         assert found.transferred_from == donor
         said = found.predict(chip, columns)
@@ -174,7 +174,7 @@ def test_a_chip_without_rows_takes_the_nearest_ones_and_says_so() -> None:
 
 
 def test_a_problem_outside_of_the_fit_has_a_wider_interval_and_says_so() -> None:
-    chip = load_chip("h100_sxm")
+    chip = GpuChip.of(load_chip("h100_sxm"))
     found = shipped.find(chip, "vllm", "bfloat16")
     huge = dataclasses.replace(SHAPE, hidden_size=32768)
     said = found.predict(chip, columns_of([(SHAPE, work(4096)), (huge, work(4096))]))
@@ -199,7 +199,8 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
     write(f"triton_3_4_0/{stem}.json", **{"64": 64})
     write(f"{block}.json", **{"1": 32})
     (tmp_path / f"{block}_down.json").write_text("{")
-    chip, found = load_chip("b200"), shipped.find(load_chip("b200"), "sglang", "bfloat16")
+    chip = GpuChip.of(load_chip("b200"))
+    found = shipped.find(chip, "sglang", "bfloat16")
     other = dataclasses.replace(SHAPE, moe_intermediate_size=1024)
     columns = columns_of([(SHAPE, work(60)), (SHAPE, work(9000)), (other, work(60))])
     device = chip.device_name
@@ -217,7 +218,8 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
 
 
 def test_a_long_table_is_answered_in_parts_row_by_row_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    chip, found = load_chip("h100_sxm"), shipped.find(load_chip("h100_sxm"), "sglang", "bfloat16")
+    chip = GpuChip.of(load_chip("h100_sxm"))
+    found = shipped.find(chip, "sglang", "bfloat16")
     wide = dataclasses.replace(SHAPE, hidden_size=32768)
     columns = columns_of([(shape, work(tokens)) for tokens in (1, 60, 700, 9000, 60000) for shape in (SHAPE, wide)])
     whole = found.predict(chip, columns)

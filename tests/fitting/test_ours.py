@@ -12,7 +12,7 @@ import pytest
 import moe_codesign as mc
 from moe_codesign.calibrations.catalogue import SHIPPED
 from moe_codesign.calibrations.ours import Coefficients
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.ours import gpu
@@ -25,7 +25,7 @@ from moe_codesign.fitting.ours import fit_physics, fitted, judge, physics_us
 from moe_codesign.fitting.races import Race, read_races
 from moe_codesign.formats.problem_rows import layer_of
 
-CHIP = load_chip("h100_sxm")
+CHIP = GpuChip.of(load_chip("h100_sxm"))
 TRUTH = dataclasses.replace(Coefficients(), memory=1.4, launch_us=14.0, l2=1.1, edge=6.0)
 SPACE = {
     "block_m": (16, 64), "block_n": (64, 128), "block_k": (64,), "num_warps": (4,), "num_stages": (3,),
@@ -114,7 +114,7 @@ def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: P
 
 
 def test_a_chip_that_was_not_raced_takes_coefficients_and_no_more() -> None:
-    raced, other = of_chip(CHIP), of_chip(load_chip("mi300x"))
+    raced, other = of_chip(CHIP), of_chip(GpuChip.of(load_chip("mi300x")))
     assert other.coefficients == raced.coefficients
     gemm = GroupedGemm("down", np.array([5, 7]), 2048, 768, 12, "bfloat16", accumulates=True)
     assert (other.trees, other.interval([gemm])) == (None, ours.UNKNOWN_INTERVAL)
@@ -128,7 +128,7 @@ def test_a_calibration_of_a_chip_of_ones_own_is_no_other_chips(own: Path) -> Non
     own.mkdir()
     for name in (".toml", ".trees.npz"):
         (own / f"mine-ours{name}").write_bytes((SHIPPED / f"h100_sxm-ours{name}").read_bytes())
-    assert of_chip(load_chip("mi300x")).coefficients == of_chip(CHIP).coefficients
+    assert of_chip(GpuChip.of(load_chip("mi300x"))).coefficients == of_chip(CHIP).coefficients
 
 
 def test_losses_are_on_the_scale_of_the_whole() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moe_codesign.calibrations.stacks import Coefficients
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import columns_of
@@ -17,7 +17,7 @@ from moe_codesign.domain.workload import Workload
 from moe_codesign.fitting.measured import Measured
 from moe_codesign.fitting.stack_conventions import fit_physics
 
-CHIP = load_chip("h100_sxm")
+CHIP = GpuChip.of(load_chip("h100_sxm"))
 SHAPES = ((2048, 768, 128, 8), (4096, 1536, 128, 8), (4096, 14336, 8, 2), (5120, 2048, 64, 4), (6144, 2048, 256, 8))
 NAMES = [f"{hidden}-{experts}-{top_k}" for hidden, _, experts, top_k in SHAPES]
 TRUTH = dataclasses.replace(Coefficients(), matrix=1.5, launch_us=20.0)
@@ -91,5 +91,6 @@ def test_a_prediction_says_what_was_timed() -> None:
     assert said.note[2] == ""
     # Half of the experts with all of their tokens' choices take about as long as all of them.
     assert said.latency_us[1] == pytest.approx(said.latency_us[2], rel=0.15)
-    elsewhere = dataclasses.replace(found, transferred_from="h100_sxm").predict(load_chip("h200_sxm"), columns)
+    other = GpuChip.of(load_chip("h200_sxm"))
+    elsewhere = dataclasses.replace(found, transferred_from="h100_sxm").predict(other, columns)
     assert "tuned file" not in elsewhere.note[0]

@@ -14,7 +14,7 @@ import moe_codesign as mc
 import moe_codesign.chips
 from moe_codesign.calibrations.catalogue import SHIPPED
 from moe_codesign.calibrations.stacks import FORMAT, Coefficients
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import columns_of
@@ -60,7 +60,7 @@ def rows(*, noise: float = 0.02, bend: float = 0.0, shapes: int = 20) -> list[di
                         }
                     )  # fmt: skip
     columns = columns_of(problems)
-    chip = load_chip(CHIP)
+    chip = GpuChip.of(load_chip(CHIP))
     least = bound_us(columns, chip, "bfloat16") * 1.001
     _, t = timed_terms(TRUTH, Conventions(), columns, chip, "vllm", "bfloat16")
     times = np.maximum(fused_moe.total_us(TRUTH, t), least) * np.exp(bend * np.sin(np.log(columns.width)))
@@ -69,7 +69,7 @@ def rows(*, noise: float = 0.02, bend: float = 0.0, shapes: int = 20) -> list[di
 
 
 def measured(**options: float) -> Measured:
-    return from_rows(load_chip(CHIP), "vllm", "bfloat16", rows(**options), "made up")  # type: ignore[arg-type]
+    return from_rows(GpuChip.of(load_chip(CHIP)), "vllm", "bfloat16", rows(**options), "made up")  # type: ignore[arg-type]
 
 
 def test_physics_is_found_again_from_its_own_times() -> None:
@@ -102,7 +102,7 @@ def test_splits_never_share_a_shape_and_do_not_depend_on_the_rows() -> None:
 
 
 def test_twenty_rows_narrow_what_a_donor_says() -> None:
-    donor = shipped.find(load_chip(CHIP), "sglang", "bfloat16")
+    donor = shipped.find(GpuChip.of(load_chip(CHIP)), "sglang", "bfloat16")
     data = measured(noise=0.01)
     few = data.take(np.random.default_rng(1).choice(len(data), 20, replace=False))
     found = calibrate(few, donor)
@@ -121,7 +121,7 @@ def test_dirt_is_left_out_and_counted() -> None:
         {**table[3], "n_shared_experts": 1},
         {**table[4], "latency_us": ""},
     ]
-    data = from_rows(load_chip(CHIP), "vllm", "bfloat16", [*table, *bad], "made up")
+    data = from_rows(GpuChip.of(load_chip(CHIP)), "vllm", "bfloat16", [*table, *bad], "made up")
     assert len(data) == len(table)
     assert data.left_out == {
         "no time": 1,
@@ -131,7 +131,7 @@ def test_dirt_is_left_out_and_counted() -> None:
         "faster than the physical bound": 1,
     }
     with pytest.raises(UserError, match="no usable row"):
-        from_rows(load_chip(CHIP), "vllm", "bfloat16", bad[1:], "made up")
+        from_rows(GpuChip.of(load_chip(CHIP)), "vllm", "bfloat16", bad[1:], "made up")
 
 
 def test_a_table_of_ones_own_from_the_shell_to_predict(
@@ -160,7 +160,7 @@ def test_a_table_of_ones_own_from_the_shell_to_predict(
 
 def test_files_round_trip_and_a_broken_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path))
-    chip = load_chip(CHIP)
+    chip = GpuChip.of(load_chip(CHIP))
     found = calibrate_split(measured(shapes=12, bend=0.3))
     path = shipped.save(found, tmp_path)
     again = shipped.find(chip, "vllm", "bfloat16")
@@ -173,7 +173,7 @@ def test_files_round_trip_and_a_broken_one_is_told(tmp_path: Path, monkeypatch: 
 
 
 def test_one_row_moves_the_middle_and_narrows_nothing() -> None:
-    chip = load_chip(CHIP)
+    chip = GpuChip.of(load_chip(CHIP))
     donor = shipped.find(chip, "sglang", "bfloat16")
     data = measured(noise=0.0)
     one = calibrate(data.take(np.array([30])), donor)
@@ -300,4 +300,4 @@ def test_what_is_not_there_is_told() -> None:
     with pytest.raises(UserError, match="stack: got 'tgi'"):
         mc.calibrate(CHIP, "tgi")
     with pytest.raises(UserError, match="no calibration for stack sglang and dtype int8"):
-        shipped.find(load_chip(CHIP), "sglang", "int8")
+        shipped.find(GpuChip.of(load_chip(CHIP)), "sglang", "int8")
