@@ -1,17 +1,22 @@
 """One artifact cache for the whole run, all its workers together: what one has compiled no other compiles again."""
 
+import json
 import os
 import tempfile
+import tomllib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Not the developer's own calibrations.
 os.environ["MOE_CODESIGN_CALIBRATIONS"] = tempfile.mkdtemp()
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from moe_codesign.study.space import Space, parse_space
+from moe_codesign.study.space import Space
+from moe_codesign.tables import read_table
 
 SMALL_TILES = """
 [tiles.triton]
@@ -45,13 +50,17 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def space_text(*, chips: str, constraint: str = "min_quality_ratio = 1.0", modes: str = '"nested"') -> str:
+def space_text(
+    *, chips: Sequence[str] = ("trainium2",), modes: Sequence[str] = ("nested",), min_quality_ratio: float | None = 1.0
+) -> str:
+    """A small space file."""
+    constraint = "" if min_quality_ratio is None else f"min_quality_ratio = {min_quality_ratio}"
     return f"""
 name = "test"
 reference = "Qwen3-30B-A3B"
 training_tokens = 36e12
-chips = [{chips}]
-modes = [{modes}]
+chips = {json.dumps(list(chips))}
+modes = {json.dumps(list(modes))}
 objectives = ["decode.latency_us", "quality"]
 [shape]
 moe_intermediate_size = {{ low = 128, high = 1536, step = 128 }}
@@ -67,5 +76,8 @@ ep = 4
 """
 
 
-def make_space(**options: str) -> Space:
-    return parse_space(space_text(**options))
+def make_space(**changes: Any) -> Space:
+    """The small space with some keys changed; ``workload`` changes keys of its one workload."""
+    data: dict[str, Any] = tomllib.loads(space_text())
+    data["workloads"][0] |= changes.pop("workload", {})
+    return read_table(Space, data | changes, "space")

@@ -139,7 +139,7 @@ def searched(tables: Tables) -> list[str]:
     lines = ["| shape | workload | tiles | measured us | predicted us | |", "|---|---|---|---|---|---|"]
     wrong, inside = [], []
     for data in json.loads((RESULTS / "gpu" / f"{STEM}_search.json").read_text())["pairs"]:
-        pair = Pair.from_dict(data)
+        pair = Pair.from_dict({name: value for name, value in data.items() if name not in ("mode", "trial")})
         tiles = tuple(TritonTile.from_dict(tile) for tile in pair.tiles)
         timing = estimate_layer(tables, chip, rank_work(pair.shape, pair.workload), tiles=tiles).timing
         wrong.append(timing.latency_us / pair.timing.latency_us - 1.0)

@@ -1,24 +1,34 @@
-"""The frontier of each chip, one row a pair, with what a reader compares."""
+"""The frontier of each chip, one row for each pair, with what a reader compares."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import Chip
 from moe_codesign.cost.bound import layer_bound
 from moe_codesign.domain.frontier import frontier
+from moe_codesign.domain.metrics import metrics_of
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.storage.studies import TrialRow
+from moe_codesign.domain.trial import Mode, Trial
 from moe_codesign.study.runner import SearchResult
-from moe_codesign.study.space import Space
 
 
 @dataclass(frozen=True)
 class ReportRow:
-    """A pair on (or off) its chip's frontier. ``gain``: the reference's time with its default tile over ours."""
+    """One pair of a trial.
+
+    Args:
+        pair: itself.
+        mode, trial: which search of its chip proposed it, and in which of its trials.
+        on_frontier: no other trial on the chip is better in every objective.
+        share_of_peak: FLOP/s over the chip's peak for the type.
+        gain: the reference's time with its default tile over this pair's; None where the two cannot be compared.
+        metrics: every metric that the chip's file can answer, by name.
+    """
 
     pair: Pair
+    mode: Mode
+    trial: int
     on_frontier: bool
     share_of_peak: float
     gain: float | None
@@ -28,6 +38,8 @@ class ReportRow:
         """JSON-ready."""
         return {
             **self.pair.to_dict(),
+            "mode": self.mode,
+            "trial": self.trial,
             "on_frontier": self.on_frontier,
             "share_of_peak": self.share_of_peak,
             "gain_over_reference": self.gain,
@@ -36,38 +48,44 @@ class ReportRow:
 
 
 def report_rows(result: SearchResult) -> list[ReportRow]:
-    """Every feasible pair, chip by chip, best first by the first objective. Chips are never ranked together."""
+    """Every pair, chip by chip, best first by the first objective. Chips are never ranked together."""
     rows: list[ReportRow] = []
-    base = {(p.chip, p.workload.name): p for p in result.reference}
-    for name in result.space.chips:
-        chip = load_chip(name)
-        trials = [t for t in result.trials if t.chip == chip.name and t.pairs]
-        objectives = {id(t): _values(t, chip, result.space) for t in trials}
-        best = {id(t) for t in frontier(trials, lambda t: objectives[id(t)], result.space.maximised())}  # noqa: B023
-        sign = -1.0 if result.space.maximised()[0] else 1.0
-        for trial in sorted(trials, key=lambda t: sign * objectives[id(t)][0]):
-            rows += [_row(pair, chip, id(trial) in best, base) for pair in trial.pairs]
+    for chip in result.space.chips:
+        trials = [trial for trial in result.trials if trial.chip == chip.name and trial.pairs]
+        maximised = result.space.maximised()
+        valued = [(trial, _values(trial, chip, result)) for trial in trials]
+        best = {(trial.mode, trial.number) for trial, _ in frontier(valued, lambda item: item[1], maximised)}
+        sign = -1.0 if maximised[0] else 1.0
+        reference = {pair.workload.name: pair for pair in result.reference.get(chip.name, ())}
+        for trial, _ in sorted(valued, key=lambda item: sign * item[1][0]):
+            on_frontier = (trial.mode, trial.number) in best
+            rows += [_row(pair, trial, chip, on_frontier, reference.get(pair.workload.name)) for pair in trial.pairs]
     return rows
 
 
-def _values(trial: TrialRow, chip: Chip, space: Space) -> list[float]:
-    metrics = {pair.workload.name: pair.metrics(chip) for pair in trial.pairs}
-    values = []
-    for objective in space.objectives:
-        workload, _, metric = objective.rpartition(".")
-        values.append(metrics[workload or trial.pairs[0].workload.name].get(metric, math.nan))
-    return values
+def json_rows(result: SearchResult) -> dict[str, Any]:
+    """What ``--json`` gives of a study's pairs: ``pairs`` are the frontier, ``all_pairs`` every pair."""
+    rows = report_rows(result)
+    return {
+        "pairs": [row.to_dict() for row in rows if row.on_frontier],
+        "all_pairs": [row.to_dict() for row in rows],
+    }
 
 
-def _row(pair: Pair, chip: Chip, on_frontier: bool, base: dict[tuple[str, str], Pair]) -> ReportRow:
+def _values(trial: Trial, chip: Chip, result: SearchResult) -> list[float]:
+    return [objective.value(trial.pairs, chip) for objective in result.space.objectives]
+
+
+def _row(pair: Pair, trial: Trial, chip: Chip, on_frontier: bool, reference: Pair | None) -> ReportRow:
     bound = layer_bound(chip, rank_work(pair.shape, pair.workload))
-    reference = base.get((pair.chip, pair.workload.name))
     # A gain across grades would compare a model with a stopwatch.
     comparable = reference is not None and reference.timing.grade == pair.timing.grade
     return ReportRow(
         pair=pair,
+        mode=trial.mode,
+        trial=trial.number,
         on_frontier=on_frontier,
         share_of_peak=bound.compute_us / pair.timing.latency_us,
         gain=reference.timing.latency_us / pair.timing.latency_us if reference is not None and comparable else None,
-        metrics=pair.metrics(chip),
+        metrics=metrics_of(pair, chip),
     )

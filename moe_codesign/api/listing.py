@@ -1,6 +1,5 @@
 """Rows for ``moe-codesign list``."""
 
-from pathlib import Path
 from typing import Any
 
 from moe_codesign.chips import chip_names, load_chip
@@ -70,13 +69,13 @@ def _kernels() -> list[dict[str, Any]]:
 def _spaces() -> list[dict[str, Any]]:
     from moe_codesign.study.space import load_space, space_names
 
-    spaces = [load_space(path) for path in space_names().values()]
+    spaces = [load_space(name) for name in space_names()]
     return [
         {
             "space": space.name,
             "reference": space.reference,
-            "chips": ", ".join(space.chips),
-            "objectives": ", ".join(space.objectives),
+            "chips": ", ".join(chip.name for chip in space.chips),
+            "objectives": ", ".join(map(str, space.objectives)),
             "trials": space.budget.trials,
         }
         for space in spaces
@@ -84,9 +83,7 @@ def _spaces() -> list[dict[str, Any]]:
 
 
 def _studies(storage: str) -> list[dict[str, Any]]:
-    from moe_codesign.storage.studies import Store
+    from moe_codesign.storage.database import Database, exists
+    from moe_codesign.storage.studies import Studies
 
-    file = Path(storage.removeprefix("sqlite:///"))
-    if storage.startswith("sqlite:///") and not file.exists():
-        return []
-    return Store(storage).studies()
+    return Studies(Database(storage)).every() if exists(storage) else []

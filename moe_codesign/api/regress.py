@@ -13,7 +13,8 @@ from moe_codesign.regression.suite import Suite, load_suite
 from moe_codesign.regression.timed import TimedResult, time_suite
 from moe_codesign.regression.versions import parse_environments
 from moe_codesign.storage import DEFAULT_STORAGE
-from moe_codesign.storage.studies import RegressionRun, Store
+from moe_codesign.storage.database import Database
+from moe_codesign.storage.regressions import RegressionRun, Regressions
 
 
 def regress(
@@ -36,7 +37,9 @@ def regress(
     Raises:
         UserError: no such suite, no baseline, or a name in it that does not exist.
     """
-    return regress_suite(load_suite(suite), Store(storage), update=update, jobs=jobs, progress=compiling)
+    return regress_suite(
+        load_suite(suite), Regressions(Database(storage)), update=update, jobs=jobs, progress=compiling
+    )
 
 
 def regress_against(
@@ -121,7 +124,7 @@ def regress_history(
     from moe_codesign.reports.html.history import write_history
 
     found = load_suite(suite)
-    runs = Store(storage).regressions(found.name)
+    runs = Regressions(Database(storage)).of(found.name)
     if not runs:
         raise UserError(f"no stored runs of {found.name} in {storage}", fix="run `moe-codesign regress` first")
     page = Path(out) if out is not None else Path("results/runs") / f"{found.name}-history.html"

@@ -4,40 +4,35 @@ import json
 from pathlib import Path
 
 from moe_codesign.answers.frontier_rows import report_rows
-from moe_codesign.errors import UserError
 from moe_codesign.files import check_folder
 from moe_codesign.reports.html.page import write_html
 from moe_codesign.storage import DEFAULT_STORAGE
-from moe_codesign.storage.studies import Store
+from moe_codesign.storage.database import Database
+from moe_codesign.storage.studies import Studies
 from moe_codesign.study.runner import SearchResult, read_search
-from moe_codesign.study.space import Space
+from moe_codesign.study.space import stored_space
 
 
-def write_report(result: SearchResult, folder: Path, versions: dict[str, str]) -> Path:
+def write_report(result: SearchResult, folder: Path) -> Path:
     """Write report.html and pairs.json; returns the report's path."""
     path = folder / "report.html"
-    write_html(path, result, versions)
+    write_html(path, result)
     (folder / "pairs.json").write_text(json.dumps([row.to_dict() for row in report_rows(result)], indent=1))
     return path
 
 
-def load_study(name: str, *, storage: str = DEFAULT_STORAGE) -> tuple[SearchResult, dict[str, str]]:
-    """A stored study and the versions it was made with.
+def load_study(name: str, *, storage: str = DEFAULT_STORAGE) -> SearchResult:
+    """A stored study.
 
     Raises:
-        UserError: no such study.
+        UserError: no such study, or another version of moe-codesign wrote it.
     """
-    if storage.startswith("sqlite:///") and not Path(storage.removeprefix("sqlite:///")).exists():
-        raise UserError("storage", value=storage, fix="there is no such file; run `moe-codesign search` first")
-    store = Store(storage)
-    stored = store.study(name)
-    space = Space.model_validate(json.loads(stored["space"]))
-    return read_search(space, store, name), stored["provenance"]
+    studies = Studies(Database(storage, must_exist=True))
+    return read_search(stored_space(name, studies.get(name).identity), studies, name)
 
 
 def report(study: str, *, storage: str = DEFAULT_STORAGE, out: str | Path = "report.html") -> Path:
     """Write the HTML report of a stored study; returns its path. Raises UserError if there is none."""
     check_folder(Path(out).parent)
-    result, versions = load_study(study, storage=storage)
-    write_html(Path(out), result, versions)
+    write_html(Path(out), load_study(study, storage=storage))
     return Path(out)

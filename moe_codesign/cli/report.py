@@ -19,15 +19,14 @@ def report(study: str, storage: str, out: Path | None, as_json: bool) -> None:
     Example: moe-codesign report quickstart --out report.html
     """
     import moe_codesign as mc
-    from moe_codesign.answers.frontier_rows import report_rows
+    from moe_codesign.answers.frontier_rows import json_rows
     from moe_codesign.reports.terminal.search import print_search
 
     path = out or Path("results/runs") / study / "report.html"
-    result, _ = mc.load_study(study, storage=storage)
+    result = mc.load_study(study, storage=storage)
     mc.report(study, storage=storage, out=path)
     if as_json:
-        rows = [row.to_dict() for row in report_rows(result)]
-        emit({"study": study, "report": str(path), "trials": len(result.trials), "pairs": rows})
+        emit({"study": study, "report": str(path), "trials": len(result.trials), **json_rows(result)})
     else:
         print_search(console(), result)
         click.echo(f"report: {path}")

@@ -39,9 +39,9 @@ def search(
     Example: moe-codesign search quickstart --chips h100_sxm,tpu_v6e --trials 100
     """
     import moe_codesign as mc
-    from moe_codesign.answers.frontier_rows import report_rows
+    from moe_codesign.answers.frontier_rows import json_rows
 
-    loaded = mc.load_space(space, chips=chips)
+    loaded = mc.load_space(space, chips=chips, seed=seed)
     folder = out or Path("results/runs") / (study or loaded.name)
     with progress() as bar:
         bars: dict[str, Callable[[int, int], None]] = {}
@@ -56,7 +56,6 @@ def search(
             jobs=jobs,
             storage=storage,
             study=study,
-            seed=seed,
             out=folder,
             compiling=bar("compile"),
             running=running,
@@ -69,7 +68,7 @@ def search(
                 "report": str(folder / "report.html"),
                 "trials": len(result.trials),
                 "interrupted": result.interrupted,
-                "pairs": [row.to_dict() for row in report_rows(result) if row.on_frontier],
+                **json_rows(result),
             }
         )
     else:

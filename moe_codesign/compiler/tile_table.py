@@ -75,16 +75,20 @@ class Tables:
         self._tables: dict[tuple[str, str, Op, str, str], TileTable] = {}
 
     def prepare(self, wanted: Iterable[tuple[Chip, TileSpace | None, Iterable[Op], str]]) -> None:
-        """Compile every tile of those (chip, space, ops, dtype) that have a compiler, all in one pool."""
+        """Compile every tile of those (chip, space, ops, dtype) that have a compiler, all in one pool.
+
+        Default tiles are compiled along: what is searched is compared with them.
+        """
         requests: list[Request] = []
         for chip, space, ops, dtype in wanted:
             if chip.compiles:
                 kernel = kernel_for(chip)
                 if dtype in kernel.dtypes:
                     for op in ops:
-                        requests += requests_for(
-                            kernel, chip, (op,), dtype, _tiles(kernel, chip, op, dtype, space)
-                        ).values()
+                        tiles = dict.fromkeys(
+                            [*_tiles(kernel, chip, op, dtype, space), *_defaults(kernel, chip, op, dtype)]
+                        )
+                        requests += requests_for(kernel, chip, (op,), dtype, list(tiles)).values()
         compile_all(requests, self.cache, jobs=self.jobs, progress=self.progress)
 
     def get(
@@ -96,7 +100,7 @@ class Tables:
         space: TileSpace | None = None,
         only: TileConfig | None = None,
     ) -> TileTable:
-        """The table of a tile space (default the kernel's) and the kernel's default tiles, or of one tile."""
+        """The table of a tile space (default the kernel's, with its default tiles), or of one tile."""
         space = _own(kernel, space)
         key = (chip.name, kernel.name, op, dtype, repr(only or sorted(space.items())))
         if key not in self._tables:
@@ -114,13 +118,22 @@ def _own(kernel: Kernel, space: TileSpace | None) -> dict[str, tuple[Value, ...]
 
 
 def _tiles(kernel: Kernel, chip: Chip, op: Op, dtype: str, space: TileSpace | None) -> list[TileConfig]:
-    """The tiles of a space that the kernel does not refuse at any size, and those an untuned user gets."""
+    """The tiles of a space that the kernel does not refuse at any size.
+
+    The kernel's own space includes the tiles that an untuned user gets; a narrowed one means exactly its tiles.
+    """
     problem = Problem(op=op, dtype=dtype)
-    every = list(kernel.tiles(_own(kernel, space)))
+    own = _own(kernel, space)
+    every = list(kernel.tiles(own))
     good = [tile for tile in every if kernel.refuses(problem, tile, chip.target) is None]
-    defaults = [kernel.default_tile(problem, rows, chip.target) for rows in _DEFAULT_ROWS]
     # If all are refused, the table says why.
-    return list(dict.fromkeys([*(good or every), *defaults]))
+    return list(dict.fromkeys([*(good or every), *([] if own else _defaults(kernel, chip, op, dtype))]))
+
+
+def _defaults(kernel: Kernel, chip: Chip, op: Op, dtype: str) -> list[TileConfig]:
+    """The tiles that an untuned user gets, over the range of rows."""
+    problem = Problem(op=op, dtype=dtype)
+    return [kernel.default_tile(problem, rows, chip.target) for rows in _DEFAULT_ROWS]
 
 
 def table_of(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artifact]) -> TileTable:

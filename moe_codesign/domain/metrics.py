@@ -1,5 +1,125 @@
-"""The metrics that an objective can name."""
+"""What a search can optimise: metrics of a pair, and objectives, which are a metric under a workload."""
 
-MAXIMISED = frozenset({"quality", "tokens_per_s_per_chip", "tokens_per_s_per_user"})
-METRICS = ("latency_us", "usd_per_mtok", "joules_per_token", *sorted(MAXIMISED))
-"""Metrics an objective can name; those not in MAXIMISED are minimised."""
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from moe_codesign.chips import Chip
+from moe_codesign.domain.pair import Pair
+from moe_codesign.tables import did_you_mean
+
+Need = Literal["price", "power"]
+"""What a metric needs a chip file to say."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a pair.
+
+    All are of the model's MoE layers alone: no attention, no network.
+
+    Args:
+        name: as objectives and reports spell it.
+        unit: of the number; empty for a ratio.
+        maximise: whether more is better.
+        of: computes it from a pair and its chip.
+        needs: what the chip file must say for it, if anything.
+        of_shape: it depends on the shape alone, so that its objective names no workload.
+    """
+
+    name: str
+    unit: str
+    maximise: bool
+    of: Callable[[Pair, Chip], float]
+    needs: Need | None = None
+    of_shape: bool = False
+
+    def missing(self, chip: Chip) -> Need | None:
+        """What the chip file does not say and the metric needs, or None."""
+        known = {"price": chip.price, "power": chip.power.all_in_kw}
+        return self.needs if self.needs is not None and known[self.needs] is None else None
+
+
+def _seconds(pair: Pair) -> float:
+    """Time of all the model's MoE layers."""
+    return pair.timing.latency_us * 1e-6 * pair.shape.num_layers
+
+
+def _tokens_per_s(pair: Pair) -> float:
+    """Of all the chips that share the layer."""
+    return pair.workload.num_tokens / _seconds(pair)
+
+
+def _usd_per_mtok(pair: Pair, chip: Chip) -> float:
+    if chip.price is None:
+        raise ValueError(f"{chip.name} has no price")
+    return chip.price.usd_per_hour * pair.workload.chips / (_tokens_per_s(pair) * 3600 / 1e6)
+
+
+def _joules_per_token(pair: Pair, chip: Chip) -> float:
+    if chip.power.all_in_kw is None:
+        raise ValueError(f"{chip.name} has no power")
+    return chip.power.all_in_kw * 1e3 * pair.workload.chips / _tokens_per_s(pair)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("latency_us", "us", False, lambda pair, _: pair.timing.latency_us),
+        Metric("usd_per_mtok", "$/Mtok", False, _usd_per_mtok, needs="price"),
+        Metric("joules_per_token", "J/token", False, _joules_per_token, needs="power"),
+        Metric("quality", "", True, lambda pair, _: pair.quality_ratio, of_shape=True),
+        Metric("tokens_per_s_per_chip", "tokens/s", True, lambda pair, _: _tokens_per_s(pair) / pair.workload.chips),
+        Metric("tokens_per_s_per_user", "tokens/s", True, lambda pair, _: 1.0 / _seconds(pair)),
+    )
+}
+"""Every metric, by name."""
+
+
+def metrics_of(pair: Pair, chip: Chip) -> dict[str, float]:
+    """Every metric of a pair that its chip's file can answer."""
+    return {name: metric.of(pair, chip) for name, metric in METRICS.items() if metric.missing(chip) is None}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric under one workload, or of the shape alone: ``decode.latency_us``, ``quality``.
+
+    Raises:
+        ValueError: the metric needs a workload and has none, or the other way round.
+    """
+
+    metric: Metric
+    workload: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric.of_shape and self.workload is not None:
+            raise ValueError(f"{self.metric.name} belongs to no workload; write {self.metric.name}")
+        if not self.metric.of_shape and not self.workload:
+            raise ValueError(f"{self.metric.name} belongs to a workload; write WORKLOAD.{self.metric.name}")
+
+    @classmethod
+    def parse(cls, text: str) -> "Objective":
+        """Read ``METRIC`` or ``WORKLOAD.METRIC``; the inverse of ``str``.
+
+        Raises:
+            ValueError: unknown metric (names the nearest), or as the class.
+        """
+        workload, dot, name = text.rpartition(".")
+        if name not in METRICS:
+            raise ValueError(f"unknown metric{did_you_mean(name, METRICS)}")
+        return cls(METRICS[name], workload if dot else None)
+
+    def __str__(self) -> str:
+        return self.metric.name if self.workload is None else f"{self.workload}.{self.metric.name}"
+
+    def value(self, pairs: Sequence[Pair], chip: Chip) -> float:
+        """The objective's number for a trial with these pairs, one for each workload.
+
+        Raises:
+            ValueError: no pair is of the objective's workload, or the chip's file lacks a price or power.
+        """
+        for pair in pairs:
+            if self.workload in (None, pair.workload.name):
+                return self.metric.of(pair, chip)
+        raise ValueError(f"objective {self} has no pair of its workload")

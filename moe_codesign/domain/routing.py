@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TypeGuard, get_args
 
 from moe_codesign.errors import UserError
 
@@ -141,7 +141,7 @@ DEFAULT_ROUTING: Routing = Uniform()
 DEFAULT_ROUTING_TEXT = str(DEFAULT_ROUTING)
 
 
-def is_routing(value: object) -> bool:
+def is_routing(value: object) -> TypeGuard[Routing]:
     """Whether the value is one of the five kinds, not its text."""
     return isinstance(value, get_args(Routing))
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pydantic import ConfigDict
+
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.errors import UserError
 
@@ -20,7 +22,7 @@ class MoEShape:
         gated: gate and up projections (SwiGLU) if true, one up projection if false.
 
     Raises:
-        UserError: a size is not a positive integer, or k exceeds E.
+        UserError: a size is not a positive integer, ``gated`` is not true or false, or k exceeds E.
     """
 
     hidden_size: int
@@ -32,7 +34,11 @@ class MoEShape:
     gated: bool = True
     name: str = ""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     def __post_init__(self) -> None:
+        if not isinstance(self.gated, bool):
+            raise UserError("gated", value=self.gated, fix="give true or false")
         for field in ("hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "num_layers"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -1,11 +1,29 @@
 """The batch that a layer runs: tokens, data type, routing, and how the layer is split over chips."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import ConfigDict, PlainSerializer, PlainValidator
 
 from moe_codesign.domain.dtype import DTYPE_BYTES
-from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing, is_routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing, is_routing, parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
+
+
+def _routing(value: object) -> Routing:
+    if is_routing(value):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("give a text, as zipf:0.5")
+    try:
+        return parse_routing(value)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+RoutingText = Annotated[Routing, PlainValidator(_routing, json_schema_input_type=str), PlainSerializer(str)]
+"""A routing in a table or in JSON, where it is its text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +47,12 @@ class Workload:
     name: str
     num_tokens: int
     dtype: str = "bfloat16"
-    routing: Routing = DEFAULT_ROUTING
+    routing: RoutingText = DEFAULT_ROUTING
     tp: int = 1
     ep: int = 1
     seed: int = 0
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
         for name in ("num_tokens", "tp", "ep"):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_codesign.regression.facts import Fact, Facts, Place
-from moe_codesign.storage.studies import RegressionRun
+from moe_codesign.storage.regressions import RegressionRun
 
 _METRICS = ("latency_us", "step_cycles", "cycles", "bundles", "instructions_per_matrix", "instructions")
 """Facts that a kernel's cost is read from: the first of these that it has."""

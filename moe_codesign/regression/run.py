@@ -1,4 +1,4 @@
-"""One regression test from suite to verdict, kept in the store."""
+"""One regression test from suite to verdict, kept in the database."""
 
 import datetime
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from moe_codesign.regression.observe import observe
 from moe_codesign.regression.readings import Observation
 from moe_codesign.regression.suite import Suite
 from moe_codesign.regression.versions import StaleTile, environment_name, observe_with, stale_tiles
-from moe_codesign.storage.studies import RegressionRun, Store
+from moe_codesign.storage.regressions import RegressionRun, Regressions
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RegressionResult:
 
 
 def regress_suite(
-    suite: Suite, store: Store, *, update: bool = False, jobs: int = 1, progress: Progress | None = None
+    suite: Suite, kept: Regressions, *, update: bool = False, jobs: int = 1, progress: Progress | None = None
 ) -> RegressionResult:
     """Compile the suite and compare it with its baseline; ``update`` writes the baseline anew.
 
@@ -79,7 +79,7 @@ def regress_suite(
     if update:
         write_baseline(suite.baseline, new)
     worse = len(comparison.regressions) if comparison is not None else 0
-    store.put_regression(_row(suite, observations, worse))
+    kept.put(_row(suite, observations, worse))
     reasons = {one.place: one.reason for one in observations if one.reason}
     return RegressionResult(suite, comparison, reasons, len(observations), update)
 

@@ -34,7 +34,7 @@ def pair_cells(row: ReportRow) -> list[str]:
     return [
         pair.shape.label(),
         f"{pair.workload.name} {pair.workload.num_tokens}{split}",
-        f"{pair.mode} {pair.trial}",
+        f"{row.mode} {row.trial}",
         " | ".join(pair.tile_labels) or "-",
         time_text(pair.timing.latency_us),
         interval_text(pair.timing),

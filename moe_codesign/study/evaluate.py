@@ -1,46 +1,36 @@
 """One candidate: constraints first, then a time per workload, then its pairs."""
 
-from collections.abc import Sequence
-
 from moe_codesign.chips import Chip, DatasheetChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import Estimate, NoTileError, default_tiles, estimate_layer
 from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import RankWork, rank_work
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
-from moe_codesign.domain.timing import Timing
+from moe_codesign.domain.trial import Answered, Outcome, Refused
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.funnel import Timed, pick, promising, race, reason_of
 from moe_codesign.measure import MeasuringProcess
-from moe_codesign.models import find_model
 from moe_codesign.quality import Quality, quality
 from moe_codesign.study.space import Space
 from moe_kernels.kernel import Kernel
-from moe_kernels.tile import TileConfig
-
-
-class InfeasibleError(Exception):
-    """A candidate that breaks a constraint; says which. ``violation`` is above 0 and grows with the breach."""
-
-    def __init__(self, reason: str, violation: float = 1.0) -> None:
-        super().__init__(reason)
-        self.violation = violation
 
 
 class Evaluator:
     """Evaluates shapes and tiles of one space on one chip: measured where it is here, estimated where not."""
 
-    def __init__(self, space: Space, chip: Chip, tables: Tables, bench: MeasuringProcess | None) -> None:
-        self.space, self.chip, self.tables, self.bench = space, chip, tables, bench
-        self.reference = find_model(space.reference)
-        self.workloads = [w.workload(space.seed) for w in space.workloads_on(chip.name)]
+    def __init__(
+        self, space: Space, chip: Chip, reference: MoEShape, tables: Tables, bench: MeasuringProcess | None
+    ) -> None:
+        self.space, self.chip, self.reference, self.tables, self.bench = space, chip, reference, tables, bench
+        self.workloads = [w.workload(space.seed) for w in space.workloads_on(chip)]
         self.kernel: Kernel | None = kernel_for(chip) if not isinstance(chip, DatasheetChip) else None
-        self.tile_space = space.tile_space(chip.name, chip.backend)
-        self._reference_quality = self.quality(self.reference)
+        self.tile_space = space.tile_space(chip)
+        self._reference_quality = self.quality(reference)
 
     def quality(self, shape: MoEShape) -> Quality:
         return quality(shape, self.space.training_tokens)
@@ -48,111 +38,95 @@ class Evaluator:
     def quality_ratio(self, shape: MoEShape) -> float:
         return self.quality(shape).ratio(self._reference_quality)
 
-    def check(self, shape: MoEShape) -> None:
-        """Raise InfeasibleError where the shape breaks a constraint of the space, or cannot be split."""
+    def refuses(self, shape: MoEShape) -> Failure | None:
+        """Which constraint of the space the shape breaks, or why it cannot be split; None if it may be timed."""
         limits = self.space.constraints
         ratio = self.quality_ratio(shape)
         if limits.min_quality_ratio is not None and ratio < limits.min_quality_ratio:
-            raise InfeasibleError(
-                f"quality: {ratio:.3f} of the reference, below {limits.min_quality_ratio:g}",
-                limits.min_quality_ratio - ratio,
-            )
+            text = f"{ratio:.3f} of the reference, below {limits.min_quality_ratio:g}"
+            return Failure(FailureKind.QUALITY, text, limits.min_quality_ratio - ratio)
         for workload in self.workloads:
             if reason := workload.misfit(shape):
-                raise InfeasibleError(f"split: {reason}")
+                return Failure(FailureKind.SPLIT, reason)
             used = _weight_bytes_per_chip(shape, workload)
             allowed = limits.memory_fraction * self.chip.memory.hbm_bytes
             if used > allowed and not self.chip.is_host:  # the host holds one layer, not the model
-                raise InfeasibleError(
-                    f"memory: {used / 1e9:.1f} GB of weights per chip, {allowed / 1e9:.1f} GB allowed",
-                    used / allowed - 1.0,
-                )
+                text = f"{used / 1e9:.1f} GB of weights per chip, {allowed / 1e9:.1f} GB allowed"
+                return Failure(FailureKind.MEMORY, text, used / allowed - 1.0)
+        return None
 
-    def pairs(self, shape: MoEShape, tiles: dict[str, TilePair] | None, *, mode: str, trial: int) -> list[Pair]:
-        """One pair per workload.
+    def evaluate(self, shape: MoEShape, tiles: dict[str, TilePair] | None, *, seed: int) -> Outcome:
+        """One pair for each workload, or the first thing that is in the way.
 
         Args:
             shape: the candidate.
-            tiles: per workload name (GEMM 1, GEMM 2) for the joint mode; None ranks all tiles and keeps the best.
-            mode, trial: what the pairs are filed under.
-
-        Raises:
-            InfeasibleError: a tile was refused, or a measurement failed.
+            tiles: for each workload's name (GEMM 1, GEMM 2); None ranks all tiles of the space and keeps the best.
+            seed: of a measurement's operands.
         """
-        found = []
+        if failure := self.refuses(shape):
+            return Refused(failure)
+        pairs = []
         for workload in self.workloads:
-            wanted = tiles[workload.name] if tiles else None
-            try:
-                work = rank_work(shape, workload)
-                timing, kernel, chosen = self._time(work, wanted, trial)
-            except NoTileError as error:
-                raise InfeasibleError(f"compiler: {error}") from None
-            except UserError as error:
-                raise InfeasibleError(f"unsupported: {error}") from None
-            found.append(self._pair(shape, workload, timing, kernel, chosen, mode, trial))
-        return found
+            timed = self._time(shape, workload, tiles[workload.name] if tiles else None, seed)
+            if isinstance(timed, Failure):
+                return Refused(timed)
+            pairs.append(self._pair(shape, workload, timed))
+        return Answered(tuple(pairs))
 
-    def reference_pairs(self) -> list[Pair]:
-        """The reference model with the tile that an untuned user gets: what gains are counted from."""
-        found = []
+    def reference_pairs(self) -> tuple[Pair, ...]:
+        """The reference model with the tile that an untuned user gets: what gains are counted from.
+
+        A workload that it cannot be timed under has no pair.
+        """
+        pairs = []
         for workload in self.workloads:
             try:
-                work = rank_work(self.reference, workload)
-                wanted = default_tiles(self.kernel, work, self.chip.target) if self.kernel else None
-                timing, kernel, chosen = self._time(work, wanted, 0)
-            except (NoTileError, InfeasibleError, UserError):
+                wanted = None
+                if self.kernel is not None:
+                    wanted = default_tiles(self.kernel, rank_work(self.reference, workload), self.chip.target)
+            except UserError:
                 continue
-            found.append(self._pair(self.reference, workload, timing, kernel, chosen, "reference", 0))
-        return found
+            timed = self._time(self.reference, workload, wanted, 0)
+            if not isinstance(timed, Failure):
+                pairs.append(self._pair(self.reference, workload, timed))
+        return tuple(pairs)
 
-    def _pair(
-        self,
-        shape: MoEShape,
-        workload: Workload,
-        timing: Timing,
-        kernel: str | None,
-        tiles: Sequence[TileConfig],
-        mode: str,
-        trial: int,
-    ) -> Pair:
+    def _pair(self, shape: MoEShape, workload: Workload, timed: Estimate) -> Pair:
         own = self.quality(shape)
         return Pair(
             chip=self.chip.name,
-            mode=mode,
-            trial=trial,
             shape=shape,
             workload=workload,
-            kernel=kernel,
-            tiles=tuple(t.as_dict() for t in tiles),
-            tile_labels=tuple(t.label() for t in tiles),
-            timing=timing,
+            kernel=timed.kernel,
+            tiles=tuple(t.as_dict() for t in timed.tiles),
+            tile_labels=tuple(t.label() for t in timed.tiles),
+            timing=timed.timing,
             quality_ratio=own.ratio(self._reference_quality),
             outside=own.outside,
         )
 
-    def _time(
-        self, work: RankWork, wanted: TilePair | None, seed: int
-    ) -> tuple[Timing, str | None, tuple[TileConfig, ...]]:
-        if self.bench is not None and self.kernel is not None:
-            return self._measure(work, wanted, seed)
-        estimate: Estimate = estimate_layer(self.tables, self.chip, work, tiles=wanted, space=self.tile_space)
-        return estimate.timing, estimate.kernel, estimate.tiles
+    def _time(self, shape: MoEShape, workload: Workload, wanted: TilePair | None, seed: int) -> Estimate | Failure:
+        try:
+            work = rank_work(shape, workload)
+            if self.bench is not None and self.kernel is not None:
+                return self._measure(self.bench, self.kernel, work, wanted, seed)
+            return estimate_layer(self.tables, self.chip, work, tiles=wanted, space=self.tile_space)
+        except NoTileError as error:
+            return Failure(FailureKind.COMPILER, str(error))
+        except UserError as error:
+            return Failure(FailureKind.UNSUPPORTED, str(error))
 
     def _measure(
-        self, work: RankWork, wanted: TilePair | None, seed: int
-    ) -> tuple[Timing, str | None, tuple[TileConfig, ...]]:
-        assert self.bench is not None
-        assert self.kernel is not None
+        self, bench: MeasuringProcess, kernel: Kernel, work: RankWork, wanted: TilePair | None, seed: int
+    ) -> Estimate | Failure:
         budget = self.space.budget
-        pairs = (
-            [wanted]
-            if wanted
-            else promising(self.tables, self.chip, self.kernel, work, top=budget.measure_top, space=self.tile_space)
-        )
-        best = pick(race(self.bench, self.chip, self.kernel, work, pairs, seed=seed, seconds=budget.measure_seconds))
-        if not isinstance(best, Timed):
-            raise InfeasibleError(str(reason_of(best)))
-        return best.timing, self.kernel.name, best.tiles
+        pairs = [wanted] if wanted else self._promising(kernel, work)
+        best = pick(race(bench, self.chip, kernel, work, pairs, seed=seed, seconds=budget.measure_seconds))
+        return Estimate(best.timing, kernel.name, best.tiles) if isinstance(best, Timed) else reason_of(best)
+
+    def _promising(self, kernel: Kernel, work: RankWork) -> list[TilePair]:
+        top = self.space.budget.measure_top
+        return promising(self.tables, self.chip, kernel, work, top=top, space=self.tile_space)
 
 
 def _weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:

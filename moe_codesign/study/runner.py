@@ -7,118 +7,133 @@ seeded by n, so a search that was interrupted proposes what an uninterrupted one
 """
 
 import contextlib
-import hashlib
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
-from moe_codesign.chips import Chip, DatasheetChip, load_chip
+from moe_codesign.chips import Chip, DatasheetChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.pair import Pair
-from moe_codesign.domain.shape import MoEShape
-from moe_codesign.domain.tile_pair import TilePair
+from moe_codesign.domain.trial import Mode, Outcome, Refused, Trial
 from moe_codesign.errors import UserError
 from moe_codesign.measure import MeasuringProcess, device_for
-from moe_codesign.storage.studies import Store, TrialRow, configure_sqlite
-from moe_codesign.study.evaluate import Evaluator, InfeasibleError
-from moe_codesign.study.space import SHAPE_FIELDS, Choice, Space, Span
-from moe_kernels.kernel import Kernel, Op, up_op
-from moe_kernels.tile import TileConfig, Value
+from moe_codesign.models import find_model
+from moe_codesign.storage.database import configure_sqlite
+from moe_codesign.storage.studies import Studies
+from moe_codesign.study.evaluate import Evaluator
+from moe_codesign.study.samplers import sampler_for, suggest_shape, suggest_tiles
+from moe_codesign.study.space import Space
+from moe_kernels.kernel import Op, up_op
 
-_STARTUP_TRIALS = 12
-"""Random trials before TPE models them: two per shape field that a space usually varies."""
-Report = Callable[[str, str, int, int], None]
+TrialProgress = Callable[[str, str, int, int], None]
 """Called with (chip, mode, trials done, trials asked)."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class SearchResult:
-    """A study's outcome: every trial, and the reference's pairs per chip."""
+    """A study's outcome.
+
+    Args:
+        study: its name.
+        space: what was searched.
+        trials: every finished trial.
+        reference: the reference model's pairs, by chip.
+        provenance: versions that the study was begun with.
+        interrupted: Ctrl-C ended it before all trials were done.
+    """
 
     study: str
     space: Space
-    trials: list[TrialRow]
-    reference: list[Pair]
+    trials: list[Trial]
+    reference: dict[str, tuple[Pair, ...]]
+    provenance: dict[str, str]
     interrupted: bool = False
 
 
 def run_search(
-    space: Space, store: Store, tables: Tables, *, study: str, trials: int, report: Report | None = None
+    space: Space,
+    studies: Studies,
+    tables: Tables,
+    *,
+    study: str,
+    trials: int,
+    provenance: dict[str, str],
+    progress: TrialProgress | None = None,
 ) -> SearchResult:
     """Run the search until every (chip, mode) has its share of ``trials``, or Ctrl-C.
 
-    Everything that was told is kept; calling it again with the same arguments goes on where it stopped.
+    What was stored is kept; calling it again with the same arguments goes on where it stopped.
 
     Raises:
-        UserError: unknown chip or model, storage locked or of another space.
+        UserError: unknown model, a tile field that no kernel has, or a study that is locked or of another space.
+            All of it is found before anything is stored.
     """
+    reference = find_model(space.reference)
+    for chip in space.chips:
+        _check_tiles(space, chip)
     # The host is last: its measurements want the machine to themselves.
-    named = sorted(((name, load_chip(name)) for name in space.chips), key=lambda item: item[1].is_host)
-    chips = [chip for _, chip in named]
+    chips = sorted(space.chips, key=lambda chip: chip.is_host)
     allotted = space.allot(trials)
-    for chip in chips:
-        _check_chip(space, chip)
+    ops: tuple[Op, ...] = (up_op(gated=reference.gated), "down")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     interrupted = False
-    with store.lock(study):
+    with studies.database.lock(study):
+        studies.begin(study, space.identity(), provenance)
         try:
-            gated = Evaluator(space, chips[0], tables, None).reference.gated
-            ops: tuple[Op, ...] = (up_op(gated=gated), "down")
             tables.prepare(
-                (chip, space.tile_space(chip.name, chip.backend), ops, workload.dtype)
+                (chip, space.tile_space(chip), ops, workload.dtype)
                 for chip in chips
-                for workload in space.workloads_on(chip.name)
+                for workload in space.workloads_on(chip)
             )
-            with _storage(store) as storage:
-                for name, chip in named:
+            with _optuna_storage(studies) as storage:
+                for chip in chips:
                     with _bench(chip) as bench:
-                        evaluator = Evaluator(space, chip, tables, bench)
-                        _reference(evaluator, store, study)
+                        evaluator = Evaluator(space, chip, reference, tables, bench)
+                        if chip.name not in studies.references(study):
+                            studies.put_reference(study, chip.name, evaluator.reference_pairs())
                         for mode in space.modes:
-                            runner = _Runner(evaluator, store, storage, study, mode, report)
-                            runner.run(allotted[name, mode])
+                            runner = _Runner(evaluator, studies, storage, study, mode, progress)
+                            runner.run(allotted[chip.name, mode])
         except KeyboardInterrupt:
             interrupted = True
-    return read_search(space, store, study, interrupted=interrupted)
+    return read_search(space, studies, study, interrupted=interrupted)
 
 
-def read_search(space: Space, store: Store, study: str, *, interrupted: bool = False) -> SearchResult:
-    """A stored study's outcome."""
-    rows = store.trials(study)
+def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool = False) -> SearchResult:
+    """A stored study's outcome.
+
+    Raises:
+        UserError: a stored trial cannot be read.
+    """
     return SearchResult(
         study=study,
         space=space,
-        trials=[row for row in rows if row.mode != "reference"],
-        reference=[pair for row in rows if row.mode == "reference" for pair in row.pairs],
+        trials=studies.trials(study),
+        reference=studies.references(study),
+        provenance=studies.get(study).provenance,
         interrupted=interrupted,
     )
 
 
-def _check_chip(space: Space, chip: Chip) -> None:
-    """Raise UserError for an objective that the chip's file cannot answer, or a tile field of no kernel of its."""
-    for objective in space.objectives:
-        metric = objective.rpartition(".")[2]
-        if metric == "usd_per_mtok" and chip.price is None:
-            raise UserError(f"objective {objective!r}: {chip.name} has no price", fix="drop the objective or the chip")
-        if metric == "joules_per_token" and chip.power.all_in_kw is None:
-            raise UserError(f"objective {objective!r}: {chip.name} has no power", fix="drop the objective or the chip")
-    if not isinstance(chip, DatasheetChip):
+def _check_tiles(space: Space, chip: Chip) -> None:
+    """Raise UserError for a tile field that the chip's kernel does not have."""
+    wanted = space.tile_space(chip)
+    if wanted and not isinstance(chip, DatasheetChip):
         fields = kernel_for(chip).tile_type.fields()
-        for field in space.tile_space(chip.name, chip.backend):
+        for field in wanted:
             if field not in fields:
                 raise UserError(f"tiles for {chip.name} have field", value=field, fix="use " + ", ".join(fields))
 
 
 @contextlib.contextmanager
-def _storage(store: Store) -> Iterator[optuna.storages.RDBStorage]:
-    storage = optuna.storages.RDBStorage(store.url)
+def _optuna_storage(studies: Studies) -> Iterator[optuna.storages.RDBStorage]:
+    storage = optuna.storages.RDBStorage(studies.database.url)
     if storage.engine.dialect.name == "sqlite":
         # The engine is open by now: set what its pool will hand out, too.
         sa.event.listen(storage.engine, "connect", configure_sqlite)
@@ -140,27 +155,19 @@ def _bench(chip: Chip) -> Iterator[MeasuringProcess | None]:
             yield bench
 
 
-def _reference(evaluator: Evaluator, store: Store, study: str) -> None:
-    """Time the reference model once per study and chip."""
-    chip = evaluator.chip.name
-    if not any(row.chip == chip and row.mode == "reference" for row in store.trials(study)):
-        pairs = evaluator.reference_pairs()
-        store.put(study, TrialRow(chip=chip, mode="reference", number=0, pairs=pairs))
-
-
 class _Runner:
     """One (chip, mode) of a search."""
 
     def __init__(
         self,
         evaluator: Evaluator,
-        store: Store,
+        studies: Studies,
         storage: optuna.storages.RDBStorage,
         study: str,
-        mode: str,
-        report: Report | None,
+        mode: Mode,
+        progress: TrialProgress | None,
     ) -> None:
-        self.evaluator, self.store, self.study, self.mode, self.report = evaluator, store, study, mode, report
+        self.evaluator, self.studies, self.study, self.mode, self.progress = evaluator, studies, study, mode, progress
         self.space, self.chip = evaluator.space, evaluator.chip
         self.optuna = optuna.create_study(
             study_name=f"{study}/{self.chip.name}/{mode}",
@@ -175,105 +182,47 @@ class _Runner:
         done = sum(t.state.is_finished() for t in known)
         # The study is locked, so a running trial is one that a killed process left.
         left = [t.number for t in known if t.state == TrialState.RUNNING]
-        self._tell_progress(done, asked)
+        self._show(done, asked)
         while done < asked:
             if left:
                 number = left.pop(0)
                 self._seed(number)
-                trial = Trial(self.optuna, known[number]._trial_id)
+                trial = optuna.Trial(self.optuna, known[number]._trial_id)
             else:
                 self._seed(len(known))
                 trial = self.optuna.ask()
                 known = self.optuna.get_trials(deepcopy=False)
-            self._evaluate(trial)
+            self._finish(trial)
             done += 1
-            self._tell_progress(done, asked)
+            self._show(done, asked)
 
-    def _tell_progress(self, done: int, asked: int) -> None:
-        if self.report:
-            self.report(self.chip.name, self.mode, done, asked)
+    def _show(self, done: int, asked: int) -> None:
+        if self.progress:
+            self.progress(self.chip.name, self.mode, done, asked)
 
     def _seed(self, number: int) -> None:
-        text = f"{self.space.seed}/{self.chip.name}/{self.mode}/{number}"
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.optuna.sampler = optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, n_startup_trials=_STARTUP_TRIALS
-            )
+        self.optuna.sampler = sampler_for(self.space, self.chip.name, self.mode, number)
 
-    def _evaluate(self, trial: Trial) -> None:
-        pairs: list[Pair] = []
-        reason, violation = "", 0.0
-        shape = self._suggest_shape(trial)
-        tiles = self._suggest_tiles(trial) if self.mode == "joint" else None
-        try:
-            if isinstance(shape, str):
-                raise InfeasibleError(shape)
-            self.evaluator.check(shape)
-            pairs = self.evaluator.pairs(shape, tiles, mode=self.mode, trial=trial.number)
-        except InfeasibleError as error:
-            reason, violation = str(error), error.violation
-        row = TrialRow(
-            chip=self.chip.name, mode=self.mode, number=trial.number, pairs=pairs, reason=reason, params=trial.params
-        )
-        self.store.put(self.study, row)
-        trial.set_constraint("violation", violation)
-        self.optuna.tell(trial, self._values(pairs))
+    def _finish(self, trial: optuna.Trial) -> None:
+        outcome = self._evaluate(trial)
+        finished = Trial(chip=self.chip.name, mode=self.mode, number=trial.number, params=trial.params, outcome=outcome)
+        self.studies.put(self.study, finished)
+        trial.set_constraint("violation", outcome.failure.violation if isinstance(outcome, Refused) else 0.0)
+        self.optuna.tell(trial, self._values(outcome))
 
-    def _values(self, pairs: list[Pair]) -> list[float]:
-        """Objective values; the worst there is where the trial is infeasible (its violation ranks it)."""
-        if not pairs:
+    def _evaluate(self, trial: optuna.Trial) -> Outcome:
+        # Everything is proposed before anything is judged, so that each trial has all its parameters.
+        shape = suggest_shape(trial, self.space, self.evaluator.reference)
+        tiles = None
+        if self.mode == "joint" and self.evaluator.kernel is not None:
+            names = [workload.name for workload in self.evaluator.workloads]
+            tiles = suggest_tiles(trial, self.evaluator.kernel, self.evaluator.tile_space, names)
+        if isinstance(shape, Failure):
+            return Refused(shape)
+        return self.evaluator.evaluate(shape, tiles, seed=trial.number)
+
+    def _values(self, outcome: Outcome) -> list[float]:
+        """Objective values; the worst possible where the trial was refused (its violation ranks it)."""
+        if isinstance(outcome, Refused):
             return [-math.inf if up else math.inf for up in self.space.maximised()]
-        by_workload = {pair.workload.name: pair.metrics(self.chip) for pair in pairs}
-        values = []
-        for objective in self.space.objectives:
-            workload, _, metric = objective.rpartition(".")
-            values.append(by_workload[workload or pairs[0].workload.name][metric])
-        return values
-
-    def _suggest_shape(self, trial: Trial) -> MoEShape | str:
-        """The proposed shape, or why there is none."""
-        reference = self.evaluator.reference
-        values: dict[str, Any] = {}
-        for field in SHAPE_FIELDS:
-            choice = self.space.shape.get(field)
-            values[field] = getattr(reference, field) if choice is None else _suggest(trial, field, choice)
-        if values["num_experts_per_tok"] > values["num_experts"]:
-            return f"shape: num_experts_per_tok {values['num_experts_per_tok']} exceeds {values['num_experts']} experts"
-        return MoEShape(**values, gated=reference.gated)
-
-    def _suggest_tiles(self, trial: Trial) -> dict[str, TilePair] | None:
-        kernel = self.evaluator.kernel
-        if kernel is None:
-            return None
-        return {
-            w.name: TilePair(
-                self._suggest_tile(trial, kernel, f"{w.name}.up"),
-                self._suggest_tile(trial, kernel, f"{w.name}.down"),
-            )
-            for w in self.evaluator.workloads
-        }
-
-    def _suggest_tile(self, trial: Trial, kernel: Kernel, prefix: str) -> TileConfig:
-        ways = kernel.tile_spaces
-        way = next(iter(ways)) if len(ways) == 1 else str(trial.suggest_categorical(f"{prefix}.way", sorted(ways)))
-        space = {**ways[way], **self.evaluator.tile_space}
-        # The same field may have other values in another way, which Optuna takes for another parameter.
-        name = prefix if len(ways) == 1 else f"{prefix}.{way}"
-        return kernel.tile_type.from_dict({f: _choose(trial, f"{name}.{f}", v) for f, v in space.items()})
-
-
-def _choose(trial: Trial, name: str, values: tuple[Value, ...]) -> Value:
-    return values[0] if len(values) == 1 else trial.suggest_categorical(name, sorted(values))
-
-
-def _suggest(trial: Trial, name: str, choice: Choice) -> int:
-    if isinstance(choice, Span):
-        high = choice.values()[-1]
-        return trial.suggest_int(name, choice.low, high, step=choice.step)
-    if isinstance(choice, int):
-        return choice
-    if len(choice) == 1:
-        return choice[0]
-    return int(trial.suggest_categorical(name, sorted(choice)))
+        return [objective.value(outcome.pairs, self.chip) for objective in self.space.objectives]

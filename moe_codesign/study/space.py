@@ -1,16 +1,21 @@
 """Space files: what may vary, under which workloads, on which chips, for which objectives."""
 
+import importlib.resources
+import json
 import tomllib
+from collections.abc import Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveInt, StrictBool, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, PositiveInt, StrictBool, model_validator
 
-from moe_codesign.chips import chip_names
+from moe_codesign.chips import Chip, chip_names, load_chip, parse_chip
 from moe_codesign.domain.dtype import DTYPE_BYTES
-from moe_codesign.domain.metrics import MAXIMISED, METRICS
-from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
-from moe_codesign.domain.workload import Workload
+from moe_codesign.domain.metrics import Objective
+from moe_codesign.domain.routing import DEFAULT_ROUTING
+from moe_codesign.domain.trial import Mode
+from moe_codesign.domain.workload import RoutingText, Workload
 from moe_codesign.errors import UserError
 from moe_codesign.tables import Table, did_you_mean, read_table
 from moe_kernels.tile import Value
@@ -23,7 +28,12 @@ SHAPE_FIELDS = (
     "n_shared_experts",
     "num_layers",
 )
-_FOLDER = Path(__file__).parents[2] / "search_spaces"
+
+
+def spaces_folder() -> Traversable:
+    """The space files that come with the project: inside an installed package, or at the top of a checkout."""
+    installed = importlib.resources.files("moe_codesign") / "search_spaces"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "search_spaces"
 
 
 class Span(Table):
@@ -53,22 +63,64 @@ def choice_values(choice: Choice) -> list[int]:
     return [choice] if isinstance(choice, int) else list(choice)
 
 
+def _chip(value: object) -> Chip:
+    """A chip by its name, by its file, or as a stored study holds it.
+
+    Raises:
+        ValueError: there is no such chip, or its file is wrong.
+    """
+    if isinstance(value, Chip):
+        return value
+    try:
+        if isinstance(value, dict):
+            return parse_chip(value, "chip")
+        if isinstance(value, str) and (value.endswith(".toml") or value in chip_names()):
+            return load_chip(value)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    raise ValueError(f"unknown chip{did_you_mean(str(value), chip_names())}, or give a path to a .toml")
+
+
+def _stored_chip(chip: Chip) -> str | dict[str, Any]:
+    """How a study keeps a chip: one of the catalogue by name, another one whole, as its file may change or go."""
+    if chip.is_host or (chip.name in chip_names() and chip == load_chip(chip.name)):
+        return chip.name
+    return chip.model_dump(mode="json", exclude_unset=True)
+
+
+def _chip_name(value: str) -> str:
+    """The name that a chip goes by, where a space file names its file."""
+    return _chip(value).name if value.endswith(".toml") else value
+
+
+def _objective(value: object) -> Objective:
+    if isinstance(value, Objective):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("give a text: METRIC or WORKLOAD.METRIC")
+    return Objective.parse(value)
+
+
+AnyChip = Annotated[Chip, PlainValidator(_chip, json_schema_input_type=str), PlainSerializer(_stored_chip)]
+ChipName = Annotated[str, AfterValidator(_chip_name)]
+AnyObjective = Annotated[Objective, PlainValidator(_objective, json_schema_input_type=str), PlainSerializer(str)]
+
+
 class WorkloadTable(Table):
     """One workload; with ``chips`` it holds for those alone and replaces one of the same name there."""
 
     name: str
     num_tokens: PositiveInt
     dtype: str = "bfloat16"
-    routing: str = DEFAULT_ROUTING_TEXT
+    routing: RoutingText = DEFAULT_ROUTING
     tp: PositiveInt = 1
     ep: PositiveInt = 1
-    chips: list[str] | None = None
+    chips: list[ChipName] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.dtype not in DTYPE_BYTES:
             raise ValueError(f"dtype = {self.dtype!r} is unknown; use one of {', '.join(DTYPE_BYTES)}")
-        parse_routing(self.routing)
         return self
 
     def workload(self, seed: int) -> Workload:
@@ -76,7 +128,7 @@ class WorkloadTable(Table):
             name=self.name,
             num_tokens=self.num_tokens,
             dtype=self.dtype,
-            routing=parse_routing(self.routing),
+            routing=self.routing,
             tp=self.tp,
             ep=self.ep,
             seed=seed,
@@ -94,7 +146,7 @@ class Budget(Table):
     """Trials over all chips and modes; ``weights`` share them out (default 1 a chip)."""
 
     trials: PositiveInt = 200
-    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    weights: dict[ChipName, Annotated[float, Field(gt=0)]] = {}
     measure_top: PositiveInt = 2
     measure_seconds: float = Field(default=0.5, gt=0)
 
@@ -105,12 +157,12 @@ class Space(Table):
     name: str
     reference: str
     training_tokens: float = Field(gt=0)
-    chips: Annotated[list[str], Field(min_length=1)]
-    modes: Annotated[list[Literal["joint", "nested"]], Field(min_length=1)] = ["joint", "nested"]
-    objectives: Annotated[list[str], Field(min_length=1)]
+    chips: Annotated[list[AnyChip], Field(min_length=1)]
+    modes: Annotated[list[Mode], Field(min_length=1)] = ["joint", "nested"]
+    objectives: Annotated[list[AnyObjective], Field(min_length=1)]
     seed: int = Field(default=0, ge=0)
     shape: dict[str, Choice]
-    tiles: dict[str, dict[str, Annotated[list[StrictBool | PositiveInt], Field(min_length=1)]]] = {}
+    tiles: dict[ChipName, dict[str, Annotated[list[StrictBool | PositiveInt], Field(min_length=1)]]] = {}
     workloads: Annotated[list[WorkloadTable], Field(min_length=1)]
     constraints: Constraints = Constraints()
     budget: Budget = Budget()
@@ -126,82 +178,117 @@ class Space(Table):
             if field == "num_layers" and len(values) > 1:
                 # Times are one layer's, quality is the whole model's: depth would be quality for nothing.
                 raise ValueError("shape.num_layers cannot vary, as times are of one layer; give one number")
-        for name, given in (("chips", self.chips), ("modes", self.modes)):
-            if len(set(given)) < len(given):
-                raise ValueError(f"{name} = {given} names one twice; name each once")
-        known_chips = chip_names()
+        names = [chip.name for chip in self.chips]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"chips has {twice[0]!r} twice; name each once, and give files names of their own")
+        if len(set(self.modes)) < len(self.modes):
+            raise ValueError(f"modes = {self.modes} names one twice; name each once")
         for chip in self.chips:
-            if chip not in known_chips and not chip.endswith(".toml"):
-                raise ValueError(f"chips has {chip!r}, which is unknown{did_you_mean(chip, known_chips)}")
-            names = [w.name for w in self.workloads_on(chip)]
-            if not names:
-                raise ValueError(f"no workload is for chip {chip!r}; add one without `chips`, or name it there")
+            workloads = [w.name for w in self.workloads_on(chip)]
+            if not workloads:
+                raise ValueError(f"no workload is for chip {chip.name!r}; add one without `chips`, or name it there")
             for objective in self.objectives:
-                workload, _, metric = objective.rpartition(".")
-                if metric not in METRICS:
-                    raise ValueError(f"objectives has {objective!r}: unknown metric{did_you_mean(metric, METRICS)}")
-                if metric == "quality":
-                    if workload:
-                        raise ValueError(f"objectives has {objective!r}: quality belongs to no workload; write quality")
-                elif workload not in names:
+                if objective.workload is not None and objective.workload not in workloads:
                     raise ValueError(
-                        f"objectives has {objective!r}: write WORKLOAD.{metric} with a workload of {chip}"
-                        f" ({', '.join(names)})"
+                        f"objectives has '{objective}': write WORKLOAD.{objective.metric.name} with a workload of "
+                        f"{chip.name} ({', '.join(workloads)})"
+                    )
+                if missing := objective.metric.missing(chip):
+                    raise ValueError(
+                        f"objectives has '{objective}': {chip.name} has no {missing}; drop the objective or the chip"
                     )
         return self
 
-    def workloads_on(self, chip: str) -> list[WorkloadTable]:
+    def workloads_on(self, chip: Chip) -> list[WorkloadTable]:
         """The chip's workloads: its own, else those for all."""
         own = {w.name: w for w in self.workloads if w.chips is None}
-        own |= {w.name: w for w in self.workloads if w.chips is not None and chip in w.chips}
+        own |= {w.name: w for w in self.workloads if w.chips is not None and chip.name in w.chips}
         return list(own.values())
 
-    def tile_space(self, chip: str, backend: str) -> dict[str, tuple[Value, ...]]:
-        """Tile values for a chip: under its name, else under its backend's."""
-        return {k: tuple(v) for k, v in (self.tiles.get(chip) or self.tiles.get(backend) or {}).items()}
+    def tile_space(self, chip: Chip) -> dict[str, tuple[Value, ...]]:
+        """Tile values for a chip: under its name, else under its backend's; empty where all are searched."""
+        return {k: tuple(v) for k, v in (self.tiles.get(chip.name) or self.tiles.get(chip.backend) or {}).items()}
 
     def maximised(self) -> list[bool]:
-        return [objective.rpartition(".")[2] in MAXIMISED for objective in self.objectives]
+        """Whether more is better, for each objective."""
+        return [objective.metric.maximise for objective in self.objectives]
 
-    def allot(self, trials: int) -> dict[tuple[str, str], int]:
+    def identity(self) -> str:
+        """What makes two studies the same, as JSON text: all of the space but the number of trials, which may grow.
+
+        :func:`stored_space` reads it back.
+        """
+        data = self.model_dump(mode="json")
+        data["budget"].pop("trials")
+        return json.dumps(data, sort_keys=True)
+
+    def allot(self, trials: int) -> dict[tuple[str, Mode], int]:
         """Trials per (chip, mode), in proportion to the weights, summing to ``trials`` exactly."""
         # Sainte-Lague, a seat at a time: asking for more trials never takes one away.
-        counts: dict[tuple[str, str], int] = {(chip, mode): 0 for chip in self.chips for mode in self.modes}
+        names = [chip.name for chip in self.chips]
+        counts: dict[tuple[str, Mode], int] = {(chip, mode): 0 for chip in names for mode in self.modes}
         for _ in range(trials):
             neediest = max(counts, key=lambda key: self.budget.weights.get(key[0], 1.0) / (2 * counts[key] + 1))
             counts[neediest] += 1
         return counts
 
 
-def load_space(path: str | Path, *, chips: list[str] | None = None) -> Space:
-    """Read a space file; a bare name is looked up in ``search_spaces/``.
+def load_space(space: str | Path | Space, *, chips: Sequence[str] | None = None, seed: int | None = None) -> Space:
+    """Read a space file, or change a space.
+
+    Args:
+        space: a file, the name of one that comes with the project, or a Space.
+        chips: names or files of chips, instead of the space's.
+        seed: instead of the space's.
 
     Raises:
-        UserError: unreadable, or wrong: names the key, the value and the mend.
+        UserError: unreadable, or wrong: names the key, the value and the fix.
     """
-    file = Path(path)
-    if not file.is_file() and (_FOLDER / f"{file.stem}.toml").is_file() and file.parent == Path():
-        file = _FOLDER / f"{file.stem}.toml"
+    if isinstance(space, Space):
+        data, source = {name: getattr(space, name) for name in Space.model_fields}, space.name
+    else:
+        data, source = _read(space)
+    if chips is not None:
+        data["chips"] = list(chips)
+    if seed is not None:
+        data["seed"] = seed
+    return read_table(Space, data, source)
+
+
+def parse_space(text: str, *, source: str = "space") -> Space:
+    """Validate a space file's text. Raises as :func:`load_space`."""
+    return read_table(Space, _toml(text, source), source)
+
+
+def stored_space(study: str, identity: str) -> Space:
+    """The space of a stored study, from its :meth:`Space.identity`.
+
+    Raises:
+        UserError: this version cannot read it.
+    """
+    return read_table(Space, json.loads(identity), f"the space of study {study!r} cannot be read by this version")
+
+
+def space_names() -> list[str]:
+    """Names of the space files that come with the project."""
+    return sorted(Path(file.name).stem for file in spaces_folder().iterdir() if file.name.endswith(".toml"))
+
+
+def _read(space: str | Path) -> tuple[dict[str, Any], str]:
+    file: Traversable = Path(space)
+    if not file.is_file() and Path(space).parent == Path() and Path(space).stem in space_names():
+        file = spaces_folder() / f"{Path(space).stem}.toml"
     if not file.is_file():
-        raise UserError("space file", value=str(path), fix="see `moe-codesign list spaces`")
+        raise UserError("space file", value=str(space), fix="see `moe-codesign list spaces`")
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error})") from None
-    return parse_space(text, source=file.name, chips=chips)
+    return _toml(text, file.name), file.name
 
 
-def parse_space(text: str, *, source: str = "space", chips: list[str] | None = None) -> Space:
-    """Validate a space file's text; ``chips`` replaces its own list. Raises as :func:`load_space`."""
+def _toml(text: str, source: str) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{source} is not TOML: {error}") from None
-    if chips is not None:
-        data["chips"] = chips
-    return read_table(Space, data, source)
-
-
-def space_names() -> dict[str, Path]:
-    """The space files that come with the project."""
-    return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}

@@ -18,9 +18,7 @@ def page(tmp_path: Path) -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium in this machine")
     sync_api = pytest.importorskip("playwright.sync_api")
-    mc.search(
-        make_space(chips='"trainium2"'), trials=40, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path / "out"
-    )
+    mc.search(make_space(), trials=40, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path / "out")
     with sync_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})

@@ -92,7 +92,7 @@ def test_lists(what: str, tmp_path: Path) -> None:
 
 
 def test_search_report_and_list_from_the_command_line(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text(space_text(chips='"trainium2"'))
+    (tmp_path / "mine.toml").write_text(space_text())
     done = run("search", "mine.toml", "--trials", "15", "--seed", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "datasheet" in done.stdout

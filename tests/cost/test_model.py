@@ -193,4 +193,4 @@ def test_the_bound_is_the_roofline_by_hand() -> None:
 
 
 def test_spaces_of_the_tests_are_valid() -> None:
-    assert make_space(chips='"h100_sxm", "tpu_v6e", "cpu"').tile_space("cpu", "pallas")["tile_m"] == (16,)
+    assert make_space(chips=["h100_sxm", "tpu_v6e", "cpu"]).tile_space(load_chip("cpu"))["tile_m"] == (16,)

@@ -1,7 +1,8 @@
 """Lines of stored runs."""
 
 from moe_codesign.regression.history import lines
-from moe_codesign.storage.studies import RegressionRun, Store
+from moe_codesign.storage.database import Database
+from moe_codesign.storage.regressions import RegressionRun, Regressions
 
 
 def run(facts: dict[tuple[str, str, str], dict[str, float]]) -> RegressionRun:
@@ -28,11 +29,11 @@ def test_steps_are_multiplied_up_while_tiles_come_and_go() -> None:
 
 
 def test_runs_are_kept(tmp_path: object) -> None:
-    store = Store(f"sqlite:///{tmp_path}/runs.db")
+    store = Regressions(Database(f"sqlite:///{tmp_path}/runs.db"))
     first = run({("k", "c", "t"): {"cycles": 3.0, "bundles": 4}})
-    store.put_regression(first)
-    store.put_regression(run({("k", "c", "t"): {"cycles": 4.0}}))
-    kept = store.regressions("s")
+    store.put(first)
+    store.put(run({("k", "c", "t"): {"cycles": 4.0}}))
+    kept = store.of("s")
     assert kept[0] == first
     assert len(kept) == 2
-    assert store.regressions("another") == []
+    assert store.of("another") == []

@@ -1,36 +1,70 @@
 import dataclasses
+import io
+import json
 from pathlib import Path
+
+import pytest
+from rich.console import Console
 
 import moe_codesign as mc
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.routing import parse_routing
 from moe_codesign.reports.html.page import write_html
-from moe_codesign.study.space import parse_space
-from tests.conftest import make_space, space_text
+from moe_codesign.reports.terminal.search import print_search
+from moe_codesign.study.runner import SearchResult
+from tests.conftest import make_space
 
 
-def test_text_from_a_study_is_escaped(tmp_path: Path) -> None:
-    result = mc.search(make_space(chips='"trainium2"'), trials=3, storage=f"sqlite:///{tmp_path / 's.db'}")
-    write_html(tmp_path / "r.html", dataclasses.replace(result, study="<script>alert(1)</script>"), {"a": "<b>"})
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    folder = tmp_path_factory.mktemp("study")
+    return mc.search(make_space(), trials=12, storage=f"sqlite:///{folder / 's.db'}")
+
+
+def test_text_from_a_study_is_escaped(result: SearchResult, tmp_path: Path) -> None:
+    hostile = dataclasses.replace(result, study="<script>alert(1)</script>", provenance={"a": "<b>"})
+    write_html(tmp_path / "r.html", hostile)
     page = (tmp_path / "r.html").read_text()
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)" in page
+    assert "<dd>&lt;b&gt;</dd>" in page
 
 
 def test_a_hostile_workload_name_is_escaped(tmp_path: Path) -> None:
     name = '"><script>alert(2)</script>'
-    text = space_text(chips='"trainium2"', constraint="").replace('"decode"', f"'{name}'")
-    text = text.replace('"decode.latency_us"', f"'{name}.latency_us'")
-    mc.search(parse_space(text), trials=3, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path)
+    space = make_space(workload={"name": name}, objectives=[f"{name}.latency_us"], constraints={})
+    mc.search(space, trials=3, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path)
     assert "<script>alert(2)" not in (tmp_path / "report.html").read_text()
 
 
-def test_a_pair_survives_json(tmp_path: Path) -> None:
-    import json
+def test_reports_count_refusals_by_their_kind(result: SearchResult, tmp_path: Path) -> None:
+    refused = [trial.failure for trial in result.trials if trial.failure]
+    assert refused
+    # What the texts say does not matter.
+    reworded = [
+        dataclasses.replace(
+            trial,
+            outcome=dataclasses.replace(
+                trial.outcome, failure=dataclasses.replace(trial.failure, text="12 GB: too much")
+            ),
+        )
+        if trial.failure
+        else trial
+        for trial in result.trials
+    ]
+    changed = dataclasses.replace(result, trials=reworded)
+    counted = f"{sum(failure.kind == 'quality' for failure in refused)} quality"
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_search(console, changed)
+    assert counted in console.export_text()
+    write_html(tmp_path / "r.html", changed)
+    assert counted in (tmp_path / "r.html").read_text()
 
-    result = mc.search(make_space(chips='"trainium2"', constraint=""), trials=3, storage=f"sqlite:///{tmp_path}/s.db")
-    for trial in result.trials:
-        for pair in trial.pairs:
-            limited = dataclasses.replace(pair.workload, routing=parse_routing("power_law:1.2/8/4"))
-            for one in (pair, dataclasses.replace(pair, workload=limited)):
-                assert Pair.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+
+def test_a_pair_survives_json(result: SearchResult) -> None:
+    pairs = [pair for trial in result.trials for pair in trial.pairs]
+    assert pairs
+    for pair in pairs:
+        limited = dataclasses.replace(pair.workload, routing=parse_routing("power_law:1.2/8/4"))
+        for one in (pair, dataclasses.replace(pair, workload=limited)):
+            assert Pair.from_dict(json.loads(json.dumps(one.to_dict()))) == one

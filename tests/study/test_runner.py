@@ -1,33 +1,45 @@
 """The search end to end on real parts."""
 
+import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 import moe_codesign as mc
-from moe_codesign.answers.frontier_rows import report_rows
+from moe_codesign.answers.frontier_rows import json_rows, report_rows
+from moe_codesign.chips import load_chip
+from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.models import find_model
+from moe_codesign.storage.database import Database
+from moe_codesign.storage.studies import Studies
+from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.runner import SearchResult
-from moe_codesign.study.space import parse_space
-from tests.conftest import make_space, space_text
+from moe_codesign.study.samplers import suggest_shape
+from tests.conftest import make_space
+from tests.study.test_space import chip_file
 
 
-def run(tmp_path: Path, **options: str) -> SearchResult:
-    trials = int(options.pop("trials", "24"))
-    return mc.search(make_space(**options), trials=trials, jobs=2, storage=f"sqlite:///{tmp_path / 's.db'}")
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 's.db'}"
+
+
+def failures(result: SearchResult) -> list[Failure]:
+    return [trial.failure for trial in result.trials if trial.failure]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_quality_constraint_stops_the_run_to_small_experts(tmp_path: Path, seed: int) -> None:
-    def best(constraint: str) -> SearchResult:
-        space = make_space(chips='"trainium2"', constraint=constraint)
-        url = f"sqlite:///{tmp_path / 's.db'}"
-        return mc.search(space, trials=120, storage=url, study=f"{constraint}{seed}", seed=seed)
+def test_quality_constraint_stops_the_run_to_small_experts(url: str, seed: int) -> None:
+    def best(study: str, constraints: dict[str, float]) -> SearchResult:
+        return mc.search(make_space(constraints=constraints), trials=120, storage=url, study=study, seed=seed)
 
-    free, held = best(""), best("min_quality_ratio = 1.0")
+    free, held = best("free", {}), best("held", {"min_quality_ratio": 1.0})
 
     def fastest(result: SearchResult) -> MoEShape:
         return min(report_rows(result), key=lambda row: row.pair.timing.latency_us).pair.shape
@@ -37,107 +49,198 @@ def test_quality_constraint_stops_the_run_to_small_experts(tmp_path: Path, seed:
     assert fastest(free).layer_params < 0.5 * fastest(held).layer_params
     assert all(row.pair.quality_ratio >= 1.0 for row in report_rows(held))
     assert any(row.pair.quality_ratio < 1.0 for row in report_rows(free))
-    assert any(t.reason.startswith("quality") for t in held.trials)
+    assert any(failure.kind is FailureKind.QUALITY for failure in failures(held))
 
 
-def test_joint_and_nested_on_a_compiled_chip(tmp_path: Path) -> None:
-    result = run(tmp_path, chips='"h100_sxm", "tpu_v6e"', modes='"joint", "nested"', trials="60")
+def test_joint_and_nested_on_compiled_chips(url: str) -> None:
+    # Few shapes, so that both modes meet the same ones.
+    shape = {"moe_intermediate_size": [768, 1024], "num_experts": 128, "num_experts_per_tok": 8}
+    space = make_space(chips=["h100_sxm", "tpu_v6e"], modes=["joint", "nested"], shape=shape, constraints={})
+    result = mc.search(space, trials=40, jobs=2, storage=url)
     rows = report_rows(result)
-    assert {row.pair.mode for row in rows} == {"joint", "nested"}
+    assert {row.mode for row in rows} == {"joint", "nested"}
     assert {row.pair.timing.grade for row in rows} == {"modelled", "simulated"}
-    assert {pair.chip for pair in result.reference} == {"h100_sxm", "tpu_v6e"}
+    assert set(result.reference) == {"h100_sxm", "tpu_v6e"}
     for row in rows:
         assert row.gain is not None
         assert 0 < row.share_of_peak <= 1
         assert len(row.pair.tiles) == 2
     for chip in ("h100_sxm", "tpu_v6e"):
         assert any(row.on_frontier for row in rows if row.pair.chip == chip)
-    same = {}
+    times: dict[tuple[str, MoEShape], dict[str, set[float]]] = {}
     for row in rows:
-        pair = row.pair
-        same.setdefault((pair.chip, pair.shape), {})[pair.mode] = pair.timing.latency_us
-    for times in same.values():
-        if len(times) == 2:
-            assert times["nested"] <= times["joint"] * (1 + 1e-9), "all tiles ranked can be no worse than some tile"
+        of_shape = times.setdefault((row.pair.chip, row.pair.shape), {"joint": set(), "nested": set()})
+        of_shape[row.mode].add(row.pair.timing.latency_us)
+    met = [of_shape for of_shape in times.values() if all(of_shape.values())]
+    assert len(met) == 4, "both shapes in both modes on both chips"
+    for of_shape in met:
+        (nested,) = of_shape["nested"]
+        assert nested <= min(of_shape["joint"]) * (1 + 1e-9), "all tiles ranked can be no worse than some tile"
 
 
-def test_the_host_is_measured(tmp_path: Path) -> None:
-    text = (
-        space_text(chips='"cpu"', constraint="").replace("high = 1536", "high = 128").replace("[64, 128, 256]", "[64]")
+@pytest.mark.parametrize("mode", ["joint", "nested"])
+def test_a_space_that_narrows_the_tiles_means_those_alone(url: str, mode: str) -> None:
+    tiles = make_space().tiles["triton"]
+    result = mc.search(
+        make_space(chips=["h100_sxm"], modes=[mode], constraints={}), trials=12, jobs=2, storage=url, study=mode
     )
-    space = parse_space(text.replace("ep = 4", "ep = 16\ntp = 1") + "\n[budget]\nmeasure_seconds = 0.05\n")
-    result = mc.search(space, trials=2, storage=f"sqlite:///{tmp_path / 's.db'}")
     rows = report_rows(result)
-    assert rows, [t.reason for t in result.trials]
+    assert rows
+    for row in rows:
+        for tile in row.pair.tiles:
+            assert all(tile[field] in values for field, values in tiles.items()), tile
+    (reference,) = result.reference["h100_sxm"]
+    assert any(tile[field] not in values for tile in reference.tiles for field, values in tiles.items()), (
+        "the reference keeps its default tile"
+    )
+
+
+def test_the_host_is_measured(url: str) -> None:
+    space = make_space(
+        chips=["cpu"],
+        shape={"moe_intermediate_size": 128, "num_experts": 64, "num_experts_per_tok": {"low": 1, "high": 16}},
+        workload={"ep": 16},
+        constraints={},
+        budget={"measure_seconds": 0.05},
+    )
+    result = mc.search(space, trials=2, storage=url)
+    rows = report_rows(result)
+    assert rows, failures(result)
     for row in rows:
         assert row.pair.timing.grade == "measured"
         assert len(row.pair.timing.samples_us) >= 5
         assert not row.pair.timing.implausible
 
 
-def test_what_the_compiler_refused_is_a_stored_result(tmp_path: Path) -> None:
-    space = make_space(chips='"h100_sxm"', modes='"joint"', constraint="")
-    tiles = {**space.tiles, "triton": {**space.tiles["triton"], "block_m": [128], "block_n": [256], "num_warps": [4]}}
-    result = mc.search(
-        space.model_copy(update={"tiles": tiles}), trials=6, jobs=2, storage=f"sqlite:///{tmp_path / 's.db'}"
-    )
+def test_what_the_compiler_refused_is_a_stored_result(url: str) -> None:
+    tiles = {**make_space().tiles["triton"], "block_m": [128], "block_n": [256], "num_warps": [4]}
+    space = make_space(chips=["h100_sxm"], modes=["joint"], constraints={}, tiles={"triton": tiles})
+    result = mc.search(space, trials=6, jobs=2, storage=url)
     assert len(result.trials) == 6
-    assert any("registers" in t.reason or "shared memory" in t.reason for t in result.trials)
-    assert all(t.params for t in result.trials)
+    refused = [failure for failure in failures(result) if failure.kind is FailureKind.COMPILER]
+    assert any("registers" in failure.text or "shared memory" in failure.text for failure in refused)
+    assert all(trial.params for trial in result.trials)
 
 
-def test_a_study_goes_on_and_repeats(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 's.db'}"
-    space = make_space(chips='"trainium2"')
+def test_a_study_goes_on_and_repeats(url: str) -> None:
+    space = make_space()
     mc.search(space, trials=7, storage=url, study="a")
     in_two = mc.search(space, trials=20, storage=url, study="a")
     at_once = mc.search(space, trials=20, storage=url, study="b")
     assert [t.number for t in in_two.trials] == list(range(20))
-    assert [t.params for t in in_two.trials] == [t.params for t in at_once.trials]
+    assert in_two.trials == at_once.trials
+    assert in_two.reference == at_once.reference
     assert len(mc.search(space, trials=5, storage=url, study="a").trials) == 20, "fewer trials asked: nothing lost"
     assert len(optuna.load_study(study_name="a/trainium2/nested", storage=url).trials) == 20
 
 
-def test_another_space_under_the_same_name_is_refused(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 's.db'}"
-    mc.search(make_space(chips='"trainium2"'), trials=2, storage=url, study="a")
+def test_a_stored_study_reads_back_as_it_ran(url: str) -> None:
+    ran = mc.search(make_space(), trials=6, storage=url, study="a")
+    assert mc.load_study("a", storage=url) == dataclasses.replace(ran, space=mc.load_study("a", storage=url).space)
+    assert mc.load_study("a", storage=url).space.identity() == ran.space.identity()
+
+
+def test_json_pairs_are_the_frontier_and_all_pairs_are_all(url: str) -> None:
+    result = mc.search(make_space(constraints={}), trials=12, storage=url, study="a")
+    rows = json_rows(result)
+    assert 0 < len(rows["pairs"]) < len(rows["all_pairs"])
+    assert all(row["on_frontier"] for row in rows["pairs"])
+    assert [row for row in rows["all_pairs"] if row["on_frontier"]] == rows["pairs"]
+    assert len(rows["all_pairs"]) == sum(len(trial.pairs) for trial in result.trials)
+
+
+def test_the_runner_and_the_report_value_objectives_alike(url: str) -> None:
+    objectives = ["decode.tokens_per_s_per_user", "quality", "decode.tokens_per_s_per_chip"]
+    result = mc.search(make_space(objectives=objectives, constraints={}), trials=6, storage=url, study="a")
+    told = {
+        trial.number: trial.values for trial in optuna.load_study(study_name="a/trainium2/nested", storage=url).trials
+    }
+    answered = [trial for trial in result.trials if trial.pairs]
+    assert answered
+    for trial in answered:
+        chip = load_chip("trainium2")
+        assert told[trial.number] == [o.value(trial.pairs, chip) for o in result.space.objectives]
+
+
+def test_another_space_under_the_same_name_is_refused(url: str) -> None:
+    mc.search(make_space(), trials=2, storage=url, study="a")
     with pytest.raises(UserError, match="another space"):
-        mc.search(make_space(chips='"trainium2"', constraint=""), trials=2, storage=url, study="a")
+        mc.search(make_space(constraints={}), trials=2, storage=url, study="a")
 
 
-def test_a_running_study_is_locked(tmp_path: Path) -> None:
-    from moe_codesign.storage.studies import Store
-
-    url = f"sqlite:///{tmp_path / 's.db'}"
-    with Store(url).lock("a"), pytest.raises(UserError, match="another process"):
-        mc.search(make_space(chips='"trainium2"'), trials=2, storage=url, study="a")
-
-
-def test_what_a_chip_cannot_answer_is_told_before_any_trial(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 's.db'}"
-    space = make_space(chips='"trainium2"')
-    priced = space.model_copy(update={"objectives": ["decode.usd_per_mtok"]})
-    with pytest.raises(UserError, match="no price"):
-        mc.search(priced, trials=2, storage=url, study="a")
-    odd = make_space(chips='"h100_sxm"').model_copy(update={"tiles": {"triton": {"blok_m": [64]}}})
-    with pytest.raises(UserError, match="blok_m"):
-        mc.search(odd, trials=2, storage=url, study="b")
+def test_two_chip_files_of_one_name_do_not_share_a_study(url: str, tmp_path: Path) -> None:
+    first = chip_file(tmp_path / "first.toml", "mine")
+    second = chip_file(tmp_path / "second.toml", "mine", old="hbm_bytes_per_s = ", new="hbm_bytes_per_s = 1")
+    mc.search(make_space(chips=[str(first)]), trials=2, storage=url, study="a")
+    with pytest.raises(UserError, match="another chip file"):
+        mc.search(make_space(chips=[str(second)]), trials=2, storage=url, study="a")
 
 
-def test_a_histogram_of_another_length_rules_out_trials_not_the_search(tmp_path: Path) -> None:
-    (tmp_path / "h.json").write_text(str([1] * 64))
-    text = space_text(chips='"trainium2"', constraint="").replace("ep = 4", f'routing = "histogram:{tmp_path}/h.json"')
-    result = mc.search(parse_space(text), trials=12, storage=f"sqlite:///{tmp_path / 's.db'}")
+def test_a_running_study_is_locked(url: str) -> None:
+    with Database(url).lock("a"), pytest.raises(UserError, match="another process"):
+        mc.search(make_space(), trials=2, storage=url, study="a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"objectives": ["decode.usd_per_mtok"]}, "no price"),
+        ({"chips": ["h100_sxm"], "tiles": {"triton": {"blok_m": [64]}}}, "blok_m"),
+        ({"reference": "Qwen3-30B"}, "did you mean Qwen3-30B-A3B"),
+    ],
+)
+def test_a_refused_search_has_not_made_its_study(url: str, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        mc.search(make_space(**changes), trials=2, storage=url, study="a")
+    assert Studies(Database(url)).every() == []
+    assert len(mc.search(make_space(), trials=2, storage=url, study="a").trials) == 2, "the corrected space runs"
+
+
+def test_a_histogram_of_another_length_rules_out_trials_not_the_search(url: str, tmp_path: Path) -> None:
+    (tmp_path / "h.json").write_text(json.dumps([1] * 64))
+    space = make_space(workload={"routing": f"histogram:{tmp_path}/h.json", "ep": 1}, constraints={})
+    result = mc.search(space, trials=12, storage=url)
     assert len(result.trials) == 12
-    assert any("64 entries" in t.reason for t in result.trials)
-    assert any(t.feasible for t in result.trials)
+    assert any("64 entries" in failure.text for failure in failures(result))
+    assert {failure.kind for failure in failures(result)} <= {
+        FailureKind.UNSUPPORTED,
+        FailureKind.SHAPE,
+        FailureKind.MEMORY,
+    }
+    assert any(trial.pairs for trial in result.trials)
 
 
-def test_a_chip_file_of_ones_own_can_be_searched(tmp_path: Path) -> None:
-    import moe_codesign.chips
-
-    text = (Path(moe_codesign.chips.__file__).parent / "trainium2.toml").read_text()
-    (tmp_path / "mine.toml").write_text(text.replace('name = "trainium2"', 'name = "mine"'))
-    space = parse_space(space_text(chips=f'"{tmp_path / "mine.toml"}"'))
-    result = mc.search(space, trials=8, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path / "out")
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_chip_file_of_ones_own_can_be_searched(url: str, tmp_path: Path, limited: bool) -> None:
+    file = str(chip_file(tmp_path / "mine.toml", "mine"))
+    space = make_space(chips=[file], workload={"chips": [file]} if limited else {})
+    result = mc.search(space, trials=8, storage=url, out=tmp_path / "out")
     assert {row.pair.chip for row in report_rows(result)} == {"mine"}
+    assert all(trial.pairs or trial.failure for trial in result.trials)
+
+
+def test_sizes_that_are_no_layer_are_a_failure_not_an_exception() -> None:
+    space = make_space(shape={"num_experts": 64, "num_experts_per_tok": 65})
+    study = optuna.create_study()
+    found = suggest_shape(study.ask(), space, find_model(space.reference))
+    assert isinstance(found, Failure)
+    assert found.kind is FailureKind.SHAPE
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "kind"),
+    [
+        ({}, {"moe_intermediate_size": 64}, FailureKind.QUALITY),
+        ({"constraints": {}}, {"num_experts": 126}, FailureKind.SPLIT),
+        ({"constraints": {}, "workload": {"ep": 1}}, {"moe_intermediate_size": 8192}, FailureKind.MEMORY),
+    ],
+)
+def test_constraints_say_which_they_are(changes: dict[str, Any], shape: dict[str, int], kind: FailureKind) -> None:
+    space = make_space(**changes)
+    reference = find_model(space.reference)
+    evaluator = Evaluator(space, space.chips[0], reference, Tables(), None)
+    assert evaluator.refuses(reference) is None
+    failure = evaluator.refuses(dataclasses.replace(reference, **shape))
+    assert failure is not None
+    assert failure.kind is kind
+    assert failure.violation > 0

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from moe_codesign.regression.history import Line
-from moe_codesign.storage.studies import RegressionRun
+from moe_codesign.storage.regressions import RegressionRun
 
 
 def write_history(path: Path, suite: str, runs: Sequence[RegressionRun], every: Sequence[Line]) -> None:

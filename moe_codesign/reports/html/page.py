@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from moe_codesign.answers.frontier_rows import ReportRow, report_rows
-from moe_codesign.chips import load_chip
+from moe_codesign.domain.pair import Pair
 from moe_codesign.reports.text import interval_text, pair_cells, time_text
 from moe_codesign.study.runner import SearchResult
 
@@ -18,12 +18,11 @@ _COLOURS = {"joint": "#d97706", "nested": "#2563eb", "reference": "#111827"}
 _SYMBOLS = {"joint": "circle", "nested": "diamond"}
 
 
-def write_html(path: Path, result: SearchResult, provenance: dict[str, str]) -> None:
+def write_html(path: Path, result: SearchResult) -> None:
     """Write the report of a search."""
     rows = report_rows(result)
     chips: list[dict[str, Any]] = []
-    for name in result.space.chips:
-        chip = load_chip(name)
+    for chip in result.space.chips:
         own = [row for row in rows if row.pair.chip == chip.name]
         trials = [t for t in result.trials if t.chip == chip.name]
         chips.append(
@@ -37,15 +36,15 @@ def write_html(path: Path, result: SearchResult, provenance: dict[str, str]) -> 
                 ],
                 "frontier": [_cells(row) for row in own if row.on_frontier],
                 "trials": len(trials),
-                "feasible": sum(t.feasible for t in trials),
-                "refused": Counter(t.reason.split(":")[0] for t in trials if t.reason).most_common(),
+                "feasible": sum(not t.failure for t in trials),
+                "refused": Counter(t.failure.kind for t in trials if t.failure).most_common(),
             }
         )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html").render(
-        result=result, chips=chips, provenance=provenance, plotly=get_plotlyjs(), total=len(result.trials)
+        result=result, chips=chips, provenance=result.provenance, plotly=get_plotlyjs(), total=len(result.trials)
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page)
@@ -56,11 +55,11 @@ def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: st
     figure = go.Figure()
     for mode in result.space.modes:
         for on_frontier in (False, True):
-            points = [row for row in own if row.pair.mode == mode and row.on_frontier == on_frontier]
+            points = [row for row in own if row.mode == mode and row.on_frontier == on_frontier]
             if points:
                 figure.add_trace(_trace(points, mode, on_frontier))
-    for pair in result.reference:
-        if pair.chip == chip and pair.workload.name == workload:
+    for pair in result.reference.get(chip, ()):
+        if pair.workload.name == workload:
             figure.add_trace(
                 go.Scatter(
                     x=[pair.timing.latency_us],
@@ -68,7 +67,7 @@ def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: st
                     mode="markers",
                     name=f"{result.space.reference}, default tile",
                     marker={"symbol": "star", "size": 14, "color": _COLOURS["reference"]},
-                    hovertext=[_hover(ReportRow(pair, False, 0.0, 1.0, {}))],
+                    hovertext=[_hover(pair, "reference")],
                     hoverinfo="text",
                 )
             )
@@ -108,21 +107,20 @@ def _trace(points: list[ReportRow], mode: str, on_frontier: bool) -> Any:
             "opacity": 1.0 if on_frontier else 0.35,
         },
         error_x=bars if on_frontier else None,
-        hovertext=[_hover(row) for row in points],
+        hovertext=[_hover(row.pair, f"{row.mode} {row.trial}") for row in points],
         hoverinfo="text",
     )
 
 
-def _hover(row: ReportRow) -> str:
+def _hover(pair: Pair, found_by: str) -> str:
     """Plotly reads a little HTML here; every part is a number or one of our own labels."""
-    pair = row.pair
     lines = [
         f"<b>{pair.shape.label()}</b>",
         f"{time_text(pair.timing.latency_us)} ({interval_text(pair.timing)}), {pair.timing.grade}",
         f"tiles {' | '.join(pair.tile_labels) or 'none'}",
         f"limited by {pair.timing.limiter}, {pair.timing.share_of_bound:.0%} of the physical bound's speed",
         f"quality {pair.quality_ratio - 1:+.1%}",
-        f"{pair.mode} {pair.trial}",
+        found_by,
     ]
     return "<br>".join(lines)
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from moe_codesign.regression.history import Line
 from moe_codesign.regression.run import RegressionResult, VersionColumn
 from moe_codesign.reports.text import loss_text
-from moe_codesign.storage.studies import RegressionRun
+from moe_codesign.storage.regressions import RegressionRun
 
 _MOST = 20
 """Changes of a kind that fail nothing are shown up to this many; --json has all."""

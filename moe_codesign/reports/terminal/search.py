@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_codesign.answers.frontier_rows import report_rows
-from moe_codesign.chips import load_chip
 from moe_codesign.reports.text import pair_cells
 from moe_codesign.study.runner import SearchResult
 
@@ -19,12 +18,11 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         table.add_column(column, overflow="fold")
     for column in ("time", "interval", "grade", "of peak", "limiter", "quality", "gain"):
         table.add_column(column, justify="right", no_wrap=True)
-    for chip in (load_chip(name).name for name in result.space.chips):
+    for chip in (chip.name for chip in result.space.chips):
         of_chip = [row for row in rows if row.pair.chip == chip]
-        trials = list(dict.fromkeys((row.pair.mode, row.pair.trial) for row in of_chip))
+        trials = list(dict.fromkeys((row.mode, row.trial) for row in of_chip))
         for row in of_chip:
-            pair = row.pair
-            if (pair.mode, pair.trial) not in trials[:per_chip]:
+            if (row.mode, row.trial) not in trials[:per_chip]:
                 continue
             table.add_row(chip, *pair_cells(row))
         table.add_section()
@@ -33,10 +31,10 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         f"quality: dense-equivalent compute over {result.space.reference}'s (* the law is extrapolated); "
         f"gain: {result.space.reference} with its default tile over this pair. Times are one layer's."
     )
-    for chip in (load_chip(name).name for name in result.space.chips):
+    for chip in (chip.name for chip in result.space.chips):
         trials_of = [t for t in result.trials if t.chip == chip]
-        refused = Counter(t.reason.split(":")[0] for t in trials_of if t.reason)
+        refused = Counter(t.failure.kind for t in trials_of if t.failure)
         why = ", ".join(f"{n} {reason}" for reason, n in refused.most_common()) or "none"
         console.print(
-            f"{chip}: {len(trials_of)} trials, {sum(t.feasible for t in trials_of)} feasible; ruled out: {why}"
+            f"{chip}: {len(trials_of)} trials, {sum(not t.failure for t in trials_of)} feasible; ruled out: {why}"
         )
