@@ -79,11 +79,16 @@ def _run_tests(root: str, fault: Fault) -> tuple[int, str]:
     sys.path[:0] = [str(ROOT), str(Path(root) / "kernels")]
     os.chdir(ROOT)
     import pytest
+    from hypothesis import Phase, settings
 
+    # Whether a property fails is asked, not for which smallest example.
+    settings.register_profile("planted", phases=[Phase.explicit, Phase.generate], database=None)
+    settings.load_profile("planted")
     text = io.StringIO()
     # The kernels' tests need neither the tool nor what tests/conftest.py prepares for it: half of the time saved.
     arguments = [fault.tests, "-x", "-q", "-k", fault.select, "--confcutdir", str(Path(fault.tests).parent)]
     arguments += ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler", "-p", "no:moe-codesign"]
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported already
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         code = int(pytest.main(arguments))
         import moe_kernels
