@@ -255,7 +255,7 @@ def others(gemm: GroupedGemm, num_tokens: int, facts: dict[Other, GpuFacts], tem
         if not known:
             continue
         table = table_of_facts([t for t, _ in known], [f for _, f in known], template)
-        times = gpu.tile_times(table, flat, of_chip(GpuChip.of(table.chip)).coefficients).total_us
+        times = gpu.tile_times(table, flat, of_chip(GpuChip.of(table.chip)).calibration.coefficients).total_us
         best = int(np.argmin(times))
         found.append(measure(kernel, *known[best], flat, float(times[best]), 1))
     return found
@@ -315,7 +315,7 @@ def our_table(tables: Tables, op: Op) -> TileTable:
 
 def ours(gemm: GroupedGemm, table: TileTable) -> list[Line]:
     """Every tile of ours that runs the problem, fastest first."""
-    times = gpu.tile_times(table, gemm, of_chip(GpuChip.of(table.chip)).coefficients).total_us
+    times = gpu.tile_times(table, gemm, of_chip(GpuChip.of(table.chip)).calibration.coefficients).total_us
     order = np.argsort(times)
     kernel = table.kernel
     lines = []

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from moe_codesign.calibrations.catalogue import UNKNOWN_INTERVAL
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import NoTileError, estimate_layer
-from moe_codesign.cost.ours import learned as ours
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
@@ -76,7 +76,7 @@ def gpu_ratios(tables: Tables, per_set: int) -> Ratios:
             measured = row["latency"] * 1e3
             if measured < timing.bound_us:  # beats physics: dirt, known to be in these data
                 continue
-            low, high = ours.UNKNOWN_INTERVAL
+            low, high = UNKNOWN_INTERVAL
             inside = max(timing.bound_us, low * timing.latency_us) <= measured <= high * timing.latency_us
             found[f"{chip_name} {version}"].append((measured / timing.latency_us, inside, row["num_tokens"]))
     return found
@@ -109,7 +109,7 @@ def main() -> None:
         "tiles were raced (results/accuracy/ours.md); the interval is that of chips that were not. Rows that beat",
         "the physical bound are left out. TPUs are checked by `benchmarks/tpu/validation.py`.",
         "",
-        f"## modelled (GPU), interval {' to '.join(f'{end:g}' for end in ours.UNKNOWN_INTERVAL)} times the estimate",
+        f"## modelled (GPU), interval {' to '.join(f'{end:g}' for end in UNKNOWN_INTERVAL)} times the estimate",
         "",
         "Measured: whole fused-MoE operations of vLLM and SGLang, bf16 and fp16, EP 1, their kernels and tiles",
         "(aiconfigurator-core 0.12.0).",

@@ -24,7 +24,6 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from moe_codesign.calibrations import ragged_dot as fitted_ragged_dot
-from moe_codesign.calibrations import ragged_dot_tpu as fitted_ragged_dot_tpu
 from moe_codesign.calibrations.ragged_dot import FITTED
 from moe_codesign.chips import GpuChip, TpuChip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
@@ -60,13 +59,13 @@ class Range:
 
 
 GPU = Range(
-    fitted_ragged_dot.Coefficients.names(),
+    fitted_ragged_dot.RaggedDotGpuCoefficients.names(),
     np.log([0.8, 5.0, 0.1]),
     np.log([0.3, 0.05, 1e-3]),
     np.log([0.95, 1000.0, 2.0]),
 )
 TPU = Range(
-    fitted_ragged_dot_tpu.Coefficients.names(),
+    fitted_ragged_dot.RaggedDotTpuCoefficients.names(),
     np.log([0.9, 0.3, 0.9]),
     np.log([0.5, 1e-3, 0.5]),
     np.log([1.2, 5.0, 2.0]),
@@ -158,7 +157,9 @@ def of_gpu(chip: GpuChip, gemm: GroupedGemm, config: str, tables: Tables) -> tup
     def model(table: TileTable) -> Model:
         def predict(values: np.ndarray) -> float:
             return float(
-                ragged_dot.tile_times(table, gemm, fitted_ragged_dot.Coefficients.from_array(values)).total_us[0]
+                ragged_dot.tile_times(
+                    table, gemm, fitted_ragged_dot.RaggedDotGpuCoefficients.from_array(values)
+                ).total_us[0]
             )
 
         return predict
@@ -173,7 +174,7 @@ def of_tpu(chip: TpuChip, gemm: GroupedGemm, config: str, tables: Tables) -> tup
     tile = data["tile_m"], data["tile_k"], data["tile_n"]
 
     def predict(values: np.ndarray) -> float:
-        coefficients = fitted_ragged_dot_tpu.Coefficients.from_array(values)
+        coefficients = fitted_ragged_dot.RaggedDotTpuCoefficients.from_array(values)
         return sum(ragged_dot_tpu.time_parts(chip, gemm, tile, coefficients).values())
 
     return predict, None

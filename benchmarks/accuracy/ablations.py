@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip
 from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.cost.stacks.physics import GemmTerms, Grid, Terms, gemm_shapes, gemm_terms, grid_of
@@ -101,6 +101,6 @@ TERMS: dict[str, Change] = {
 """By name, the terms without that one. ``near`` is a coefficient alone: see :func:`coefficients_without`."""
 
 
-def coefficients_without(name: str, x: Coefficients) -> Coefficients:
+def coefficients_without(name: str, x: StackCoefficients) -> StackCoefficients:
     """The coefficients to begin a fit at: without ``near``, no load is faster than one from HBM."""
     return dataclasses.replace(x, near_us=_FAR_US) if name == "near" else x

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from moe_codesign.calibrations.catalogue import SHIPPED
-from moe_codesign.calibrations.ours import Coefficients
+from moe_codesign.calibrations.ours import OurCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import estimate_layer
@@ -29,7 +29,7 @@ from moe_codesign.domain.routing import Uniform
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.domain.workload import Workload
-from moe_codesign.fitting.ours import Judged, calibrate, fit_physics, judge
+from moe_codesign.fitting.ours import Judged, calibrate, fit_physics, judge, without_trees
 from moe_codesign.fitting.races import Race, read_races
 from moe_codesign.versions import compiler_version
 from moe_kernels.tile import TritonTile
@@ -37,7 +37,7 @@ from moe_kernels.tile import TritonTile
 RESULTS = Path(__file__).parents[2] / "results"
 STEM = "NVIDIA_H100_80GB_HBM3"
 CHIP = "h100_sxm"
-START = Coefficients(
+START = OurCoefficients(
     overlap=2.0, matrix=1.2, alone=0.3, legacy=2.0, issue=1.0, shared=1.0, latency=2.0, fetch=1.0, edge=3.0,
     epilogue=2.0, waves=1.0, memory=1.1, rows=2.0, reread=0.5, l2=1.0, add=4.0, launch_us=4.0,
 )  # fmt: skip
@@ -164,17 +164,14 @@ def main() -> None:
     first = read_races(RESULTS / "gpu" / f"{STEM}_tiles.csv.gz", chip, jobs=jobs)
     second = read_races(RESULTS / "gpu" / f"{STEM}_tiles_unseen.csv.gz", chip, jobs=jobs)
     fitted, _ = calibrate(chip, first, "", START)
-    assert fitted.file is not None
-    blind = judge((fitted, 0.0), second)
+    blind = judge((OurModel(fitted, CHIP), 0.0), second)
     both = [*first, *second]
     whole, judged = calibrate(chip, both, "results/gpu", START)
-    assert whole.file is not None
     if options.write:
         shipped.save(whole, SHIPPED)
 
     def physics_only(races: Sequence[Race]) -> tuple[OurModel, float]:
-        x, dirty = fit_physics(races, START)
-        return OurModel(x, None, None), dirty
+        return without_trees(chip, races, START)
 
     bare = left_out([without_facts(race) for race in both], physics_only)
     known = left_out(both, physics_only)

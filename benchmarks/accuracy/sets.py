@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks.conventions import Conventions
 from moe_codesign.cost.stacks.model import Calibration
@@ -35,7 +35,7 @@ class Rows:
     which: Which
     fitted: Measured
     test: Measured
-    physics: tuple[Coefficients, Conventions]
+    physics: tuple[StackCoefficients, Conventions]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ablations import TERMS, coefficients_without
 from peers import estimates, shape_keys
 from sets import Set, Triple, Which, each, load
 
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
@@ -140,9 +140,10 @@ def _as_new(which: Which) -> tuple[str, list[float]] | None:
     chip, stack, dtype = which
     fitted, test = load(which)
     try:
-        donor = shipped.find(test.chip, stack, dtype, without=chip, shipped_only=True)
+        found = shipped.find(test.chip, stack, dtype, without=chip, shipped_only=True)
     except UserError:
         return None  # the only chip with that type
+    donor = found.value
     said = donor.predict(test.chip, test.columns)
     few, held = [], []
     for seed in range(5):
@@ -152,7 +153,7 @@ def _as_new(which: Which) -> tuple[str, list[float]] | None:
         held.append(inside(after, test))
     none, mean = errors(said.latency_us, test.latency_us), np.mean(few, axis=0).tolist()
     numbers = [*none[:2], inside(said, test), *mean[:2], float(np.mean(held))]
-    return f"{chip} {stack} | {donor.transferred_from} | {dtype}", numbers
+    return f"{chip} {stack} | {found.chip} | {dtype}", numbers
 
 
 @dataclasses.dataclass
@@ -236,7 +237,7 @@ def ablation(sets: Sequence[Set]) -> list[str]:
 
 
 def _without_each(one: Set) -> dict[str, Triple]:
-    known, x = one.calibration.conventions, one.calibration.coefficients
+    known, x = one.calibration.conventions_on(one.test.chip), one.calibration.coefficients
 
     def alone(conventions: Conventions, without: str = "") -> Triple:
         def terms_of(data: Measured) -> Terms:
@@ -244,7 +245,7 @@ def _without_each(one: Set) -> dict[str, Triple]:
             return TERMS[without](t, work, data.chip, data.dtype) if without else t
 
         sample = even_sample(one.fitted)
-        chooser, start = (coefficients_without(without, of) for of in (x, Coefficients()))
+        chooser, start = (coefficients_without(without, of) for of in (x, StackCoefficients()))
         found = fit_to_terms(terms_of(sample), sample.latency_us, chooser, start, tries=0)
         return errors(np.maximum(fused_moe.total_us(found, terms_of(one.test)), one.bound_us), one.test.latency_us)
 

@@ -45,7 +45,7 @@ def calibrate(
     check_folder(folder)
     try:
         # Not a user's own file: the same rows would count twice.
-        start = stacks_shipped.find(found, stack, dtype, shipped_only=True)
+        start = stacks_shipped.find(found, stack, dtype, shipped_only=True).value
     except UserError:
         start = None  # the first of its stack and type begins at the general coefficients
     if str(source) == "aiconfigurator":
@@ -60,22 +60,25 @@ def calibrate(
 def calibrate_ours(
     chip: str, source: str | Path, *, jobs: int = 1, out: str | Path | None = None
 ) -> tuple[OurFile, Path]:
-    """The same for our own kernels, from races of their tiles (benchmarks/gpu/tiles.py makes a table of them).
+    """Fit the cost model of our own kernels to races of their tiles, which benchmarks/gpu/tiles.py measures.
 
     Args:
-        chip: catalogue name or chip file, a GPU. source: the table, .csv or .csv.gz, or a folder of them.
-        jobs: compiler processes: every tile is compiled, since the model reads the binary's facts.
-        out: as :func:`calibrate`.
+        chip: catalogue name or chip file of a GPU.
+        source: the table of races, .csv or .csv.gz, or a folder of them.
+        jobs: compiler processes. Every tile is compiled, since the model reads the binary's facts.
+        out: folder; default the user's own, as for :func:`calibrate`.
+
+    Returns:
+        What was fitted, and the file that it was written to.
 
     Raises:
-        UserError: no such chip, too few races, or a row that is none.
+        UserError: no such chip, too few races, or a malformed row.
     """
     found = GpuChip.of(load_chip(chip))
     folder = Path(out) if out is not None else own_folder()
     check_folder(folder)
     races = read_races(Path(source), found, jobs=jobs)
     fitted, _ = fitting_ours.calibrate(
-        found, races, str(source), ours_shipped.of_chip(found, shipped_only=True).coefficients
+        found, races, str(source), ours_shipped.of_chip(found, shipped_only=True).calibration.coefficients
     )
-    assert fitted.file is not None
     return fitted.file, ours_shipped.save(fitted, folder)

@@ -101,7 +101,7 @@ def _stack_answers(problems: list["_Problem"], explain: bool, tuned: Path | None
     chip, stack = GpuChip.of(problems[0].chip), problems[0].stack
     layers = [problem.layer for problem in problems if problem.layer is not None]
     dtype = layers[0][1].dtype
-    found = shipped.find(chip, stack, dtype)
+    found = shipped.find(chip, stack, dtype).value
     files = tuned_tiles(tuned, chip.device_name, dtype) if tuned is not None else None
     times = found.predict(chip, columns_of(layers), files)
     answers = []

@@ -1,16 +1,18 @@
 """Coefficients and the file of our own kernels on one chip."""
 
+import functools
 from dataclasses import astuple, dataclass
 from typing import Literal, Self
 
 import numpy as np
 
 from moe_codesign.arrays import F64
+from moe_codesign.calibrations.trees import SymmetricTrees
 from moe_codesign.tables import Table
 
 
 @dataclass(frozen=True)
-class Coefficients:
+class OurCoefficients:
     """What is fitted, all positive. The defaults are the H100's (results/accuracy/ours.md).
 
     Args:
@@ -84,3 +86,21 @@ class OurFile(Table):
     regret: float
     physics_error: float
     physics_regret: float
+
+
+@dataclass(frozen=True)
+class OurCalibration:
+    """What races of our kernels' tiles on one chip say: the file, and the correction's trees.
+
+    Args:
+        file: coefficients, and the widths of intervals by data type.
+        trees: the learned correction; None where no data type was raced with two shapes, which no written file is.
+    """
+
+    file: OurFile
+    trees: SymmetricTrees | None
+
+    @functools.cached_property
+    def coefficients(self) -> OurCoefficients:
+        """The coefficients of the physics."""
+        return OurCoefficients(**self.file.coefficients)

@@ -1,19 +1,16 @@
-"""Coefficients of public ragged_dot kernels on GPUs, and of the interval, from ragged_dot.toml."""
+"""Coefficients of public ragged_dot kernels, on GPUs and on TPUs, and their intervals: ragged_dot.toml."""
 
 import functools
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Generic, Self, TypeVar
 
-from moe_codesign.chips import Chip
+from moe_codesign.calibrations.catalogue import UNKNOWN_INTERVAL, Entry, Found, nearest
+from moe_codesign.chips import CompiledChip, GpuChip, TpuChip
 
 FITTED = Path(__file__).parent / "ragged_dot.toml"
-_LIKE = "h100_sxm"
-"""Whose coefficients a chip without its own has."""
-_UNKNOWN_INTERVAL = (0.6, 2.4)
-"""Of a chip without its own, as of the cost model that is not calibrated; see results/interval_coverage.md."""
 
 
 @dataclass(frozen=True)
@@ -22,23 +19,24 @@ class Fitted:
 
     @classmethod
     def from_array(cls, values: Sequence[float]) -> Self:
-        """All of them."""
+        """The numbers from values in the order of the fields."""
         return cls(*(float(value) for value in values))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Of the fields."""
+        """Names of the fields, in their order."""
         return tuple(field.name for field in fields(cls))
 
 
 @dataclass(frozen=True)
-class Coefficients(Fitted):
-    """What is fitted of a chip.
+class RaggedDotGpuCoefficients(Fitted):
+    """What is fitted for a GPU.
 
     Args:
-        matrix_efficiency: share of peak in a full loop.
-        rows_kept: of the L2, how much keeps rows from column to column (over 1: columns run close together).
-        walk_us_per_group: a step of the walk over the groups' sizes.
+        matrix_efficiency: share of the peak in a full loop.
+        rows_kept: share of the L2 that keeps rows from one column of tiles to the next (over 1: columns run close
+            together).
+        walk_us_per_group: one step of the walk over the groups' sizes.
     """
 
     matrix_efficiency: float
@@ -46,22 +44,67 @@ class Coefficients(Fitted):
     walk_us_per_group: float
 
 
+@dataclass(frozen=True)
+class RaggedDotTpuCoefficients(Fitted):
+    """What is fitted for a TPU.
+
+    Args:
+        matrix_efficiency: share of the peak in a step.
+        step_us: time of a step in which the matrix units do not work.
+        hbm_efficiency: share of the peak bandwidth (over 1: rows or results that stayed in VMEM were counted).
+    """
+
+    matrix_efficiency: float
+    step_us: float
+    hbm_efficiency: float
+
+
+C = TypeVar("C", bound=Fitted)
+
+
+@dataclass(frozen=True)
+class RaggedDotFit(Generic[C]):
+    """Coefficients, and low and high over the estimate on shapes that the fit had not seen."""
+
+    coefficients: C
+    low: float
+    high: float
+
+
+def of_gpu(chip: GpuChip) -> Found[RaggedDotFit[RaggedDotGpuCoefficients]]:
+    """The chip's own fit, or that of the most similar GPU."""
+    return _find(chip, RaggedDotGpuCoefficients)
+
+
+def of_tpu(chip: TpuChip) -> Found[RaggedDotFit[RaggedDotTpuCoefficients]]:
+    """The chip's own fit, or that of the most similar TPU."""
+    return _find(chip, RaggedDotTpuCoefficients)
+
+
+def interval_and_warning(chip: CompiledChip, found: Found[RaggedDotFit[C]]) -> tuple[tuple[float, float], str]:
+    """Low and high over the estimate, and why they are wide where the fit is another chip's."""
+    if found.chip == chip.name:
+        return (found.value.low, found.value.high), ""
+    return UNKNOWN_INTERVAL, f"coefficients of {found.chip}: no ragged_dot kernel was measured on {chip.name}"
+
+
+def _find(chip: CompiledChip, kind: type[C]) -> Found[RaggedDotFit[C]]:
+    entries = [
+        Entry(name, own=False, read=functools.partial(_fit, kind, tuple(numbers.items())))
+        for name, numbers in _fitted().items()
+        if set(kind.names()) <= numbers.keys()
+    ]
+    found = nearest(chip, entries)
+    if found is None:
+        raise LookupError(f"{FITTED.name} holds no {chip.kind}")
+    return found
+
+
+def _fit(kind: type[C], numbers: tuple[tuple[str, float], ...]) -> RaggedDotFit[C]:
+    of = dict(numbers)
+    return RaggedDotFit(kind.from_array([of[name] for name in kind.names()]), of["low"], of["high"])
+
+
 @functools.cache
 def _fitted() -> dict[str, dict[str, float]]:
-    return {name: found for name, found in tomllib.loads(FITTED.read_text()).items() if isinstance(found, dict)}
-
-
-def fitted_of(chip: Chip, names: Sequence[str], like: str) -> tuple[list[float], tuple[float, float], str]:
-    """Coefficients of those names, interval (low and high over the estimate), a warning where they are ``like``'s."""
-    found = _fitted().get(chip.name)
-    own = found or _fitted()[like]
-    values = [own[name] for name in names]
-    if found is None:
-        return values, _UNKNOWN_INTERVAL, f"coefficients of {like}: no grouped matmul of {chip.name} is measured"
-    return values, (own["low"], own["high"]), ""
-
-
-def coefficients_of(chip: Chip) -> tuple[Coefficients, tuple[float, float], str]:
-    """Coefficients, interval and warning; see :func:`fitted_of`."""
-    values, interval, warning = fitted_of(chip, Coefficients.names(), _LIKE)
-    return Coefficients.from_array(values), interval, warning
+    return {name: table for name, table in tomllib.loads(FITTED.read_text()).items() if isinstance(table, dict)}

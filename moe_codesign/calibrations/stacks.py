@@ -11,7 +11,7 @@ from moe_codesign.tables import Table
 
 
 @dataclass(frozen=True)
-class Coefficients:
+class StackCoefficients:
     """What is fitted, all positive. The defaults are no more than where a fit begins.
 
     Args:
@@ -61,7 +61,7 @@ class Coefficients:
         return np.asarray(np.log(np.array(dataclasses.astuple(self))))
 
     @classmethod
-    def from_logs(cls, logs: F64) -> "Coefficients":
+    def from_logs(cls, logs: F64) -> "StackCoefficients":
         return cls(*np.exp(logs).tolist())
 
 
@@ -81,7 +81,7 @@ class Accuracy(Table):
     shapes: int
 
 
-class CalibrationFile(Table):
+class StackFile(Table):
     """The TOML file. ``format`` changes with the coefficients and the inputs of the trees, which mean nothing to
     another version's."""
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moe_codesign.calibrations import ragged_dot as fitted_ragged_dot
-from moe_codesign.calibrations import ragged_dot_tpu as fitted_ragged_dot_tpu
 from moe_codesign.chips import Chip, GpuChip, TpuChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileSpace, TileTable
@@ -135,14 +134,18 @@ def estimate_gemm(
 def _public(tables: Tables, chip: GpuChip | TpuChip, bound: Bound, gemm: GroupedGemm, tile: TileConfig) -> Estimate:
     if isinstance(chip, GpuChip):
         table = tables.get(chip, kernel_for(chip, ragged_dot.KERNEL), gemm.op, gemm.dtype, only=tile)
-        coefficients, interval, warning = fitted_ragged_dot.coefficients_of(chip)
-        times = ragged_dot.tile_times(table.rows(np.array([_choose(table, gemm, tile)])), gemm, coefficients)
+        found = fitted_ragged_dot.of_gpu(chip)
+        interval, warning = fitted_ragged_dot.interval_and_warning(chip, found)
+        times = ragged_dot.tile_times(
+            table.rows(np.array([_choose(table, gemm, tile)])), gemm, found.value.coefficients
+        )
         total, parts = float(times.total_us[0]), {name: float(us[0]) for name, us in times.parts_us.items()}
     else:
-        of_tpu, interval, warning = fitted_ragged_dot_tpu.coefficients_of(chip)
+        of_tpu = fitted_ragged_dot.of_tpu(chip)
+        interval, warning = fitted_ragged_dot.interval_and_warning(chip, of_tpu)
         fields = tile.as_dict()
         sizes = (int(fields["tile_m"]), int(fields["tile_k"]), int(fields["tile_n"]))
-        parts = ragged_dot_tpu.time_parts(chip, gemm, sizes, of_tpu)
+        parts = ragged_dot_tpu.time_parts(chip, gemm, sizes, of_tpu.value.coefficients)
         total = sum(parts.values())
         cores = f"; on one of {chip.core.count} cores, as they run" if chip.core.count > 1 else ""
         warning = warning or f"from published times of such kernels, not from a binary{cores}"

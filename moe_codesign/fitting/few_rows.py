@@ -6,10 +6,13 @@ import math
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.calibrations.trees import SymmetricTrees
 from moe_codesign.cost.stacks import physics as fused_moe
+from moe_codesign.cost.stacks.columns import Columns
+from moe_codesign.cost.stacks.conventions import Conventions
 from moe_codesign.cost.stacks.model import Calibration
+from moe_codesign.cost.stacks.physics import Terms
 from moe_codesign.fitting.measured import Measured
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -18,15 +21,14 @@ AS_GOOD, _CLEARLY = 1.05, 0.7
 
 
 def with_conventions_of(data: Measured, start: Calibration | None) -> Calibration | None:
-    """The donor without the shapes whose ranks ran all choices, if the rows that this touches are clearly nearer so,
-    once both are as far off in the middle as on the rows that it does not touch."""
-    if start is None or not (touched := start.conventions.runs_all_choices(data.columns)).any():
+    """Drop the donor's list of shapes whose ranks ran every expert choice if this clearly lowers the error on the
+    affected rows, after the median error of the unaffected rows has been removed."""
+    if start is None or not (touched := start.conventions_on(data.chip).runs_all_choices(data.columns)).any():
         return start
     other = dataclasses.replace(start, file=start.file.model_copy(update={"all_choices_here": {}}))
 
     def error(one: Calibration) -> float:
-        off = np.log(dataclasses.replace(one, transferred_from=one.file.chip).physics_us(data.chip, data.columns)[0])
-        off = off - np.log(data.latency_us)
+        off = np.log(_physics(data, one)[0]) - np.log(data.latency_us)
         middle = 0.0 if touched.all() else float(np.median(off[~touched]))
         return float(np.abs(off[touched] - middle).mean())
 
@@ -44,18 +46,18 @@ _GROUP_SPREAD = 0.15
 Chosen: about what results/accuracy/README.md shows between chips of one architecture."""
 
 
-def rescaled(data: Measured, start: Calibration) -> tuple[Coefficients, float, SymmetricTrees | None, F64]:
+def rescaled(data: Measured, start: Calibration) -> tuple[StackCoefficients, float, SymmetricTrees | None, F64]:
     """A donor's coefficients with one factor for each group, its correction as it is, and the errors left.
 
     Errors of few rows are widened for their number: nothing is held out.
     """
     from scipy.optimize import least_squares
 
-    physics, work, t = dataclasses.replace(start, transferred_from=start.file.chip).physics_us(data.chip, data.columns)
+    physics, work, t = _physics(data, start)
     share = start.file.correction_share if start.trees is not None else 0.0
     learned = start.correction(work, t, physics)
 
-    def scaled(logs: F64) -> Coefficients:
+    def scaled(logs: F64) -> StackCoefficients:
         factors = np.exp(logs)
         changed = {
             name: getattr(start.coefficients, name) * float(factor)
@@ -72,6 +74,11 @@ def rescaled(data: Measured, start: Calibration) -> tuple[Coefficients, float, S
 
     found = least_squares(residuals, np.zeros(len(_GROUPS)), loss="soft_l1")
     return scaled(found.x), share, start.trees, errors_of(found.x) * _small_sample(len(data))
+
+
+def _physics(data: Measured, start: Calibration) -> tuple[F64, Columns, Terms]:
+    """The donor's physics at the default rule's tiles: few rows do not say which tuned file was used."""
+    return start.physics_us(data.chip, data.columns, conventions=Conventions(start.file.all_choices_here))
 
 
 def _small_sample(rows: int) -> float:

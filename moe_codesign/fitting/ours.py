@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.calibrations.ours import Coefficients, OurFile
+from moe_codesign.calibrations.ours import OurCalibration, OurCoefficients, OurFile
 from moe_codesign.chips import GpuChip
 from moe_codesign.cost.ours import gpu
 from moe_codesign.cost.ours.gpu_work import work_of
@@ -28,13 +28,13 @@ _FEWEST_RACES, _FEWEST_SHAPES, _FEWEST_SHAPES_OF_A_TYPE = 8, 3, 2
 _COVERAGE = 0.9
 
 
-def physics_us(x: Coefficients, race: Race, *, dirty: float = 1.0) -> F64:
+def physics_us(x: OurCoefficients, race: Race, *, dirty: float = 1.0) -> F64:
     """By the physics, for a device timed as it was."""
     return gpu.tile_times(race.table, race.gemm, x, dirty=dirty * race.dirty).total_us
 
 
-def fit_physics(races: Sequence[Race], start: Coefficients) -> tuple[Coefficients, float]:
-    """Coefficients, and what part of the L2 was written back where it was flushed by writing.
+def fit_physics(races: Sequence[Race], start: OurCoefficients) -> tuple[OurCoefficients, float]:
+    """OurCoefficients, and what part of the L2 was written back where it was flushed by writing.
 
     Races of 4-bit weights are left to the trees: unpacking waits between loads and products, which no term tells.
     """
@@ -43,7 +43,7 @@ def fit_physics(races: Sequence[Race], start: Coefficients) -> tuple[Coefficient
     races = [race for race in races if FORMATS[race.gemm.dtype].weight_bits > 4] or races
 
     def wrong(logs: F64) -> F64:
-        x, dirty = Coefficients.from_logs(logs[:-1]), float(np.exp(logs[-1]))
+        x, dirty = OurCoefficients.from_logs(logs[:-1]), float(np.exp(logs[-1]))
         return np.concatenate(
             [(np.log(physics_us(x, race, dirty=dirty)) - np.log(race.latency_us)) * race.weight for race in races]
         )
@@ -53,13 +53,13 @@ def fit_physics(races: Sequence[Race], start: Coefficients) -> tuple[Coefficient
     solved = least_squares(
         wrong, first, bounds=(first - 2.0, first + 2.0), loss="soft_l1", f_scale=0.003, x_scale=0.3, max_nfev=60
     )
-    return Coefficients.from_logs(solved.x[:-1]), float(np.exp(solved.x[-1]))
+    return OurCoefficients.from_logs(solved.x[:-1]), float(np.exp(solved.x[-1]))
 
 
 def calibrate(
-    chip: GpuChip, races: Sequence[Race], source: str, start: Coefficients
-) -> tuple[OurModel, list["Judged"]]:
-    """Coefficients, trees and interval; and each race as a fit without its shape has it.
+    chip: GpuChip, races: Sequence[Race], source: str, start: OurCoefficients
+) -> tuple[OurCalibration, list["Judged"]]:
+    """OurCoefficients, trees and interval; and each race as a fit without its shape has it.
 
     Raises:
         UserError: too few races or shapes.
@@ -80,7 +80,6 @@ def calibrate(
         )
     ]
     ours = _learned(chip, races, x, dirty)
-    assert ours.file is not None
     if ours.trees is None:
         raise UserError("no type was raced with two shapes", fix="race a second shape in the same type")
     file = ours.file
@@ -127,9 +126,9 @@ def judge(ours: tuple[OurModel, float], races: Sequence[Race]) -> list[Judged]:
     model, dirty = ours
     found = []
     for race in races:
-        physics = physics_us(model.coefficients, race, dirty=dirty)
+        physics = physics_us(model.calibration.coefficients, race, dirty=dirty)
         predicted = model.tile_times(race.table, race.gemm).total_us
-        predicted = predicted * physics / physics_us(model.coefficients, race, dirty=0.0)
+        predicted = predicted * physics / physics_us(model.calibration.coefficients, race, dirty=0.0)
         good, fastest = race.good, race.latency_us.min()
         wrong = [np.abs(guess / race.latency_us - 1.0)[good].mean() for guess in (predicted, physics)]
         loss = [race.latency_us[guess.argmin()] / fastest - 1.0 for guess in (predicted, physics)]
@@ -148,13 +147,19 @@ def judge(ours: tuple[OurModel, float], races: Sequence[Race]) -> list[Judged]:
     return found
 
 
-def fitted(chip: GpuChip, races: Sequence[Race], start: Coefficients) -> tuple[OurModel, float]:
+def fitted(chip: GpuChip, races: Sequence[Race], start: OurCoefficients) -> tuple[OurModel, float]:
     """Physics and trees, and the share of the L2 that was written back."""
     x, dirty = fit_physics(races, start)
-    return _learned(chip, races, x, dirty), dirty
+    return OurModel(_learned(chip, races, x, dirty), chip.name), dirty
 
 
-def _learned(chip: GpuChip, races: Sequence[Race], x: Coefficients, dirty: float) -> OurModel:
+def without_trees(chip: GpuChip, races: Sequence[Race], start: OurCoefficients) -> tuple[OurModel, float]:
+    """As :func:`fitted`, physics alone."""
+    x, dirty = fit_physics(races, start)
+    return OurModel(OurCalibration(_file_of(chip, races, x, ()), None), chip.name), dirty
+
+
+def _learned(chip: GpuChip, races: Sequence[Race], x: OurCoefficients, dirty: float) -> OurCalibration:
     shapes: dict[str, set[str]] = defaultdict(set)
     for race in races:
         shapes[race.gemm.dtype].add(race.shape)
@@ -168,7 +173,12 @@ def _learned(chip: GpuChip, races: Sequence[Race], x: Coefficients, dirty: float
         rest.append(np.log(race.latency_us / physics_us(x, race, dirty=dirty)))
         weights.append(race.weight)
     trees = learn(np.concatenate(inputs), np.concatenate(rest), np.concatenate(weights)) if inputs else None
-    file = OurFile(
+    return OurCalibration(_file_of(chip, races, x, types), trees)
+
+
+def _file_of(chip: GpuChip, races: Sequence[Race], x: OurCoefficients, types: Sequence[str]) -> OurFile:
+    """The file before anything was judged: widths and errors are 0."""
+    return OurFile(
         chip=chip.name,
         source="",
         compiled_by=compiler_version(chip.backend),
@@ -182,4 +192,3 @@ def _learned(chip: GpuChip, races: Sequence[Race], x: Coefficients, dirty: float
         physics_error=0.0,
         physics_regret=0.0,
     )
-    return OurModel(x, file, trees)

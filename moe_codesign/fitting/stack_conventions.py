@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.arrays import F64
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns, with_others_on_first
 from moe_codesign.cost.stacks.conventions import MOST, Conventions, fastest_usual, named, timed_terms, timed_tiles
@@ -37,10 +37,10 @@ _TUNED = (0.5, 0.1)
 def fit_coefficients(
     data: Measured,
     conventions: Conventions,
-    chooser: Coefficients,
-    start: Coefficients | None = None,
+    chooser: StackCoefficients,
+    start: StackCoefficients | None = None,
     tries: int = _TRIES,
-) -> Coefficients:
+) -> StackCoefficients:
     """Coefficients with the least soft-L1 error of the logarithm, over a sample even in shapes and tokens.
 
     Args:
@@ -56,8 +56,8 @@ def fit_coefficients(
 
 
 def fit_to_terms(
-    t: Terms, latency_us: F64, chooser: Coefficients, start: Coefficients | None = None, tries: int = _TRIES
-) -> Coefficients:
+    t: Terms, latency_us: F64, chooser: StackCoefficients, start: StackCoefficients | None = None, tries: int = _TRIES
+) -> StackCoefficients:
     """Coefficients that bring the times of these terms nearest to the measured ones.
 
     The error has several minima (which side of a GEMM hides the other), so the search begins at several places: see
@@ -65,11 +65,11 @@ def fit_to_terms(
     """
     from scipy.optimize import least_squares
 
-    begin = (start or Coefficients()).logs()
+    begin = (start or StackCoefficients()).logs()
     target = np.log(latency_us)
 
     def residuals(logs: F64) -> F64:
-        times = fused_moe.total_us(Coefficients.from_logs(logs), t)
+        times = fused_moe.total_us(StackCoefficients.from_logs(logs), t)
         return np.concatenate([np.log(times) - target, _PRIOR * (logs - begin)])
 
     # No coefficient goes further than a factor of 150 from where it began: beyond, a term is off or alone.
@@ -81,12 +81,12 @@ def fit_to_terms(
         least_squares(residuals, place, bounds=(low, high), loss="soft_l1", f_scale=0.1, max_nfev=100)
         for place in np.clip(places, low + 0.1, high - 0.1)
     ]
-    return Coefficients.from_logs(min(found, key=lambda one: float(one.cost)).x)
+    return StackCoefficients.from_logs(min(found, key=lambda one: float(one.cost)).x)
 
 
 def fit_physics(
-    data: Measured, start: Coefficients | None = None, tries: int = _TRIES
-) -> tuple[Coefficients, Conventions]:
+    data: Measured, start: StackCoefficients | None = None, tries: int = _TRIES
+) -> tuple[StackCoefficients, Conventions]:
     """Coefficients and the conventions that the rows were timed under.
 
     Args:
@@ -96,7 +96,7 @@ def fit_physics(
     """
     found = Conventions()
     whole = np.flatnonzero(data.columns.local_experts == data.columns.experts)
-    begin = start or Coefficients()
+    begin = start or StackCoefficients()
     x = fit_coefficients(data.take(whole) if len(whole) >= _FEWEST else data, found, begin, start, tries=tries)
     for _ in range(_ROUNDS):
         found = dataclasses.replace(found, all_choices_here=_all_choices(data, x, found))
@@ -105,7 +105,7 @@ def fit_physics(
     return x, found
 
 
-def _all_choices(data: Measured, x: Coefficients, found: Conventions) -> dict[str, bool]:
+def _all_choices(data: Measured, x: StackCoefficients, found: Conventions) -> dict[str, bool]:
     """Of each shape with rows on several ranks. If it holds of most, what disagrees is the model's fault."""
     rows = np.flatnonzero(data.columns.local_experts < data.columns.experts)
     some = data.take(rows)
@@ -124,7 +124,7 @@ def _all_choices(data: Measured, x: Coefficients, found: Conventions) -> dict[st
     return dict.fromkeys(said, True) if sum(said.values()) >= MOST * len(said) else said
 
 
-def _tuned(data: Measured, x: Coefficients, found: Conventions) -> frozenset[str]:
+def _tuned(data: Measured, x: StackCoefficients, found: Conventions) -> frozenset[str]:
     """Of types of 16 bits, whose files' usual tiles are known."""
     if DTYPE_BYTES[data.dtype] != 2:
         return frozenset()
@@ -137,7 +137,7 @@ def _tuned(data: Measured, x: Coefficients, found: Conventions) -> frozenset[str
     return frozenset(name for name, one in zip(names, holds, strict=True) if one)
 
 
-def _log_error(data: Measured, x: Coefficients, work: Columns, tiles: StackTiles) -> F64:
+def _log_error(data: Measured, x: StackCoefficients, work: Columns, tiles: StackTiles) -> F64:
     times = fused_moe.total_us(x, fused_moe.terms(work, data.chip, data.dtype, tiles))
     return np.asarray(np.abs(np.log(times / data.latency_us)))
 

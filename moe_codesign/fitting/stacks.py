@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.calibrations.stacks import Accuracy, CalibrationFile, Coefficients
+from moe_codesign.calibrations.stacks import Accuracy, StackCoefficients, StackFile
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
 from moe_codesign.cost.stacks.features import features
@@ -32,7 +32,7 @@ def calibrate(
     *,
     test: Measured | None = None,
     known: Mapping[str, bool] | None = None,
-    physics: tuple[Coefficients, Conventions] | None = None,
+    physics: tuple[StackCoefficients, Conventions] | None = None,
 ) -> Calibration:
     """Fit coefficients, correction and intervals.
 
@@ -74,7 +74,7 @@ def calibrate(
         for name, (low, high) in start.file.fitted_range.items():
             own = fitted_range.get(name, (low, high))
             fitted_range[name] = (min(low, own[0]), max(high, own[1]))
-    file = CalibrationFile(
+    file = StackFile(
         chip=data.chip.name,
         stack=data.stack,
         dtype=data.dtype,

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from benchmarks.accuracy.ablations import TERMS, coefficients_without
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics
 from moe_codesign.cost.stacks.columns import columns_of
@@ -26,7 +26,7 @@ def test_a_term_left_out_costs_nothing(name: str) -> None:
         [(shape, Workload(name="w", num_tokens=tokens, ep=ep, routing=Balanced())) for shape, tokens, ep in problems]
     )
     chip, dtype = GpuChip.of(load_chip("h100_sxm")), "bfloat16"
-    x = dataclasses.replace(Coefficients(), latency_us=3.0)
+    x = dataclasses.replace(StackCoefficients(), latency_us=3.0)
     t = physics.terms(columns, chip, dtype, physics.stack_tiles(columns, "sglang", dtype))
     whole = physics.total_us(x, t)
     less = physics.total_us(coefficients_without(name, x), TERMS[name](t, columns, chip, dtype))

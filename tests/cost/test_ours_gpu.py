@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from moe_codesign.calibrations.ours import Coefficients
+from moe_codesign.calibrations.ours import OurCoefficients
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler.artifact import Artifact
 from moe_codesign.compiler.kernels import kernel_for
@@ -101,7 +101,7 @@ def test_a_dirty_cache_is_written_back_no_more_than_it_holds() -> None:
     assert small.dirty_us[0] == pytest.approx(1e6 * (2048 * 4096 + 16 * 2048) * 2 / bandwidth)
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Coefficients) if f.name != "overlap"])
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(OurCoefficients) if f.name != "overlap"])
 def test_no_coefficient_makes_a_gemm_faster(name: str) -> None:
     tiles = [
         TILE,
@@ -110,7 +110,7 @@ def test_no_coefficient_makes_a_gemm_faster(name: str) -> None:
         dataclasses.replace(TILE, persistent=True, tma=True, num_stages=3),
         dataclasses.replace(TILE, block_n=64),
     ]
-    bases = (Coefficients(), dataclasses.replace(Coefficients(), fetch=0.01, latency=0.1))
+    bases = (OurCoefficients(), dataclasses.replace(OurCoefficients(), fetch=0.01, latency=0.1))
     ops: tuple[Op, ...] = ("gate_up", "down")
     changed = False
     for op in ops:
@@ -127,7 +127,7 @@ def test_no_coefficient_makes_a_gemm_faster(name: str) -> None:
 
 def test_padding_and_waves_can_be_left_out() -> None:
     held, problem = table("down", TILE), gemm("down", [5, 130])
-    whole = gpu.tile_times(held, problem, Coefficients()).total_us
-    no_padding = gpu.tile_times(held, problem, Coefficients(), {"padding"}).total_us
-    neither = gpu.tile_times(held, problem, Coefficients(), {"padding", "waves"}).total_us
+    whole = gpu.tile_times(held, problem, OurCoefficients()).total_us
+    no_padding = gpu.tile_times(held, problem, OurCoefficients(), {"padding"}).total_us
+    neither = gpu.tile_times(held, problem, OurCoefficients(), {"padding", "waves"}).total_us
     assert whole[0] > no_padding[0] >= neither[0]

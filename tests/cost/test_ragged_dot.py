@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import moe_codesign as mc
-from moe_codesign.calibrations.ragged_dot import Coefficients, coefficients_of
-from moe_codesign.chips import load_chip
+from moe_codesign.calibrations.ragged_dot import RaggedDotGpuCoefficients, interval_and_warning, of_gpu
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileTable
 from moe_codesign.cost.ragged_dot import gpu as ragged_dot
@@ -16,7 +16,7 @@ from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_kernels.tile import TritonTile
 
 TILE = TritonTile(block_m=128, block_n=128, block_k=32, num_warps=4, num_stages=4)
-PLAIN = Coefficients(matrix_efficiency=0.9, rows_kept=100.0, walk_us_per_group=0.0)
+PLAIN = RaggedDotGpuCoefficients(matrix_efficiency=0.9, rows_kept=100.0, walk_us_per_group=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,9 @@ def test_rows_are_read_again_where_the_cache_is_small(table: TileTable) -> None:
 
 @pytest.mark.parametrize("name", ["h100_sxm", "b200"])
 def test_shipped_coefficients_are_physical(name: str) -> None:
-    coefficients, (low, high), warning = coefficients_of(load_chip(name))
+    chip = GpuChip.of(load_chip(name))
+    found = of_gpu(chip)
+    coefficients, ((low, high), warning) = found.value.coefficients, interval_and_warning(chip, found)
     assert 0.3 <= coefficients.matrix_efficiency <= 0.95
     assert 0.05 < coefficients.walk_us_per_group < 1, "a load from L2 takes 0.1 to 0.6 us"
     assert 0.6 < low < 1 < high < 1.6
@@ -69,8 +71,10 @@ def test_shipped_coefficients_are_physical(name: str) -> None:
 
 
 def test_a_chip_without_its_own_says_so() -> None:
-    coefficients, interval, warning = coefficients_of(load_chip("a100_sxm"))
-    assert coefficients == coefficients_of(load_chip("h100_sxm"))[0]
+    chip = GpuChip.of(load_chip("a100_sxm"))
+    found = of_gpu(chip)
+    interval, warning = interval_and_warning(chip, found)
+    assert found.value == of_gpu(GpuChip.of(load_chip("h100_sxm"))).value
     assert interval == (0.6, 2.4)
     assert "h100_sxm" in warning
 

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import moe_codesign as mc
-from moe_codesign.calibrations.ragged_dot_tpu import Coefficients, coefficients_of
+from moe_codesign.calibrations.ragged_dot import RaggedDotTpuCoefficients, interval_and_warning, of_tpu
 from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.cost.ragged_dot.tpu import time_parts, visit_bytes, visits_of
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 
-PLAIN = Coefficients(matrix_efficiency=1.0, step_us=0.0, hbm_efficiency=1.0)
+PLAIN = RaggedDotTpuCoefficients(matrix_efficiency=1.0, step_us=0.0, hbm_efficiency=1.0)
 
 
 def gemm(sizes: list[int], k: int = 2048, n: int = 1024) -> GroupedGemm:
@@ -38,14 +38,16 @@ def test_a_row_tile_that_two_groups_share_is_computed_for_both_and_read_once() -
     chip = TpuChip.of(load_chip("tpu_v6e"))
     shared, apart = visit_bytes(gemm([64, 64]), (128, 2048, 1024)), visit_bytes(gemm([128, 128]), (128, 2048, 1024))
     assert shared[1] < apart[1]
-    busy = Coefficients(matrix_efficiency=1e-3, step_us=0.0, hbm_efficiency=1.0)
+    busy = RaggedDotTpuCoefficients(matrix_efficiency=1e-3, step_us=0.0, hbm_efficiency=1.0)
     both, one = (time_parts(chip, gemm(s), (128, 2048, 1024), busy)["compute"] for s in ([64, 64], [128]))
     assert both == pytest.approx(2 * one)
 
 
 @pytest.mark.parametrize("name", ["tpu_v5e", "tpu_v5p", "tpu_v6e", "tpu7x"])
 def test_shipped_coefficients_are_physical(name: str) -> None:
-    coefficients, (low, high), warning = coefficients_of(load_chip(name))
+    chip = TpuChip.of(load_chip(name))
+    found = of_tpu(chip)
+    coefficients, ((low, high), warning) = found.value.coefficients, interval_and_warning(chip, found)
     assert 0.7 < coefficients.matrix_efficiency < 1.1
     assert coefficients.step_us < 2
     assert coefficients.hbm_efficiency > 0.6
@@ -54,9 +56,11 @@ def test_shipped_coefficients_are_physical(name: str) -> None:
 
 
 def test_a_chip_without_its_own_says_so() -> None:
-    chip = TpuChip.of(load_chip("tpu_v6e")).model_copy(update={"name": "tpu_v9"})
-    coefficients, interval, warning = coefficients_of(chip)
-    assert coefficients == coefficients_of(load_chip("tpu_v6e"))[0]
+    like = TpuChip.of(load_chip("tpu_v6e"))
+    chip = like.model_copy(update={"name": "tpu_v9"})
+    found = of_tpu(chip)
+    interval, warning = interval_and_warning(chip, found)
+    assert found.value == of_tpu(like).value
     assert interval == (0.6, 2.4)
     assert "tpu_v6e" in warning
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.bound import layer_bound
 from moe_codesign.cost.stacks import model as calibration
@@ -98,9 +98,9 @@ def test_what_a_stack_does_not_run_is_refused() -> None:
 def test_parts_add_up_and_the_largest_is_named() -> None:
     columns = columns_of([(SHAPE, work(1)), (SHAPE, work(16384))])
     t = terms_of(columns, "h100_sxm", "vllm")
-    parts = fused_moe.parts_us(Coefficients(), t)
-    assert sum(parts.values()) == pytest.approx(fused_moe.total_us(Coefficients(), t))
-    x = Coefficients()
+    parts = fused_moe.parts_us(StackCoefficients(), t)
+    assert sum(parts.values()) == pytest.approx(fused_moe.total_us(StackCoefficients(), t))
+    x = StackCoefficients()
     first, second = fused_moe.limiters(x, t, fused_moe.parts_us(x, t))
     assert first == "memory"
     assert second in ("compute", "l2")
@@ -127,7 +127,7 @@ def test_no_time_of_a_stack_beats_physics(
         hidden_size=hidden, moe_intermediate_size=width, num_experts=experts, num_experts_per_tok=top_k, gated=gated
     )
     chip, load = GpuChip.of(load_chip(name)), dataclasses.replace(work(tokens, routing, ep=ep), dtype=dtype)
-    found = shipped.find(chip, stack, dtype)
+    found = shipped.find(chip, stack, dtype).value
     said = found.predict(chip, columns_of([(shape, load)]))
     if routing == "balanced":
         assert said.bound_us[0] == pytest.approx(layer_bound(chip, rank_work(shape, load)).us)
@@ -139,7 +139,7 @@ def test_no_time_of_a_stack_beats_physics(
 def test_more_work_takes_longer(key: tuple[str, str, str]) -> None:
     """Within 10 %: a rule may change to a better tile on the way, and trees have steps."""
     name, stack, dtype = key
-    chip, found = GpuChip.of(load_chip(name)), shipped.find(GpuChip.of(load_chip(name)), stack, dtype)
+    chip, found = GpuChip.of(load_chip(name)), shipped.find(GpuChip.of(load_chip(name)), stack, dtype).value
     tokens = [1, 16, 128, 1024, 4096, 16384]
     wider = dataclasses.replace(SHAPE, moe_intermediate_size=4096)
     problems = [(shape, work(t)) for shape in (SHAPE, wider) for t in tokens]
@@ -153,8 +153,8 @@ def test_shipped_calibrations_are_whole() -> None:
     found = shipped.every(shipped_only=True)
     assert found
     for name, stack, dtype in found:
-        one = shipped.find(GpuChip.of(load_chip(name)), stack, dtype, shipped_only=True)
-        assert one.transferred_from is None
+        one = shipped.find(GpuChip.of(load_chip(name)), stack, dtype, shipped_only=True).value
+        assert one.is_of(GpuChip.of(load_chip(name)))
         assert one.file.held_out is not None
         # No set is worse than physics alone.
         assert one.file.held_out.mape <= one.file.held_out.physics_mape
@@ -166,19 +166,20 @@ def test_a_chip_without_rows_takes_the_nearest_ones_and_says_so() -> None:
     for name, donor in (("mi300x", "h200_sxm"), ("b200", "b300"), ("h200_sxm", "h100_sxm")):
         chip = GpuChip.of(load_chip(name))
         found = shipped.find(chip, "sglang", "bfloat16", without=name)
-        assert found.transferred_from == donor
-        said = found.predict(chip, columns)
+        assert (found.chip, found.own, found.distance > 0) == (donor, False, True)
+        said = found.value.predict(chip, columns)
         assert donor in said.note[0]
-        own = dataclasses.replace(found, transferred_from=None).predict(chip, columns)
-        assert said.high_us[0] / said.latency_us[0] > own.high_us[0] / own.latency_us[0]
+        own = dataclasses.replace(found.value, file=found.value.file.model_copy(update={"chip": name}))
+        narrow = own.predict(chip, columns)
+        assert said.high_us[0] / said.latency_us[0] > narrow.high_us[0] / narrow.latency_us[0]
 
 
 def test_a_problem_outside_of_the_fit_has_a_wider_interval_and_says_so() -> None:
     chip = GpuChip.of(load_chip("h100_sxm"))
-    found = shipped.find(chip, "vllm", "bfloat16")
+    found = shipped.find(chip, "vllm", "bfloat16").value
     huge = dataclasses.replace(SHAPE, hidden_size=32768)
     said = found.predict(chip, columns_of([(SHAPE, work(4096)), (huge, work(4096))]))
-    assert said.note == ["", "outside of the measured range: hidden"]
+    assert said.note == ["", "outside the measured range: hidden"]
     width = said.high_us / said.latency_us
     assert width[1] == pytest.approx(width[0] ** 2)
 
@@ -199,8 +200,7 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
     write(f"triton_3_4_0/{stem}.json", **{"64": 64})
     write(f"{block}.json", **{"1": 32})
     (tmp_path / f"{block}_down.json").write_text("{")
-    chip = GpuChip.of(load_chip("b200"))
-    found = shipped.find(chip, "sglang", "bfloat16")
+    chip, found = GpuChip.of(load_chip("b200")), shipped.find(GpuChip.of(load_chip("b200")), "sglang", "bfloat16").value
     other = dataclasses.replace(SHAPE, moe_intermediate_size=1024)
     columns = columns_of([(SHAPE, work(60)), (SHAPE, work(9000)), (other, work(60))])
     device = chip.device_name
@@ -210,7 +210,7 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
     assert said.latency_us[2] == rule.latency_us[2]
     assert said.latency_us[1] != rule.latency_us[1]
     blocks = tuned_tiles(tmp_path, device, "fp8_block")
-    narrow = shipped.find(chip, "sglang", "fp8_block").predict(chip, columns, blocks)
+    narrow = shipped.find(chip, "sglang", "fp8_block").value.predict(chip, columns, blocks)
     assert narrow.tiles.of_row(0)["BLOCK_SIZE_M"] == 32
     (tmp_path / "E=8,N=8,device_name=NVIDIA_B200,dtype=fp8_w8a8.json").write_text("{")
     with pytest.raises(UserError, match=r"tuned file .*NVIDIA_B200"):
@@ -218,8 +218,7 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
 
 
 def test_a_long_table_is_answered_in_parts_row_by_row_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    chip = GpuChip.of(load_chip("h100_sxm"))
-    found = shipped.find(chip, "sglang", "bfloat16")
+    chip, found = GpuChip.of(load_chip("h100_sxm")), shipped.find(GpuChip.of(load_chip("h100_sxm")), "sglang", "bfloat16").value
     wide = dataclasses.replace(SHAPE, hidden_size=32768)
     columns = columns_of([(shape, work(tokens)) for tokens in (1, 60, 700, 9000, 60000) for shape in (SHAPE, wide)])
     whole = found.predict(chip, columns)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import moe_codesign as mc
-from moe_codesign.calibrations.catalogue import SHIPPED
-from moe_codesign.calibrations.ours import Coefficients
+from moe_codesign.calibrations.catalogue import SHIPPED, UNKNOWN_INTERVAL
+from moe_codesign.calibrations.ours import OurCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
@@ -26,7 +26,7 @@ from moe_codesign.fitting.races import Race, read_races
 from moe_codesign.formats.problem_rows import layer_of
 
 CHIP = GpuChip.of(load_chip("h100_sxm"))
-TRUTH = dataclasses.replace(Coefficients(), memory=1.4, launch_us=14.0, l2=1.1, edge=6.0)
+TRUTH = dataclasses.replace(OurCoefficients(), memory=1.4, launch_us=14.0, l2=1.1, edge=6.0)
 SPACE = {
     "block_m": (16, 64), "block_n": (64, 128), "block_k": (64,), "num_warps": (4,), "num_stages": (3,),
     "group_m": (1, 8), "split_k": (1,), "persistent": (False,), "tma": (False,), "swap_ab": (False,),
@@ -69,7 +69,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def errors(races: list[Race], x: Coefficients, dirty: float) -> float:
+def errors(races: list[Race], x: OurCoefficients, dirty: float) -> float:
     return float(np.mean([np.abs(physics_us(x, r, dirty=dirty) / r.latency_us - 1).mean() for r in races]))
 
 
@@ -77,8 +77,8 @@ def errors(races: list[Race], x: Coefficients, dirty: float) -> float:
 def test_a_fit_finds_the_times_again(flush: str, tmp_path: Path) -> None:
     races = read_races(races_of(tmp_path / "races.csv.gz", flush=flush), CHIP, jobs=2)
     assert len(races) == 16
-    assert errors(races, Coefficients(), 1.0) > 0.04
-    x, dirty = fit_physics(races, Coefficients())
+    assert errors(races, OurCoefficients(), 1.0) > 0.04
+    x, dirty = fit_physics(races, OurCoefficients())
     assert errors(races, x, dirty) < 0.02
     if flush == "write":
         assert dirty == pytest.approx(0.5, abs=0.2)
@@ -91,9 +91,8 @@ def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: P
     assert path == own / "h100_sxm-ours.toml"
     assert (file.races, file.error < 0.05, file.regret < 0.05) == (16, True, True)
     after = of_chip(CHIP)
-    assert after.file is not None
-    assert after.file.coefficients == pytest.approx(file.coefficients, rel=1e-5)
-    assert after.coefficients != before.coefficients
+    assert after.calibration.file.coefficients == pytest.approx(file.coefficients, rel=1e-5)
+    assert after.calibration.coefficients != before.calibration.coefficients
     races = read_races(table, CHIP, jobs=2)
     assert np.mean([one.error for one in judge((after, 0.0), races)]) < 0.03
     gemm = races[0].gemm
@@ -102,22 +101,23 @@ def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: P
     assert after.interval([dataclasses.replace(gemm, dtype="float16")]) == (low, high)
     assert after.interval([gemm, gemm])[1] == np.exp(ours.LAYER_LOG_WIDTH)
     untold = dataclasses.replace(gemm, dtype="mxfp4"), dataclasses.replace(gemm, rows=gemm.rows * 10**6)
-    assert [after.interval([one]) for one in untold] == [ours.UNKNOWN_INTERVAL] * 2
+    assert [after.interval([one]) for one in untold] == [UNKNOWN_INTERVAL] * 2
     assert [after.warning([gemm, one]) for one in untold] == [
         "mxfp4 was raced with fewer than two shapes",
         "more rows per expert than were raced",
     ]
     assert after.warning([gemm]) is None
     assert after.warning([dataclasses.replace(gemm, dtype="float16")]) is None
-    less = dataclasses.replace(after, file=after.file.model_copy(update={"log_width": {"fp8": 0.1}}))
+    file = after.calibration.file.model_copy(update={"log_width": {"fp8": 0.1}})
+    less = ours.OurModel(dataclasses.replace(after.calibration, file=file), after.chip)
     assert less.warning([dataclasses.replace(gemm, dtype="float16")]) == "bfloat16 was raced with fewer than two shapes"
 
 
 def test_a_chip_that_was_not_raced_takes_coefficients_and_no_more() -> None:
     raced, other = of_chip(CHIP), of_chip(GpuChip.of(load_chip("mi300x")))
-    assert other.coefficients == raced.coefficients
+    assert other.calibration.coefficients == raced.calibration.coefficients
     gemm = GroupedGemm("down", np.array([5, 7]), 2048, 768, 12, "bfloat16", accumulates=True)
-    assert (other.trees, other.interval([gemm])) == (None, ours.UNKNOWN_INTERVAL)
+    assert (other.is_transferred, other.interval([gemm])) == (True, UNKNOWN_INTERVAL)
     assert other.warning([gemm]) == "coefficients of h100_sxm: no tiles were raced on this chip"
     row = {"chip": "mi300x", "op": "grouped_gemm", "kernel": "triton.grouped_gemm", "m": 64, "k": 1024, "n": 512}
     (answer,) = mc.predict([row | {"groups": 4, "tile": '{"block_m": 64, "block_n": 64, "block_k": 64}'}])
@@ -128,7 +128,7 @@ def test_a_calibration_of_a_chip_of_ones_own_is_no_other_chips(own: Path) -> Non
     own.mkdir()
     for name in (".toml", ".trees.npz"):
         (own / f"mine-ours{name}").write_bytes((SHIPPED / f"h100_sxm-ours{name}").read_bytes())
-    assert of_chip(GpuChip.of(load_chip("mi300x"))).coefficients == of_chip(CHIP).coefficients
+    assert of_chip(GpuChip.of(load_chip("mi300x"))).calibration == of_chip(CHIP).calibration
 
 
 def test_losses_are_on_the_scale_of_the_whole() -> None:
@@ -137,7 +137,9 @@ def test_losses_are_on_the_scale_of_the_whole() -> None:
         "num_experts_per_tok", "num_tokens"), (2048, 768, 128, 8, 64), strict=True)), "bfloat16")))[0]  # fmt: skip
     table = Tables(jobs=2).get(CHIP, kernel, gemm.op, space=SPACE)
     whole, ideal = model.tile_times(table, gemm), model.tile_times(table, gemm, {"padding", "waves"})
-    physics, bare = (gpu.tile_times(table, gemm, model.coefficients, off) for off in (set(), {"padding", "waves"}))
+    physics, bare = (
+        gpu.tile_times(table, gemm, model.calibration.coefficients, off) for off in (set(), {"padding", "waves"})
+    )
     assert ideal.total_us / whole.total_us == pytest.approx(bare.total_us / physics.total_us)
     assert (ideal.total_us <= whole.total_us * (1 + 1e-9)).all()
 
@@ -160,8 +162,8 @@ def test_a_broken_file_says_so(fault: str, own: Path) -> None:
 
 def test_one_shape_of_a_type_teaches_no_trees(tmp_path: Path) -> None:
     one, two = (read_races(races_of(tmp_path / f"{n}.csv.gz", shapes=n), CHIP, jobs=2) for n in (1, 2))
-    assert fitted(CHIP, one, Coefficients())[0].trees is None
-    assert fitted(CHIP, two, Coefficients())[0].trees is not None
+    assert fitted(CHIP, one, OurCoefficients())[0].calibration.trees is None
+    assert fitted(CHIP, two, OurCoefficients())[0].calibration.trees is not None
 
 
 def test_too_few_races_and_none(tmp_path: Path) -> None:
@@ -214,7 +216,6 @@ def test_the_shipped_file_is_of_the_races_that_are_told() -> None:
         for row in csv.DictReader(gzip.decompress(path.read_bytes()).decode().splitlines())
         if row["op"] in ("gate_up", "down") and row["latency_us"]
     ]
-    file = of_chip(CHIP).file
-    assert file is not None
+    file = of_chip(CHIP).calibration.file
     assert file.rows == pytest.approx(len(rows), rel=0.03)  # without tiles that another compiler cannot fit
     assert file.races == len({tuple(row[n] for n in ("op", "dtype", "model", "num_tokens")) for row in rows})

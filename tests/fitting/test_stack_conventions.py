@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
@@ -20,7 +20,7 @@ from moe_codesign.fitting.stack_conventions import fit_physics
 CHIP = GpuChip.of(load_chip("h100_sxm"))
 SHAPES = ((2048, 768, 128, 8), (4096, 1536, 128, 8), (4096, 14336, 8, 2), (5120, 2048, 64, 4), (6144, 2048, 256, 8))
 NAMES = [f"{hidden}-{experts}-{top_k}" for hidden, _, experts, top_k in SHAPES]
-TRUTH = dataclasses.replace(Coefficients(), matrix=1.5, launch_us=20.0)
+TRUTH = dataclasses.replace(StackCoefficients(), matrix=1.5, launch_us=20.0)
 
 
 def timed(conventions: Conventions) -> Measured:
@@ -76,7 +76,7 @@ def test_what_is_not_known_follows_what_is_alike() -> None:
 
 def test_a_prediction_says_what_was_timed() -> None:
     """SGLang 0.5.14 was timed with a tuned file for 128 experts of 768 on the H100, and with all choices for 8 of 2."""
-    found = shipped.find(CHIP, "sglang", "bfloat16")
+    found = shipped.find(CHIP, "sglang", "bfloat16").value
     qwen = MoEShape(hidden_size=2048, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8)
     mixtral = MoEShape(hidden_size=4096, moe_intermediate_size=14336, num_experts=8, num_experts_per_tok=2)
 
@@ -85,12 +85,11 @@ def test_a_prediction_says_what_was_timed() -> None:
 
     columns = columns_of([(qwen, work()), (mixtral, work(2)), (mixtral, work())])
     said = found.predict(CHIP, columns)
-    assert "tuned file" in said.note[0]
+    assert "tuned configuration" in said.note[0]
     assert said.tiles.of_row(0)["BLOCK_SIZE_N"] == 64  # the rule's
-    assert "all choices" in said.note[1]
+    assert "every expert choice" in said.note[1]
     assert said.note[2] == ""
     # Half of the experts with all of their tokens' choices take about as long as all of them.
     assert said.latency_us[1] == pytest.approx(said.latency_us[2], rel=0.15)
-    other = GpuChip.of(load_chip("h200_sxm"))
-    elsewhere = dataclasses.replace(found, transferred_from="h100_sxm").predict(other, columns)
-    assert "tuned file" not in elsewhere.note[0]
+    elsewhere = found.predict(GpuChip.of(load_chip("h200_sxm")), columns)
+    assert "tuned configuration" not in elsewhere.note[0]

@@ -13,7 +13,7 @@ import pytest
 import moe_codesign as mc
 import moe_codesign.chips
 from moe_codesign.calibrations.catalogue import SHIPPED
-from moe_codesign.calibrations.stacks import FORMAT, Coefficients
+from moe_codesign.calibrations.stacks import FORMAT, StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
@@ -34,7 +34,7 @@ from moe_codesign.fitting.stacks import calibrate, calibrate_split
 from moe_codesign.fitting.trees import learn_by_shape
 from moe_codesign.formats.aiconfigurator import renamed
 
-TRUTH = dataclasses.replace(Coefficients(), matrix=1.6, memory=1.05, launch_us=22.0, l2=0.7)
+TRUTH = dataclasses.replace(StackCoefficients(), matrix=1.6, memory=1.05, launch_us=22.0, l2=0.7)
 CHIP = "h100_sxm"
 
 
@@ -102,7 +102,7 @@ def test_splits_never_share_a_shape_and_do_not_depend_on_the_rows() -> None:
 
 
 def test_twenty_rows_narrow_what_a_donor_says() -> None:
-    donor = shipped.find(GpuChip.of(load_chip(CHIP)), "sglang", "bfloat16")
+    donor = shipped.find(GpuChip.of(load_chip(CHIP)), "sglang", "bfloat16").value
     data = measured(noise=0.01)
     few = data.take(np.random.default_rng(1).choice(len(data), 20, replace=False))
     found = calibrate(few, donor)
@@ -163,7 +163,7 @@ def test_files_round_trip_and_a_broken_one_is_told(tmp_path: Path, monkeypatch: 
     chip = GpuChip.of(load_chip(CHIP))
     found = calibrate_split(measured(shapes=12, bend=0.3))
     path = shipped.save(found, tmp_path)
-    again = shipped.find(chip, "vllm", "bfloat16")
+    again = shipped.find(chip, "vllm", "bfloat16").value
     columns = measured(shapes=3).columns
     # Coefficients are written to five digits.
     assert again.predict(chip, columns).latency_us == pytest.approx(found.predict(chip, columns).latency_us, rel=1e-3)
@@ -174,7 +174,7 @@ def test_files_round_trip_and_a_broken_one_is_told(tmp_path: Path, monkeypatch: 
 
 def test_one_row_moves_the_middle_and_narrows_nothing() -> None:
     chip = GpuChip.of(load_chip(CHIP))
-    donor = shipped.find(chip, "sglang", "bfloat16")
+    donor = shipped.find(chip, "sglang", "bfloat16").value
     data = measured(noise=0.0)
     one = calibrate(data.take(np.array([30])), donor)
     assert min(one.file.interval) >= min(donor.file.interval)

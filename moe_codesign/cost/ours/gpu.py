@@ -10,7 +10,7 @@ from collections.abc import Set
 
 import numpy as np
 
-from moe_codesign.calibrations.ours import Coefficients
+from moe_codesign.calibrations.ours import OurCoefficients
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.ours.gpu_work import Work, work_of
 from moe_codesign.cost.tile_times import TileTimes
@@ -21,13 +21,13 @@ LAYER_LAUNCHES = 4
 
 
 def tile_times(
-    table: TileTable, gemm: GroupedGemm, x: Coefficients, ideal: Set[str] = frozenset(), *, dirty: float = 0.0
+    table: TileTable, gemm: GroupedGemm, x: OurCoefficients, ideal: Set[str] = frozenset(), *, dirty: float = 0.0
 ) -> TileTimes:
     """Time of one grouped GEMM with every tile of the table, launch included; see :func:`work_of`, :func:`times_of`."""
     return times_of(work_of(table, gemm, ideal), x, ideal, dirty=dirty)
 
 
-def times_of(w: Work, x: Coefficients, ideal: Set[str] = frozenset(), *, dirty: float = 0.0) -> TileTimes:
+def times_of(w: Work, x: OurCoefficients, ideal: Set[str] = frozenset(), *, dirty: float = 0.0) -> TileTimes:
     """Time of that work, launch included.
 
     Args:

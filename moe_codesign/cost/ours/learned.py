@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.calibrations.ours import Coefficients, OurFile
-from moe_codesign.calibrations.trees import SymmetricTrees
+from moe_codesign.calibrations.catalogue import UNKNOWN_INTERVAL
+from moe_codesign.calibrations.ours import OurCalibration
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.ours import gpu
 from moe_codesign.cost.ours.gpu_work import Work, work_of
@@ -19,8 +19,6 @@ from moe_codesign.cost.tile_times import TileTimes
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 
-UNKNOWN_INTERVAL = (0.6, 2.4)
-"""Low and high over the estimate of a chip that was not raced: see results/interval_coverage.md."""
 LAYER_LOG_WIDTH = 0.2
 """Of a layer's 90 % interval, at least: its other kernels are counted, not fitted. Chosen; what it holds is in
 results/accuracy/ours.md."""
@@ -32,23 +30,29 @@ INPUTS = 32
 
 @dataclass(frozen=True)
 class OurModel:
-    """Coefficients for our kernels on a chip, and the trees of its own races.
+    """Times of our kernels on one chip.
 
-    ``transferred_from``: the chip whose coefficients these are, where the chip was not raced.
+    Args:
+        calibration: of the races on that chip, or on the most similar one.
+        chip: name of the chip. Where the calibration is another's, its coefficients serve, but neither its trees nor
+            its intervals.
     """
 
-    coefficients: Coefficients
-    file: OurFile | None
-    trees: SymmetricTrees | None
-    transferred_from: str | None = None
+    calibration: OurCalibration
+    chip: str
+
+    @property
+    def is_transferred(self) -> bool:
+        """Whether the races were on another chip."""
+        return self.calibration.file.chip != self.chip
 
     def _width(self, gemm: GroupedGemm) -> float | None:
         """Of the interval of a GEMM like those that were raced."""
-        dtype = _raced_as(gemm)
-        if self.file is None or dtype not in self.file.log_width:
+        dtype, file = _raced_as(gemm), self.calibration.file
+        if self.is_transferred or dtype not in file.log_width:
             return None
         rows = gemm.total_rows / max(gemm.active_groups, 1)
-        return self.file.log_width[dtype] if rows <= _BEYOND * self.file.most_rows[dtype] else None
+        return file.log_width[dtype] if rows <= _BEYOND * file.most_rows[dtype] else None
 
     def interval(self, gemms: Sequence[GroupedGemm]) -> tuple[float, float]:
         """Low and high over the estimate of a GEMM, or of a layer that is made of several."""
@@ -62,23 +66,22 @@ class OurModel:
 
     def warning(self, gemms: Sequence[GroupedGemm]) -> str | None:
         """Why the interval is wide, if it is."""
-        if self.transferred_from is not None:
-            return f"coefficients of {self.transferred_from}: no tiles were raced on this chip"
-        if self.file is None:
-            return "general coefficients: no tiles were raced on any chip"
-        if untold := [dtype for dtype in map(_raced_as, gemms) if dtype not in self.file.log_width]:
-            return f"{untold[0]} was raced with fewer than two shapes"
+        if self.is_transferred:
+            return f"coefficients of {self.calibration.file.chip}: no tiles were raced on this chip"
+        if unknown := [dtype for dtype in map(_raced_as, gemms) if dtype not in self.calibration.file.log_width]:
+            return f"{unknown[0]} was raced with fewer than two shapes"
         return None if all(map(self._width, gemms)) else "more rows per expert than were raced"
 
     def tile_times(self, table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
         """Time of one grouped GEMM with every tile; ``ideal`` as :func:`moe_codesign.cost.gpu.work_of`."""
-        if self.trees is None or self._width(gemm) is None:
-            return gpu.tile_times(table, gemm, self.coefficients, ideal)
+        x, trees = self.calibration.coefficients, self.calibration.trees
+        if trees is None or self._width(gemm) is None:
+            return gpu.tile_times(table, gemm, x, ideal)
         work = work_of(table, gemm)
-        times = gpu.times_of(work, self.coefficients)
+        times = gpu.times_of(work, x)
         # What a loss costs is the physics' to say, on the scale of the whole.
-        wanted = gpu.tile_times(table, gemm, self.coefficients, ideal) if ideal else times
-        return wanted.scaled(np.exp(self.trees.predict(features(table, gemm, work, times))))
+        wanted = gpu.tile_times(table, gemm, x, ideal) if ideal else times
+        return wanted.scaled(np.exp(trees.predict(features(table, gemm, work, times))))
 
 
 def _raced_as(gemm: GroupedGemm) -> str:

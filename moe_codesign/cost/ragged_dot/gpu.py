@@ -7,7 +7,7 @@ again for every column unless the L2 kept them.
 
 import numpy as np
 
-from moe_codesign.calibrations.ragged_dot import Coefficients
+from moe_codesign.calibrations.ragged_dot import RaggedDotGpuCoefficients
 from moe_codesign.chips import GpuChip
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.occupancy import LAUNCH_US, resident_blocks
@@ -24,7 +24,7 @@ _OVERLAP = 4.0
 loads, where 2 to 8 fit alike: a deeper pipeline helps a little, as measured, of which a maximum knows nothing."""
 
 
-def tile_times(table: TileTable, gemm: GroupedGemm, coefficients: Coefficients) -> TileTimes:
+def tile_times(table: TileTable, gemm: GroupedGemm, coefficients: RaggedDotGpuCoefficients) -> TileTimes:
     """Time of one grouped matmul with every tile of the table, launch included."""
     chip, c = GpuChip.of(table.chip), table.columns
     cores = float(chip.core.count)

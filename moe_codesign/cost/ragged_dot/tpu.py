@@ -8,7 +8,7 @@ They run on one core.
 import numpy as np
 import numpy.typing as npt
 
-from moe_codesign.calibrations.ragged_dot_tpu import Coefficients
+from moe_codesign.calibrations.ragged_dot import RaggedDotTpuCoefficients
 from moe_codesign.chips import TpuChip
 from moe_codesign.cost.occupancy import TPU_LAUNCH_US
 from moe_codesign.domain.dtype import DTYPE_BYTES
@@ -40,7 +40,7 @@ def visit_bytes(gemm: GroupedGemm, tile: tuple[int, int, int]) -> npt.NDArray[np
 
 
 def time_parts(
-    chip: TpuChip, gemm: GroupedGemm, tile: tuple[int, int, int], coefficients: Coefficients
+    chip: TpuChip, gemm: GroupedGemm, tile: tuple[int, int, int], coefficients: RaggedDotTpuCoefficients
 ) -> dict[str, float]:
     """Microseconds of one grouped matmul on one core, by what its visits wait for.
 

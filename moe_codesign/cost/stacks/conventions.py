@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.arrays import F64, Mask
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns, with_others_on_first
@@ -106,7 +106,7 @@ def named(*sizes: F64) -> tuple[list[str], npt.NDArray[np.int64]]:
     return ["-".join(str(int(key) >> at & (1 << _BITS) - 1) for at in places) for key in found], place
 
 
-def fastest_usual(x: Coefficients, columns: Columns, chip: GpuChip, dtype: str) -> StackTiles:
+def fastest_usual(x: StackCoefficients, columns: Columns, chip: GpuChip, dtype: str) -> StackTiles:
     """Of the tiles that tuned files name most, the fastest for each row."""
     every = [StackTiles(*(np.full(len(columns), float(value)) for value in tile)) for tile in _USUAL]
     times = [fused_moe.total_us(x, fused_moe.terms(columns, chip, dtype, tiles)) for tiles in every]
@@ -114,7 +114,7 @@ def fastest_usual(x: Coefficients, columns: Columns, chip: GpuChip, dtype: str) 
 
 
 def timed_tiles(
-    x: Coefficients, found: Conventions, columns: Columns, chip: GpuChip, stack: str, dtype: str
+    x: StackCoefficients, found: Conventions, columns: Columns, chip: GpuChip, stack: str, dtype: str
 ) -> StackTiles:
     """The tiles that ran: the rule's, or of rows with a tuned file the fastest usual one by those coefficients."""
     tiles = fused_moe.stack_tiles(columns, stack, dtype)
@@ -123,7 +123,7 @@ def timed_tiles(
 
 
 def timed_terms(
-    x: Coefficients,
+    x: StackCoefficients,
     found: Conventions,
     columns: Columns,
     chip: GpuChip,

@@ -15,9 +15,9 @@ import numpy as np
 
 from moe_codesign.arrays import F64, Mask
 from moe_codesign.calibrations.catalogue import family
-from moe_codesign.calibrations.stacks import CalibrationFile, Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients, StackFile
 from moe_codesign.calibrations.trees import SymmetricTrees
-from moe_codesign.chips import GpuChip, load_chip
+from moe_codesign.chips import Chip, GpuChip, load_chip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
@@ -70,32 +70,45 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Coefficients for a chip under a stack, and the correction's trees if they help.
+    """What measured times of a stack on one chip say: coefficients, and the correction's trees if they help.
 
-    ``transferred_from``: the chip whose measurements these are, where the chip has none of its own.
+    It serves other chips too: each method is asked about a chip, and widens its interval, with a note, where the
+    measurements are not that chip's own.
     """
 
-    file: CalibrationFile
+    file: StackFile
     trees: SymmetricTrees | None = None
-    transferred_from: str | None = None
 
     @functools.cached_property
-    def coefficients(self) -> Coefficients:
-        return Coefficients(**self.file.coefficients)
+    def coefficients(self) -> StackCoefficients:
+        return StackCoefficients(**self.file.coefficients)
 
-    @property
-    def conventions(self) -> Conventions:
-        """How it was timed. Tuned files are a chip's own, so they are not carried to another."""
-        tuned = frozenset(self.file.tuned) if self.transferred_from is None else frozenset()
-        return Conventions(self.file.all_choices_here, tuned)
+    def is_of(self, chip: Chip) -> bool:
+        """Whether the measurements are that chip's own."""
+        return self.file.chip == chip.name
 
-    def physics_us(self, chip: GpuChip, columns: Columns, tuned: Tuned | None = None) -> tuple[F64, Columns, Terms]:
-        """Time without the correction, the work that it is of, and its terms.
+    def conventions_on(self, chip: Chip) -> Conventions:
+        """How the stack runs there. Tuned files are a chip's own, so they are not carried to another."""
+        return Conventions(self.file.all_choices_here, frozenset(self.file.tuned if self.is_of(chip) else ()))
 
-        ``tuned``: the stack's tuned tiles, see :func:`moe_codesign.cost.stacks.tuned_tiles`.
+    def physics_us(
+        self,
+        chip: GpuChip,
+        columns: Columns,
+        tuned: Tuned | None = None,
+        conventions: Conventions | None = None,
+    ) -> tuple[F64, Columns, Terms]:
+        """Time without the correction, the work that it is the time of, and its terms.
+
+        Args:
+            chip: where.
+            columns: the problems.
+            tuned: the stack's tuned tiles; see :func:`moe_codesign.formats.tuned_files.tuned_tiles`.
+            conventions: how the stack ran, if not as :meth:`conventions_on` says.
         """
         x, file = self.coefficients, self.file
-        work, t = timed_terms(x, self.conventions, columns, chip, file.stack, file.dtype, tuned=tuned)
+        conventions = conventions or self.conventions_on(chip)
+        work, t = timed_terms(x, conventions, columns, chip, file.stack, file.dtype, tuned=tuned)
         return fused_moe.total_us(x, t), work, t
 
     def correction(self, work: Columns, t: Terms, physics_us: F64) -> F64:
@@ -121,8 +134,8 @@ class Calibration:
         parts = fused_moe.parts_us(self.coefficients, t)
         width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
         width = width * np.where(np.any(list(outside.values()), axis=0), OUTSIDE_WIDENING, 1.0)
-        if self.transferred_from is not None:
-            sibling = family(GpuChip.of(load_chip(self.transferred_from))) == family(chip)
+        if not self.is_of(chip):
+            sibling = family(GpuChip.of(load_chip(self.file.chip))) == family(chip)
             width = width * (_SIBLING_WIDENING if sibling else _TRANSFER_WIDENING)
         return Prediction(
             latency_us=latency,
@@ -132,30 +145,32 @@ class Calibration:
             limiter=fused_moe.limiters(self.coefficients, t, parts),
             # The correction is of the whole: each part bears its share.
             parts_us={name: values * latency / physics for name, values in parts.items()},
-            note=self._notes(columns, outside, chip.vendor, tuned),
+            note=self._notes(columns, outside, chip, tuned),
             tiles=fused_moe.stack_tiles(columns, self.file.stack, self.file.dtype, tuned),
         )
 
-    def _notes(self, columns: Columns, outside: dict[str, Mask], vendor: str, tuned: Tuned | None) -> list[str]:
-        found = self.conventions
-        always = [f"coefficients of {self.transferred_from}, which has measurements"] if self.transferred_from else []
-        if vendor != "nvidia":
-            always.append("tiles by the stack's rule for CUDA")
-        untold = found.has_tuned(columns) if tuned is None else np.zeros(len(columns), dtype=bool)
-        flags = np.stack([untold, found.runs_all_choices(columns), *outside.values()])
+    def _notes(self, columns: Columns, outside: dict[str, Mask], chip: GpuChip, tuned: Tuned | None) -> list[str]:
+        found = self.conventions_on(chip)
+        always = [] if self.is_of(chip) else [f"coefficients of {self.file.chip}, which has measurements"]
+        if chip.vendor != "nvidia":
+            always.append("tiles by the stack's default rule for CUDA")
+        unpublished = found.has_tuned(columns) if tuned is None else np.zeros(len(columns), dtype=bool)
+        flags = np.stack([unpublished, found.runs_all_choices(columns), *outside.values()])
         # Read as bits they number the kind of a row.
         kind = (1 << np.arange(len(flags))) @ flags
         kinds = np.flatnonzero(np.bincount(kind))
         texts = {}
         for number in kinds.tolist():
-            is_untold, all_here, *beyond = (number >> bit & 1 for bit in range(len(flags)))
+            is_unpublished, all_here, *beyond = (number >> bit & 1 for bit in range(len(flags)))
             notes = list(always)
-            if is_untold:
-                notes.append("timed with a tuned file that is not told, not at the rule's tile; give --tuned")
+            if is_unpublished:
+                notes.append(
+                    "this shape was measured with an unpublished tuned configuration; pass --tuned to use your own"
+                )
             if all_here:
-                notes.append("timed with all choices of the rank's tokens run on it")
+                notes.append("measured with every expert choice of the rank's tokens run on that rank")
             if names := [name for name, is_beyond in zip(outside, beyond, strict=True) if is_beyond]:
-                notes.append("outside of the measured range: " + ", ".join(names))
+                notes.append("outside the measured range: " + ", ".join(names))
             texts[number] = "; ".join(notes)
         return [texts[number] for number in kind.tolist()]
 

@@ -4,7 +4,7 @@ What measured latencies cover: route, align, GEMM 1, activation, GEMM 2, sum ove
 Per GEMM the cores' time (tiles in waves, each step the longer of matrix work and load latency over the pipeline's
 depth), HBM's and the L2's run side by side; a power mean joins them. A load takes the L2's latency where the L2 still
 holds the weights from the run before, HBM's where it does not. Elementwise kernels, alignment, zeros that are written
-for choices of other ranks, blocks that find nothing to do and launches are added. Coefficients have no units where
+for choices of other ranks, blocks that find nothing to do and launches are added. StackCoefficients have no units where
 they scale a chip file's number, so that they can be carried to another chip.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.calibrations.stacks import Coefficients
+from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip
 from moe_codesign.cost.bound import layer_bytes, layer_flops
 from moe_codesign.cost.stacks.columns import Columns
@@ -258,7 +258,7 @@ def _resident(tiles: StackTiles, chip: GpuChip, item: float) -> F64:
     return np.asarray(np.maximum(most, 1.0))
 
 
-def parts_us(x: Coefficients, t: Terms) -> dict[str, F64]:
+def parts_us(x: StackCoefficients, t: Terms) -> dict[str, F64]:
     """Time by name; their sum is the operation's. ``gemm 1`` and ``gemm 2`` join core, HBM and L2 time."""
     p = 2.0 + x.overlap
     found: dict[str, F64] = {}
@@ -278,7 +278,7 @@ def parts_us(x: Coefficients, t: Terms) -> dict[str, F64]:
     return found
 
 
-def limiters(x: Coefficients, t: Terms, parts: Mapping[str, F64]) -> list[str]:
+def limiters(x: StackCoefficients, t: Terms, parts: Mapping[str, F64]) -> list[str]:
     """What takes most of each problem: a side of its GEMMs, or one of the parts (:func:`parts_us`) beside them."""
     first, second = (_sides(x, g, t) for g in t.gemms)
     sides = {name: first[name] + second[name] for name in first}
@@ -288,7 +288,7 @@ def limiters(x: Coefficients, t: Terms, parts: Mapping[str, F64]) -> list[str]:
     return [names[i] for i in order.tolist()]
 
 
-def _sides(x: Coefficients, g: GemmTerms, t: Terms) -> dict[str, F64]:
+def _sides(x: StackCoefficients, g: GemmTerms, t: Terms) -> dict[str, F64]:
     forgotten = _forgotten(x, t, t.weight_bytes)
     # The runs before left the L2 as it is, so small weights are near.
     near = min(x.near_us, x.latency_us)
@@ -304,11 +304,11 @@ def _sides(x: Coefficients, g: GemmTerms, t: Terms) -> dict[str, F64]:
     }
 
 
-def _forgotten(x: Coefficients, t: Terms, held_bytes: F64) -> F64:
+def _forgotten(x: StackCoefficients, t: Terms, held_bytes: F64) -> F64:
     """Share of so many bytes that the L2 no longer holds when they are asked for again."""
     return np.asarray(1 / (1 + (x.l2_keep * t.l2_bytes / np.maximum(held_bytes, 1.0)) ** 4))
 
 
-def total_us(x: Coefficients, t: Terms) -> F64:
+def total_us(x: StackCoefficients, t: Terms) -> F64:
     """Time of the operation."""
     return sum(parts_us(x, t).values(), np.zeros(len(t.pairs)))

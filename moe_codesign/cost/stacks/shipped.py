@@ -1,17 +1,17 @@
 """Find, read and write the calibrations of serving stacks."""
 
-import dataclasses
 import functools
 import tomllib
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from moe_codesign.calibrations.catalogue import SHIPPED, distance, own_folder
+from moe_codesign.calibrations.catalogue import Entry, Found, files, nearest
 from moe_codesign.calibrations.file import write
-from moe_codesign.calibrations.stacks import FORMAT, CalibrationFile, Coefficients
+from moe_codesign.calibrations.stacks import FORMAT, StackCoefficients, StackFile
 from moe_codesign.calibrations.trees import SymmetricTrees
-from moe_codesign.chips import GpuChip, chip_names, load_chip
+from moe_codesign.chips import GpuChip
 from moe_codesign.cost.stacks.features import INPUTS
 from moe_codesign.cost.stacks.model import Calibration
 from moe_codesign.errors import UserError, first_line
@@ -35,8 +35,8 @@ def _read(path: Path, changed: int) -> Calibration:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         if table.get("format") != FORMAT:
             raise ValueError(f"of format {table.get('format', 1)}, this version reads {FORMAT}")
-        file = CalibrationFile.model_validate(table)
-        Coefficients(**file.coefficients)
+        file = StackFile.model_validate(table)
+        StackCoefficients(**file.coefficients)
         if file.correction_share == 0:
             return Calibration(file)
         trees = SymmetricTrees.from_bytes(path.with_suffix(".trees.npz").read_bytes())
@@ -58,41 +58,46 @@ def _read(path: Path, changed: int) -> Calibration:
 
 def every(*, shipped_only: bool = False) -> dict[tuple[str, str, str], Path]:
     """Files by (chip, stack, dtype), a user's own before the shipped ones."""
-    found = {}
-    for folder in (SHIPPED,) if shipped_only else (SHIPPED, own_folder()):
-        for path in sorted(folder.glob("*-*-*.toml")):
-            chip, stack, dtype = path.stem.rsplit("-", 2)
-            found[chip, stack, dtype] = path
-    return found
+    return {key: path for key, path, _ in _keyed(shipped_only=shipped_only)}
+
+
+def _keyed(*, shipped_only: bool) -> Iterator[tuple[tuple[str, str, str], Path, bool]]:
+    """Key and path of every stack's file, and whether it is the user's own, these last."""
+    for path, own in files(shipped_only=shipped_only):
+        if len(parts := path.stem.rsplit("-", 2)) == 3:
+            yield (parts[0], parts[1], parts[2]), path, own
 
 
 def find(
     chip: GpuChip, stack: str, dtype: str, *, without: str | None = None, shipped_only: bool = False
-) -> Calibration:
+) -> Found[Calibration]:
     """The calibration of the chip under the stack, or that of the most similar chip which has one.
 
     Args:
-        chip: where. stack: ``vllm`` or ``sglang``. dtype: of the layer; float16 without its own takes bfloat16's.
+        chip: the chip.
+        stack: ``vllm`` or ``sglang``.
+        dtype: data type of the layer; float16 without a calibration of its own takes bfloat16's.
         without: a chip to leave out, for asking what is known without its rows.
         shipped_only: leave out a user's own files.
 
     Raises:
-        UserError: no chip has a calibration for that stack and dtype.
+        UserError: no chip has a calibration for that stack and dtype, or its file cannot be read.
     """
-    paths = {
-        key: path for key, path in every(shipped_only=shipped_only).items() if key[1] == stack and key[0] != without
-    }
-    if (chip.name, stack, dtype) in paths:
-        return _load(paths[chip.name, stack, dtype])
-    wanted = "bfloat16" if dtype == "float16" else dtype
-    if (chip.name, stack, wanted) in paths:
-        return _load(paths[chip.name, stack, wanted])
-    donors = {name: path for (name, _, of), path in paths.items() if of == wanted and name in chip_names()}
-    if not donors:
-        known = sorted({key[1:] for key in every()})
+    keyed = list(_keyed(shipped_only=shipped_only))
+
+    def entries(of: str) -> list[Entry[Calibration]]:
+        return [
+            Entry(name, own, functools.partial(_load, path))
+            for (name, under, kind), path, own in keyed
+            if (under, kind) == (stack, of) and name != without
+        ]
+
+    exact = [entry for entry in entries(dtype) if entry.chip == chip.name]
+    found = nearest(chip, exact or entries("bfloat16" if dtype == "float16" else dtype))
+    if found is None:
+        known = sorted({(under, kind) for (_, under, kind), _, _ in keyed})
         raise UserError(
             f"no calibration for stack {stack} and dtype {dtype}",
             fix="use one of " + ", ".join(f"{s} {d}" for s, d in known) + ", or run `moe-codesign calibrate`",
         )
-    donor = min(donors, key=lambda name: distance(chip, GpuChip.of(load_chip(name))))
-    return dataclasses.replace(_load(donors[donor]), transferred_from=donor)
+    return found
