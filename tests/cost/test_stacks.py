@@ -218,7 +218,10 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
 
 
 def test_a_long_table_is_answered_in_parts_row_by_row_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    chip, found = GpuChip.of(load_chip("h100_sxm")), shipped.find(GpuChip.of(load_chip("h100_sxm")), "sglang", "bfloat16").value
+    chip, found = (
+        GpuChip.of(load_chip("h100_sxm")),
+        shipped.find(GpuChip.of(load_chip("h100_sxm")), "sglang", "bfloat16").value,
+    )
     wide = dataclasses.replace(SHAPE, hidden_size=32768)
     columns = columns_of([(shape, work(tokens)) for tokens in (1, 60, 700, 9000, 60000) for shape in (SHAPE, wide)])
     whole = found.predict(chip, columns)
