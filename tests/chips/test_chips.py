@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import tomllib
@@ -7,7 +8,7 @@ import pytest
 
 import moe_codesign as mc
 import moe_codesign.chips
-from moe_codesign.chips import DatasheetChip, GpuChip, HostChip, TpuChip, chip_names, load_chip, load_chips
+from moe_codesign.chips import DatasheetChip, GpuChip, HostChip, TpuChip, chip_names, load_chip, load_chips, parse_chip
 from moe_codesign.errors import UserError
 from moe_codesign.regression.observe import places
 from moe_codesign.regression.suite import parse_suite
@@ -162,3 +163,9 @@ def test_two_chips_of_one_name_are_no_place_of_a_suite(tmp_path: Path) -> None:
     suite = parse_suite({"kernels": [{"kernel": "triton.grouped_gemm", "chips": ["h100_sxm", copy]}]}, tmp_path / "s")
     with pytest.raises(UserError, match="two different chips have the name h100_sxm"):
         places(suite)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_stored_chip_is_read_back_as_it_was(name: str) -> None:
+    chip = load_chip(name)
+    assert parse_chip(json.loads(chip.model_dump_json(exclude_unset=True)), "stored chip") == chip
