@@ -34,7 +34,8 @@ def matrix_markdown(suite: str, columns: Sequence[VersionColumn]) -> str:
         parts.append(f"| {chip} | " + " | ".join(cells) + " |")
     for column in columns:
         reasons = Counter(f.reason for f in column.baseline.facts.values() if f.reason is not None)
-        parts += ["", *(f"{column.name}: {count} without a binary: {text}" for text, count in reasons.most_common())]
+        for text, count in reasons.most_common():
+            parts += ["", f"{column.name}: {count} without a binary: {text}"]
     for column in columns[1:]:
         parts += ["", f"## From {first.name} to {column.name}", ""]
         parts += list(_by_fact(column.comparison.findings)) or ["Nothing moved."]

@@ -52,7 +52,7 @@ def regression_lines(result: RegressionResult) -> Iterator[str]:
 
 def print_matrix(console: Console, columns: Sequence[VersionColumn]) -> None:
     """Print a table with a row for each version, then the facts that are worse and the tiles that went stale."""
-    table = Table(title=f"beside {columns[0].name}", title_justify="left")
+    table = Table(title=f"compared with {columns[0].name}", title_justify="left")
     for name in ("version", "compiled", "without a binary", "worse", "better", "moved", "stale tiles"):
         table.add_column(name, justify="left" if name == "version" else "right")
     for column in columns:
@@ -82,6 +82,6 @@ def print_history(console: Console, suite: str, runs: Sequence[RegressionRun], e
     console.print(table)
     for run in runs[-_MOST:]:
         console.print(
-            f"{run.created} {run.revision}: {run.regressions} regressions; {', '.join(run.versions.values())}",
+            f"{run.created} {run.revision}: {run.regressions} worse; {', '.join(run.versions.values())}",
             highlight=False,
         )
