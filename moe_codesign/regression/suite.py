@@ -237,6 +237,19 @@ class Suite(Table):
     rules: Rules = {}
     path: Path = Path("suite.toml")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_kinds(cls, data: Any) -> Any:
+        # Where a misspelt key leaves the kind of a table open, the key is what is wrong.
+        tables = data.get("kernels") if isinstance(data, dict) else None
+        for number, table in enumerate(tables if isinstance(tables, list) else ()):
+            if isinstance(table, dict) and _kind(table) is None:
+                known = [*OurKernel.model_fields, *TritonFunction.model_fields, *JaxFunction.model_fields]
+                for key in table:
+                    if key not in known:
+                        raise ValueError(f"kernels.{number}.{key} is unknown{did_you_mean(key, dict.fromkeys(known))}")
+        return data
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_rules(self.rules)

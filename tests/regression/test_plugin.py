@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = """
 import pytest
 
@@ -34,6 +36,7 @@ def test_a_time(benchmark):
 """
 
 
+@pytest.mark.compile
 def test_facts_in_a_suite_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "kernels.py").write_text((Path(__file__).parent / "kernels.py").read_text())
     (tmp_path / "test_kernels.py").write_text(TESTS)
@@ -48,26 +51,21 @@ def test_facts_in_a_suite_of_ones_own(tmp_path: Path) -> None:
     assert [(one["kernel"], one["chip"]) for one in alone[:2]] == [("matmul", "h100_sxm"), ("matmul", "a100_sxm")]
 
     kernels = {f"{one['chip']} | {one['tile']}": one["facts"] for one in alone}
-    (tmp_path / "kernels.facts.json").write_text(json.dumps({"made_with": {}, "kernels": {"matmul": kernels}}))
-    assert "5 passed" in _pytest(tmp_path).stdout
-    for one in kernels.values():
-        one["registers"] = 10
+    (h100,) = (facts for place, facts in kernels.items() if place.startswith("h100_sxm"))
+    h100["registers"] = 10
     (tmp_path / "kernels.facts.json").write_text(json.dumps({"made_with": {}, "kernels": {"matmul": kernels}}))
     done = _pytest(tmp_path)
-    assert "2 failed, 3 passed" in done.stdout
-    assert "registers 10 -> " in done.stdout
+    assert "1 failed, 4 passed" in done.stdout
+    assert "matmul | h100_sxm | BLOCK_K=64 BLOCK_M=64 BLOCK_N=64 num_warps=4: registers 10 -> " in done.stdout
 
 
-def test_a_wrong_mark_is_told(tmp_path: Path) -> None:
-    (tmp_path / "test_kernels.py").write_text(
-        "import pytest\n@pytest.mark.kernel_facts(function='kernels.py:matmul', signature={'x': 'i32'})\n"
-        "def test_x(kernel_facts): pass\n"
-        "def test_y(kernel_facts): pass\n"
-    )
-    done = _pytest(tmp_path)
-    assert "chips is missing" in done.stdout
-    (tmp_path / "test_kernels.py").write_text("def test_y(kernel_facts): pass\n")
-    assert "kernel_facts needs @pytest.mark.kernel_facts" in _pytest(tmp_path).stdout
+def test_a_wrong_mark_and_a_missing_one_are_reported(tmp_path: Path) -> None:
+    mark = "@pytest.mark.kernel_facts(function='kernels.py:matmul', signature={'x': 'i32'})"
+    (tmp_path / "test_wrong.py").write_text(f"import pytest\n{mark}\ndef test_x(kernel_facts): pass\n")
+    (tmp_path / "test_missing.py").write_text("def test_y(kernel_facts): pass\n")
+    done = _pytest(tmp_path, "--continue-on-collection-errors")
+    assert "test_wrong.py: kernels.0.chips is missing; add it" in done.stdout
+    assert "kernel_facts needs @pytest.mark.kernel_facts" in done.stdout
 
 
 def _pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

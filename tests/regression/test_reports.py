@@ -18,7 +18,7 @@ from moe_codesign.regression.versions import stale_tiles
 from moe_codesign.reports.html.history import write_history
 from moe_codesign.reports.markdown import matrix_markdown
 from moe_codesign.reports.terminal.regression import print_history, print_matrix, regression_lines
-from moe_codesign.storage.studies import RegressionRun
+from moe_codesign.storage.regressions import RegressionRun
 
 TABLE = {"name": "k", "function": "a.py:f", "chips": ["h100_sxm"], "signature": {"x": "i32"}}
 SUITE = parse_suite({"kernels": [TABLE]}, Path("suite.toml"))

@@ -139,6 +139,7 @@ def test_what_is_gone_or_new_without_a_binary_fails() -> None:
 OURS = {"kernel": "triton.grouped_gemm", "chips": ["h100_sxm"]}
 TRITON = {"function": "a.py:f", "chips": ["h100_sxm"], "signature": {"x": "i32"}}
 PROBLEM = {"model": "x", "num_tokens": 1}
+BARE = {"function": "a.py:g", "chips": ["tpu_v6e"]}
 JAX = {"function": "a.py:g", "chips": ["tpu_v6e"], "arguments": "f32[8]"}
 
 
@@ -161,6 +162,8 @@ def test_the_keys_of_a_table_say_what_kind_of_kernel_it_is() -> None:
         ({**TRITON, "arguments": "f32[8]"}, "signature (a Triton kernel) or arguments (a JAX function)"),
         ({"function": "a.py:f", "chips": []}, "signature (a Triton kernel) or arguments (a JAX function)"),
         ({**TRITON, "signature": {}}, "kernels.0.signature: Dictionary should have at least 1 item"),
+        ({**BARE, "argumente": "f32[8]"}, "kernels.0.argumente is unknown; did you mean arguments?"),
+        ({"kernal": "triton.grouped_gemm"}, "kernels.0.kernal is unknown; did you mean kernel?"),
         ({**OURS, "tile": []}, "kernels.0.tile is unknown; did you mean tiles?"),
         ({**TRITON, "chip": []}, "kernels.0.chip is unknown; did you mean chips?"),
         ({"kernel": "triton.grouped_gemm"}, "kernels.0.chips is missing; add it"),

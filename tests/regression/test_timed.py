@@ -1,10 +1,11 @@
 """Timed comparisons of revisions, for real: in repositories made for the test, on this host's CPU."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command import invoke
 
 CASE = """
 import numpy as np
@@ -47,63 +48,67 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "moe_codesign.cli", "regress", "suite.toml", "--seconds", "0.3", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+def regress(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return invoke("regress", "suite.toml", "--seconds", "0.3", *options, cwd=folder)
 
 
 def test_twice_the_work_is_slower(repository: Path) -> None:
     (repository / "src" / "work.py").write_text(WORK.replace("REPEATS = 20", "REPEATS = 60"))
-    done = run(repository, "--against", "HEAD")
+    done = regress(repository, "--against", "HEAD")
     assert done.returncode == 1, done.stdout
     assert "product | cpu | beside HEAD: slower" in done.stdout
 
 
-def test_a_wrong_result_is_told_before_any_time(repository: Path) -> None:
+def test_a_wrong_result_is_reported_before_any_time(repository: Path) -> None:
     (repository / "src" / "work.py").write_text(WORK.replace("return result", "return result * 1.01"))
-    done = run(repository, "--against", "HEAD")
+    done = regress(repository, "--against", "HEAD")
     assert done.returncode == 1
     assert "product | cpu | beside HEAD: wrong result: row_error" in done.stdout
     assert "-> 0.0" in done.stdout
     (repository / "src" / "work.py").write_text(WORK.replace("return result", "return result * float('nan')"))
-    assert "wrong result: row_error" in run(repository, "--against", "HEAD").stdout
+    assert "wrong result: row_error" in regress(repository, "--against", "HEAD").stdout
 
 
+@pytest.mark.slow
 def test_a_module_beside_the_case_is_the_other_revisions(repository: Path) -> None:
     """The case's own folder must not hide what was committed."""
     (repository / "case.py").rename(repository / "src" / "case.py")
     (repository / "suite.toml").write_text(SUITE.replace("case.py", "src/case.py"))
     (repository / "src" / "work.py").write_text(WORK.replace("REPEATS = 20", "REPEATS = 60"))
-    assert "slower" in run(repository, "--against", "HEAD").stdout
+    assert "slower" in regress(repository, "--against", "HEAD").stdout
 
 
+@pytest.mark.slow
 def test_a_module_that_the_other_revision_lacks_is_not_ours(repository: Path) -> None:
     (repository / "src" / "new.py").write_text(WORK)
     (repository / "case.py").write_text(CASE.replace("from work", "from new"))
-    done = run(repository, "--against", "HEAD")
+    done = regress(repository, "--against", "HEAD")
     assert done.returncode == 0, "ours is not to blame"
     assert "not comparable, the other revision: " in done.stdout
 
 
-def test_a_candidate_that_mends_a_wrong_revision_passes(repository: Path) -> None:
+@pytest.mark.slow
+def test_a_candidate_that_corrects_a_wrong_revision_passes(repository: Path) -> None:
     (repository / "src" / "work.py").write_text(WORK.replace("return result", "return result + 1"))
     git(repository, "commit", "-qam", "wrong")
     (repository / "src" / "work.py").write_text(WORK)
-    done = run(repository, "--against", "HEAD")
+    done = regress(repository, "--against", "HEAD")
     assert done.returncode == 0
     assert "the other revision's result is wrong" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_crash_is_a_result(repository: Path) -> None:
     (repository / "src" / "work.py").write_text("import os\ndef multiply(a):\n    os.abort()\n")
-    done = run(repository, "--against", "HEAD")
+    done = regress(repository, "--against", "HEAD")
     assert done.returncode == 1
     assert "the process died" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_exception_is_a_result(repository: Path) -> None:
     (repository / "src" / "work.py").write_text("def multiply(a):\n    raise RuntimeError('no')\n")
-    done = run(repository, "--against", "HEAD")
+    done = regress(repository, "--against", "HEAD")
     assert done.returncode == 1
     assert "RuntimeError: no" in done.stdout
 
@@ -121,7 +126,7 @@ def test_an_exception_is_a_result(repository: Path) -> None:
     ],
 )
 def test_wrong_use_is_one_line(repository: Path, options: tuple[str, ...], says: str) -> None:
-    done = run(repository, *([options] if isinstance(options, str) else options))
+    done = regress(repository, *([options] if isinstance(options, str) else options))
     assert done.returncode == 2
     assert not (repository / "stolen").exists()
     assert len(done.stderr.strip().splitlines()) == 1
