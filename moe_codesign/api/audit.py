@@ -21,7 +21,6 @@ def audit(
     tp: int = 1,
     ep: int = 1,
     jobs: int = 1,
-    recompile: bool = False,
     compiling: Progress | None = None,
 ) -> list[AuditRow]:
     """Where a model (catalogue name, config.json or shape) loses time on each chip."""
@@ -30,7 +29,7 @@ def audit(
         shape,
         load_chips(chips),
         tokens,
-        Tables(jobs=jobs, progress=compiling, recompile=recompile),
+        Tables(jobs=jobs, progress=compiling),
         dtype=dtype,
         routing=parse_routing(routing),
         tp=tp,

@@ -2,20 +2,7 @@
 
 import click
 
-from moe_codesign.cli.options import (
-    CHIPS,
-    DTYPE,
-    EP,
-    JOBS,
-    JSON,
-    RECOMPILE,
-    ROUTING,
-    TP,
-    Numbers,
-    console,
-    emit,
-    progress,
-)
+from moe_codesign.cli.options import CHIPS, DTYPE, EP, JOBS, JSON, ROUTING, TP, Numbers, console, emit, progress
 
 
 @click.command()
@@ -27,7 +14,6 @@ from moe_codesign.cli.options import (
 @TP
 @EP
 @JOBS
-@RECOMPILE
 @JSON
 def audit(
     model: str,
@@ -38,7 +24,6 @@ def audit(
     tp: int,
     ep: int,
     jobs: int,
-    recompile: bool,
     as_json: bool,
 ) -> None:
     """Show where MODEL (a catalogue name or a config.json) loses time on each chip.
@@ -59,7 +44,6 @@ def audit(
             tp=tp,
             ep=ep,
             jobs=jobs,
-            recompile=recompile,
             compiling=bar("compile"),
         )
     if as_json:

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from moe_codesign.cli.options import CHIP, DTYPE, JOBS, JSON, RECOMPILE, Fields, console, emit, progress
+from moe_codesign.cli.options import CHIP, DTYPE, JOBS, JSON, Fields, console, emit, progress
 from moe_codesign.errors import UserError
 
 
@@ -16,7 +16,6 @@ from moe_codesign.errors import UserError
 @click.option("--tile", type=Fields(), help="Tile fields that differ from the kernel's default tile.")
 @DTYPE
 @JOBS
-@RECOMPILE
 @JSON
 def compile_(
     kernel: str | None,
@@ -26,7 +25,6 @@ def compile_(
     tile: dict[str, int | bool] | None,
     dtype: str,
     jobs: int,
-    recompile: bool,
     as_json: bool,
 ) -> None:
     """Show what the chip's compiler made of a kernel, or of any JAX function.
@@ -43,7 +41,7 @@ def compile_(
     if function is not None and arguments is not None:
         found = mc.compile_function(function, arguments, chip)
         if as_json:
-            emit(found.to_dict())
+            emit(found)
         else:
             print_function(console(), function, chip, found)
         if found.refused:
@@ -51,11 +49,9 @@ def compile_(
         return
     assert kernel is not None
     with progress() as bar:
-        compiled = mc.compile_kernel(
-            kernel, chip, tile=tile, dtype=dtype, jobs=jobs, recompile=recompile, compiling=bar("compile")
-        )
+        compiled = mc.compile_kernel(kernel, chip, tile=tile, dtype=dtype, jobs=jobs, compiling=bar("compile"))
     if as_json:
-        emit([one.to_dict() for one in compiled])
+        emit(compiled)
     else:
         print_compiled(console(), chip, compiled)
     if any(one.refused for one in compiled):

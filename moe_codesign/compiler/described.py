@@ -6,12 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Compiled, JaxFacts, KernelProgram, Outcome, Unanswered
-from moe_codesign.compiler.function import FunctionRequest, imported_sources, load_function, parse_arguments
-from moe_codesign.compiler.outcome import first_and_last_line, named_line, of_gpu_error, of_tpu_error
+from moe_codesign.compiler.function import (
+    CompiledFunction,
+    FunctionRequest,
+    KernelProgram,
+    imported_sources,
+    load_function,
+    parse_arguments,
+)
 
 
-def compile_triton_function(request: FunctionRequest) -> Outcome:
+def compile_triton_function(request: FunctionRequest) -> CompiledFunction:
     """Compile a user's Triton kernel of that signature."""
     from moe_codesign.compiler.gpu import binary_facts
 
@@ -19,23 +24,25 @@ def compile_triton_function(request: FunctionRequest) -> Outcome:
     try:
         source = _described(load_function(request.function), request)
     except Exception as error:  # whatever a user's module raises
-        return Unanswered(kind="missing", reason=first_and_last_line(error))
+        return request.outcome("missing", _first_line(error))
     try:
         facts = binary_facts(source, json.loads(request.options), request.target)
     except Exception as error:  # whatever a compiler raises is a result
-        return of_gpu_error(
-            error,
-            first_and_last_line(error),
-            compiler=request.compiler,
+        return request.outcome(
+            "failed",
+            _first_line(error),
             compile_s=time.perf_counter() - start,
             sources=imported_sources(request.function),
         )
-    return Compiled(
-        facts=facts,
-        compiler=request.compiler,
-        compile_s=time.perf_counter() - start,
-        sources=imported_sources(request.function),
-    )
+    sources = imported_sources(request.function)
+    return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts, sources=sources)
+
+
+def _first_line(error: Exception) -> str:
+    """In one line: Triton begins with the place, quotes the source, and ends with what is wrong there."""
+    lines = [line.strip() for line in (str(error).strip() or repr(error)).splitlines() if line.strip(" ^\t")]
+    text = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+    return f"{type(error).__name__}: {text[:300]}"
 
 
 def _described(kernel: Any, request: FunctionRequest) -> Any:
@@ -77,13 +84,13 @@ def _constant(value: Any) -> Any:
     return value
 
 
-def compile_jax_function(request: FunctionRequest, folder: Path) -> Outcome:
+def compile_jax_function(request: FunctionRequest, folder: Path) -> CompiledFunction:
     """Compile a user's JAX function and read every kernel in it; ``folder`` is the process's dump folder."""
     import jax
     import jax.numpy as jnp
 
     from moe_codesign.compiler.llo import read_programs
-    from moe_codesign.compiler.tpu import compile_for, empty
+    from moe_codesign.compiler.tpu import compile_for, empty, outcome_of
 
     start = time.perf_counter()
     try:
@@ -94,24 +101,21 @@ def compile_jax_function(request: FunctionRequest, folder: Path) -> Outcome:
         }
         arguments = [jax.ShapeDtypeStruct(s, jnp.dtype(dtype)) for dtype, s in parse_arguments(request.arguments)]
     except Exception as error:  # whatever a user's module raises
-        return Unanswered(kind="missing", reason=named_line(error))
+        return request.outcome("missing", outcome_of(error)[1])
     empty(folder)
     try:
         compile_for(request.target, functools.partial(function, **constants) if constants else function, arguments)
         programs = [KernelProgram(name, *facts) for name, facts in read_programs(folder, request.target).items()]
     except Exception as error:  # whatever a compiler raises is a result
-        return of_tpu_error(
-            error,
-            compiler=request.compiler,
-            compile_s=time.perf_counter() - start,
-            sources=imported_sources(request.function),
+        return request.outcome(
+            *outcome_of(error), compile_s=time.perf_counter() - start, sources=imported_sources(request.function)
         )
     finally:
         empty(folder)
     longest_first = sorted(programs, key=lambda k: (-(k.cycles or 0), -k.program.bundles))
-    return Compiled(
-        facts=JaxFacts(kernels=tuple(longest_first)),
-        compiler=request.compiler,
+    return request.outcome(
+        "ok",
         compile_s=time.perf_counter() - start,
+        kernels=tuple(longest_first),
         sources=imported_sources(request.function),
     )

@@ -26,7 +26,7 @@ class Pair:
         tiles: (GEMM 1, GEMM 2), empty at grade ``datasheet``.
         tile_labels: how tables print them.
         timing: the time of one layer, with its evidence.
-        quality_ratio: dense-equivalent compute over the reference model's; 1 is equal quality.
+        quality_ratio: quality over the reference model's, by the study's scaling law; 1 is equal quality.
         outside: what of the shape lies outside the scaling law's range.
 
     Raises:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.quality.law import Quality
 
 _A_EXP, _D_C, _GAMMA, _BETA = 1.23, -7.61e-2, 1.67e-2, -1.17e-1
 _A_START, _A_MAX = 1.63e-2, 5.28e16
@@ -18,19 +19,6 @@ _A_START, _A_MAX = 1.63e-2, 5.28e16
 _COMPUTE_RANGE = (1e18, 3e20)
 _ACTIVATION_RANGE = (0.008, 1.0)
 _GRANULARITY_RANGE = (2.0, 16.0)
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Dense-equivalent compute of a shape, and what of it lies outside the law's range."""
-
-    dense_equivalent_flops_per_token: float
-    efficiency_leverage: float
-    outside: tuple[str, ...]
-
-    def ratio(self, reference: "Quality") -> float:
-        """Above 1: better than the reference at the same training tokens."""
-        return self.dense_equivalent_flops_per_token / reference.dense_equivalent_flops_per_token
 
 
 def forward_flops_per_token(shape: MoEShape) -> float:
@@ -44,25 +32,45 @@ def forward_flops_per_token(shape: MoEShape) -> float:
     return shape.num_layers * (shape.active_flops_per_token + attention + router)
 
 
-def quality(shape: MoEShape, training_tokens: float) -> Quality:
-    """Dense-equivalent compute of ``shape`` after ``training_tokens``.
+@dataclass(frozen=True)
+class EfficiencyLeverage:
+    """The law; see :mod:`moe_codesign.quality.law` for what it is asked."""
 
-    With A = (k + s) / (E + s) activated share, G = 2 H / I granularity and C = M x D training compute.
-    """
-    flops = forward_flops_per_token(shape)
-    compute = flops * training_tokens
+    measure: str = "dense-equivalent compute"
+
+    def quality(self, shape: MoEShape, training_tokens: float) -> Quality:
+        """Dense-equivalent FLOPs per token of ``shape`` after ``training_tokens``."""
+        outside = []
+        for label, value, (low, high) in (
+            ("C", forward_flops_per_token(shape) * training_tokens, _COMPUTE_RANGE),
+            ("A", activated_share(shape), _ACTIVATION_RANGE),
+            ("G", granularity(shape), _GRANULARITY_RANGE),
+        ):
+            if not low <= value <= high:
+                outside.append(f"{label}={value:.3g} outside {low:g}..{high:g}")
+        return Quality(leverage(shape, training_tokens) * forward_flops_per_token(shape), tuple(outside))
+
+
+def activated_share(shape: MoEShape) -> float:
+    """A = (k + s) / (E + s), with s shared experts."""
     shared = shape.n_shared_experts
-    activated = (shape.num_experts_per_tok + shared) / (shape.num_experts + shared)
-    granularity = 2.0 * shape.hidden_size / shape.moe_intermediate_size
-    a_hat = 1.0 / (1.0 / (activated + 1.0 / (1.0 / _A_START - 1.0 / _A_MAX)) + 1.0 / _A_MAX)
-    log_g = math.log2(granularity)
-    leverage = a_hat ** (_A_EXP + _D_C * math.log10(compute) + _GAMMA * log_g**2 + _BETA * log_g)
-    outside = []
-    for label, value, (low, high) in (
-        ("C", compute, _COMPUTE_RANGE),
-        ("A", activated, _ACTIVATION_RANGE),
-        ("G", granularity, _GRANULARITY_RANGE),
-    ):
-        if not low <= value <= high:
-            outside.append(f"{label}={value:.3g} outside {low:g}..{high:g}")
-    return Quality(leverage * flops, leverage, tuple(outside))
+    return (shape.num_experts_per_tok + shared) / (shape.num_experts + shared)
+
+
+def granularity(shape: MoEShape) -> float:
+    """G = 2 H / I."""
+    return 2.0 * shape.hidden_size / shape.moe_intermediate_size
+
+
+def leverage(shape: MoEShape, training_tokens: float) -> float:
+    """EL: FLOPs of the dense model that learns as much, over those of the shape.
+
+    C = M x D is the training compute, with M forward FLOPs per token and D ``training_tokens``.
+    """
+    compute = forward_flops_per_token(shape) * training_tokens
+    a_hat = 1.0 / (1.0 / (activated_share(shape) + 1.0 / (1.0 / _A_START - 1.0 / _A_MAX)) + 1.0 / _A_MAX)
+    log_g = math.log2(granularity(shape))
+    return float(a_hat ** (_A_EXP + _D_C * math.log10(compute) + _GAMMA * log_g**2 + _BETA * log_g))
+
+
+LAW = EfficiencyLeverage()

@@ -17,7 +17,15 @@ Value = bool | int | float | str | list[int]
 
 
 class ProblemTable(Table):
-    """A layer whose two GEMMs the cost model times with each tile."""
+    """A layer whose two GEMMs the cost model times with each tile.
+
+    Args:
+        model: a catalogue name or a config.json.
+        num_tokens: tokens of the batch.
+        routing: how tokens choose experts, as in a space file.
+        tp: tensor-parallel ranks.
+        ep: expert-parallel ranks.
+    """
 
     model: str
     num_tokens: PositiveInt
@@ -31,7 +39,13 @@ class ProblemTable(Table):
 
 
 class RuleChange(Table):
-    """What a suite or a kernel changes of a fact's rule; see :class:`moe_codesign.regression.rules.Rule`."""
+    """What a suite or a kernel changes of a fact's rule; see :class:`moe_codesign.regression.rules.Rule`.
+
+    Args:
+        worse: which direction is worse: more, less, or any change.
+        percent: by how many percent it may become worse.
+        by: by how much it may become worse; the larger of the two counts.
+    """
 
     worse: Literal["more", "less", "change"] | None = None
     percent: Annotated[float, Field(ge=0)] | None = None
@@ -79,9 +93,11 @@ class OurKernel(_Kernel):
         kernel: its name, one of ``moe-codesign list kernels``.
         name: what the baseline calls it; default the kernel's name.
         chips: chips to compile for.
-        ops: its GEMMs. dtypes: data types of the weights.
-        tiles: tiles to compile; a field that is not given is the default tile's. Without tiles: the default tiles for
-            ``rows`` rows an expert.
+        ops: its GEMMs.
+        dtypes: data types of the weights.
+        tiles: tiles to compile; a field that is not given is the default tile's. Without tiles, the default tiles for
+            ``rows`` rows per expert.
+        rows: see tiles.
         problems: layers whose time is modelled with each tile.
         rules: rules that differ from the suite's; false drops one.
     """
@@ -230,12 +246,18 @@ class TimedTable(Table):
 
 
 class Suite(Table):
-    """A validated suite file: kernels to compile, cases to time, and rules that differ from the defaults."""
+    """A validated suite file: kernels to compile, cases to time, and rules that differ from the defaults.
+
+    Args:
+        kernels: kernels to compile, as [[kernels]].
+        timed: cases to time, as [[timed]].
+        rules: rules that differ from the defaults, by fact, as [rules.FACT]; false drops a rule.
+    """
 
     kernels: list[KernelTable] = []
     timed: list[TimedTable] = []
     rules: Rules = {}
-    path: Path = Path("suite.toml")
+    path: Annotated[Path, Field(exclude=True)] = Path("suite.toml")
 
     @model_validator(mode="before")
     @classmethod

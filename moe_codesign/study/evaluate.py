@@ -15,7 +15,7 @@ from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.funnel import Timed, pick, promising, race, reason_of
 from moe_codesign.measure import MeasuringProcess
-from moe_codesign.quality import Quality, quality
+from moe_codesign.quality import Quality, law_named
 from moe_codesign.study.space import Space
 from moe_kernels.kernel import Kernel
 
@@ -30,10 +30,11 @@ class Evaluator:
         self.workloads = [w.workload(space.seed) for w in space.workloads_on(chip)]
         self.kernel: Kernel | None = kernel_for(chip) if not isinstance(chip, DatasheetChip) else None
         self.tile_space = space.tile_space(chip)
+        self._law = law_named(space.law)
         self._reference_quality = self.quality(reference)
 
     def quality(self, shape: MoEShape) -> Quality:
-        return quality(shape, self.space.training_tokens)
+        return self._law.quality(shape, self.space.training_tokens)
 
     def quality_ratio(self, shape: MoEShape) -> float:
         return self.quality(shape).ratio(self._reference_quality)

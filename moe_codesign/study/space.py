@@ -17,6 +17,7 @@ from moe_codesign.domain.routing import DEFAULT_ROUTING
 from moe_codesign.domain.trial import Mode
 from moe_codesign.domain.workload import RoutingText, Workload
 from moe_codesign.errors import UserError
+from moe_codesign.quality import DEFAULT_LAW, LAWS
 from moe_codesign.tables import Table, did_you_mean, read_table
 from moe_kernels.tile import Value
 
@@ -101,13 +102,30 @@ def _objective(value: object) -> Objective:
     return Objective.parse(value)
 
 
+def _law(value: str) -> str:
+    if value not in LAWS:
+        raise ValueError(f"there is no such scaling law{did_you_mean(value, LAWS)}")
+    return value
+
+
 AnyChip = Annotated[Chip, PlainValidator(_chip, json_schema_input_type=str), PlainSerializer(_stored_chip)]
 ChipName = Annotated[str, AfterValidator(_chip_name)]
 AnyObjective = Annotated[Objective, PlainValidator(_objective, json_schema_input_type=str), PlainSerializer(str)]
 
 
 class WorkloadTable(Table):
-    """One workload; with ``chips`` it holds for those alone and replaces one of the same name there."""
+    """One workload: a batch, how its tokens choose experts, and how the layer is split over chips.
+
+    Args:
+        name: what objectives and reports call it.
+        num_tokens: tokens of the batch, over all ranks.
+        dtype: data type of weights and activations.
+        routing: how tokens choose experts: uniform, balanced, zipf:ALPHA, power_law:ALPHA or histogram:FILE.json.
+        tp: tensor-parallel ranks that share every expert.
+        ep: expert-parallel ranks that share out the experts; the busiest rank is timed.
+        chips: the chips that it is for, by name or file; it replaces a workload of the same name there. Without the key
+            it is for all chips.
+    """
 
     name: str
     num_tokens: PositiveInt
@@ -136,14 +154,26 @@ class WorkloadTable(Table):
 
 
 class Constraints(Table):
-    """What a reported pair must meet."""
+    """What a reported pair must meet.
+
+    Args:
+        min_quality_ratio: the least quality over the reference's; 1.0 is "at least as good".
+        memory_fraction: the share of a chip's memory that the weights of all MoE layers may take.
+    """
 
     min_quality_ratio: float | None = Field(default=None, gt=0)
     memory_fraction: float = Field(default=0.9, gt=0, le=1)
 
 
 class Budget(Table):
-    """Trials over all chips and modes; ``weights`` share them out (default 1 a chip)."""
+    """How many trials there are, and how they are shared out.
+
+    Args:
+        trials: trials over all chips and modes.
+        weights: each chip's share of the trials, by name or file; a chip that is not named has 1.
+        measure_top: tile pairs that are measured for each shape, where the chip is in this machine.
+        measure_seconds: seconds that each measurement of a tile pair takes.
+    """
 
     trials: PositiveInt = 200
     weights: dict[ChipName, Annotated[float, Field(gt=0)]] = {}
@@ -152,11 +182,34 @@ class Budget(Table):
 
 
 class Space(Table):
-    """A validated space file."""
+    """A validated space file.
+
+    Args:
+        name: the name of the study, unless ``--study`` gives another.
+        reference: the model that quality and gains are counted from: a catalogue name or a config.json. Fields that
+            ``shape`` does not name are the reference's.
+        training_tokens: tokens that every shape is trained on, for the scaling law.
+        law: the scaling law that quality is taken from.
+        chips: chips by catalogue name or as .toml files.
+        modes: with ``joint`` the sampler proposes shape and tiles; with ``nested`` it proposes the shape, and all tiles
+            are ranked.
+        objectives: what to optimise: ``quality``, or WORKLOAD.METRIC with a metric of latency_us, usd_per_mtok,
+            joules_per_token, tokens_per_s_per_chip and tokens_per_s_per_user.
+        seed: random seed.
+        shape: fields of the shape: hidden_size, moe_intermediate_size, num_experts, num_experts_per_tok,
+            n_shared_experts and num_layers. A number fixes a field; a list, or a span with low, high and step, searches
+            it.
+        tiles: tables that narrow the tiles, by backend (triton, pallas) or chip; each names tile fields and their
+            values.
+        workloads: the workloads, as [[workloads]].
+        constraints: what a pair must meet, as [constraints].
+        budget: how many trials there are, as [budget].
+    """
 
     name: str
     reference: str
     training_tokens: float = Field(gt=0)
+    law: Annotated[str, AfterValidator(_law)] = DEFAULT_LAW
     chips: Annotated[list[AnyChip], Field(min_length=1)]
     modes: Annotated[list[Mode], Field(min_length=1)] = ["joint", "nested"]
     objectives: Annotated[list[AnyObjective], Field(min_length=1)]

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from moe_codesign.answers.frontier_rows import ReportRow, report_rows
 from moe_codesign.domain.pair import Pair
+from moe_codesign.quality import law_named
 from moe_codesign.reports.text import interval_text, pair_cells, time_text
 from moe_codesign.study.runner import SearchResult
 
@@ -44,7 +45,12 @@ def write_html(path: Path, result: SearchResult) -> None:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html").render(
-        result=result, chips=chips, provenance=result.provenance, plotly=get_plotlyjs(), total=len(result.trials)
+        result=result,
+        chips=chips,
+        measure=law_named(result.space.law).measure,
+        provenance=result.provenance,
+        plotly=get_plotlyjs(),
+        total=len(result.trials),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page)

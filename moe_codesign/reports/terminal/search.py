@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_codesign.answers.frontier_rows import report_rows
+from moe_codesign.quality import law_named
 from moe_codesign.reports.text import pair_cells
 from moe_codesign.study.runner import SearchResult
 
@@ -28,7 +29,7 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         table.add_section()
     console.print(table)
     console.print(
-        f"quality: dense-equivalent compute over {result.space.reference}'s (* the law is extrapolated); "
+        f"quality: {law_named(result.space.law).measure} over {result.space.reference}'s (* the law is extrapolated); "
         f"gain: {result.space.reference} with its default tile over this pair. Times are one layer's."
     )
     for chip in (chip.name for chip in result.space.chips):
