@@ -1,0 +1,104 @@
+"""Golden text of what commands print: a report that changes is a change that a reviewer sees."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from moe_codesign.answers.audit import AuditRow
+from moe_codesign.api.bench import BenchRow
+from moe_codesign.cost.estimate import Estimate
+from moe_codesign.domain.failure import Failure, FailureKind
+from moe_codesign.domain.pair import Pair
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.tile_pair import TilePair
+from moe_codesign.domain.timing import Timing
+from moe_codesign.domain.trial import Answered, Refused, Trial
+from moe_codesign.domain.workload import Workload
+from moe_codesign.reports.terminal.audit import print_audit
+from moe_codesign.reports.terminal.bench import print_bench
+from moe_codesign.reports.terminal.search import print_search
+from moe_codesign.study.runner import SearchResult
+from moe_kernels.tile import BlockedTile, TritonTile
+from tests.conftest import make_space
+
+TILE = TritonTile(block_m=64, block_n=128, block_k=64, num_warps=4, num_stages=3, tma=True)
+SMALL = BlockedTile(tile_m=16, tile_k=1024, tile_n=512)
+
+
+def printed(report: Callable[..., None], *arguments: Any) -> str:
+    """The text of a report on a wide terminal, without the blanks that fill its last column."""
+    out = io.StringIO()
+    report(Console(file=out, width=200, markup=False), *arguments)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def test_audit() -> None:
+    timing = Timing(grade="modelled", latency_us=400.0, low_us=330.0, high_us=480.0, bound_us=100.0, limiter="memory")
+    losses = {"padding": 100.0, "waves": 40.0, "launch": 12.0}
+    rows = [
+        AuditRow("h100_sxm", 64, Estimate(timing, "triton.grouped_gemm", TilePair(TILE, TILE), (), losses)),
+        AuditRow("l40s", 64, None, "no such type"),
+    ]
+    assert printed(print_audit, "Some model", rows) == AUDIT
+
+
+def test_bench() -> None:
+    timing = Timing(
+        grade="measured", latency_us=2500.0, low_us=2400.0, high_us=2650.0, bound_us=100.0, limiter="memory",
+        samples_us=(2400.0, 2500.0, 2650.0),
+    )  # fmt: skip
+    common = {"num_tokens": 8, "tiles": TilePair(SMALL, SMALL), "device": "cpu", "software": "jax 1.0"}
+    rows = [
+        BenchRow(timing=timing, error=0.0031, checks=4, **common),
+        BenchRow(reason="wrong result: row error 0.5", **common),
+    ]
+    assert printed(print_bench, "Some model, ep 1", rows) == BENCH
+
+
+def test_search() -> None:
+    space = make_space(chips=["trainium2"])
+    shape = MoEShape(hidden_size=2048, moe_intermediate_size=512, num_experts=192, num_experts_per_tok=9)
+    timing = Timing(grade="datasheet", latency_us=380.0, low_us=300.0, high_us=800.0, bound_us=300.0, limiter="memory")
+
+    def pair(quality: float) -> Pair:
+        return Pair(
+            chip="trainium2", shape=shape, workload=Workload(name="decode", num_tokens=64), kernel=None, tiles=(),
+            tile_labels=(), timing=timing, quality_ratio=quality, outside=("G",),
+        )  # fmt: skip
+
+    trials = [
+        Trial(chip="trainium2", mode="nested", number=0, outcome=Answered((pair(1.02),))),
+        Trial(chip="trainium2", mode="nested", number=1, outcome=Refused(Failure(FailureKind.MEMORY, "too large"))),
+    ]
+    result = SearchResult("mine", space, trials, {"trainium2": (pair(1.0),)}, {})
+    assert printed(print_search, result) == SEARCH
+
+
+AUDIT = """\
+Some model
+┏━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓
+┃ chip     ┃ tokens ┃         time ┃         interval ┃    grade ┃  bound ┃ of bound ┃ lost: padding ┃ lost: waves ┃ lost: launch ┃ tiles: GEMM 1 | GEMM 2                          ┃
+┡━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┩
+│ h100_sxm │     64 │       400 us │ 330 us .. 480 us │ modelled │ 100 us │      25% │           25% │         10% │           3% │ 64x128x64 w4 s3 g8 tma | 64x128x64 w4 s3 g8 tma │
+│ l40s     │     64 │ no such type │                  │          │        │          │               │             │              │                                                 │
+└──────────┴────────┴──────────────┴──────────────────┴──────────┴────────┴──────────┴───────────────┴─────────────┴──────────────┴─────────────────────────────────────────────────┘"""
+BENCH = """\
+Some model, ep 1
+┏━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━┓
+┃ tokens ┃ tiles: GEMM 1 | GEMM 2    ┃                        time ┃           5..95 % ┃    grade ┃ samples ┃ row error ┃ checks ┃
+┡━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━┩
+│      8 │ 16x1024x512 | 16x1024x512 │                      2.5 ms │ 2.4 ms .. 2.65 ms │ measured │       3 │    0.0031 │      4 │
+│      8 │ 16x1024x512 | 16x1024x512 │ wrong result: row error 0.5 │                   │          │         │           │        │
+└────────┴───────────────────────────┴─────────────────────────────┴───────────────────┴──────────┴─────────┴───────────┴────────┘
+cpu, jax 1.0"""
+SEARCH = """\
+mine: pairs on each chip's frontier
+┏━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━┓
+┃ chip      ┃ shape              ┃ workload  ┃ found by ┃ tiles: GEMM 1 | GEMM 2 ┃   time ┃         interval ┃     grade ┃ of peak ┃ limiter ┃ quality ┃  gain ┃
+┡━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━┩
+│ trainium2 │ H2048 I512 E192 k9 │ decode 64 │ nested 0 │ -                      │ 380 us │ 300 us .. 800 us │ datasheet │      1% │  memory │  +2.0%* │ 1.00x │
+└───────────┴────────────────────┴───────────┴──────────┴────────────────────────┴────────┴──────────────────┴───────────┴─────────┴─────────┴─────────┴───────┘
+quality: dense-equivalent compute over Qwen3-30B-A3B's (* the law is extrapolated); gain: Qwen3-30B-A3B with its default tile over this pair. Times are one layer's.
+trainium2: 2 trials, 1 feasible; ruled out: 1 memory"""
