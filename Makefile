@@ -47,6 +47,14 @@ regress: setup
 	@echo "Compiling every kernel for six chips and comparing with the baseline: about 2 minutes on two cores."
 	$(BIN)/moe-codesign regress benchmarks/baselines/default.toml --jobs $(JOBS)
 
+facts: setup
+	@echo "Compiling the facts that ship with the package; goes on where it stopped. All of them take many hours."
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shipped/facts.py --jobs $(JOBS)
+
+facts-check: setup
+	@echo "Compiling a sample of the shipped facts again, from one file of each target: about 2 minutes on two cores."
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shipped/facts.py --check 0.02 --jobs $(JOBS)
+
 bench: setup
 	@echo "Benchmarks: host kernels, compile throughput, predictions and trials per second; under a minute once tiles are cached."
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from moe_codesign.chips import load_chip
-from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
+from moe_codesign.compiler import ArtifactCache, Compiled, compile_all, requests_for
 from moe_codesign.compiler.kernels import kernel_for
 from moe_kernels.tile import WHOLE_DEPTH, PallasTile
 
@@ -34,11 +34,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("cold", "warm"):
             start = time.perf_counter()
-            found = compile_all(requests.values(), ArtifactCache(Path(folder)), jobs=2)
-            counts = Counter(artifact.status for artifact in found.values())
+            found = compile_all(requests.values(), ArtifactCache(Path(folder)), jobs=2, recompile=True)
+            counts = Counter(outcome.status for outcome in found.values())
             seconds = time.perf_counter() - start
             print(f"{chip.name} {name}: {len(found)} tiles in {seconds:.1f} s: {dict(counts)}", flush=True)
-    for reason, count in Counter(a.reason.split(";")[0][:100] for a in found.values() if a.reason).most_common():
+    for reason, count in Counter(
+        a.reason.split(";")[0][:100] for a in found.values() if not isinstance(a, Compiled)
+    ).most_common():
         print(f"{count:4} {reason}")
 
 

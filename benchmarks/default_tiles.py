@@ -42,8 +42,8 @@ def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: i
     problem = Problem(op=op, dtype=dtype)
     every = [tile for tile in kernel.tiles() if kernel.refuses(problem, tile, chip.target) is None]
     requests = requests_for(kernel, chip, (op,), dtype, every)
-    artifacts = compile_all(requests.values(), cache, jobs=jobs)
-    table = table_of(kernel, chip, op, {tile: artifacts[r] for (_, tile), r in requests.items()})
+    outcomes = compile_all(requests.values(), cache, jobs=jobs)
+    table = table_of(kernel, chip, op, {tile: outcomes[r] for (_, tile), r in requests.items()})
     usable = table.columns["spill_bytes"] == 0
     chosen = []
     for rows in ROWS:
@@ -80,8 +80,8 @@ def _fits_its_width(kernel: Kernel, chip: Chip, op: Op, dtype: str, tile: TileCo
         if kernel.refuses(Problem(op=op, dtype=other), tile, chip.target) is not None:
             continue  # a call falls back on a simpler form
         requests = requests_for(kernel, chip, (op,), other, [tile])
-        artifacts = compile_all(requests.values(), cache)
-        table = table_of(kernel, chip, op, {one: artifacts[r] for (_, one), r in requests.items()})
+        outcomes = compile_all(requests.values(), cache)
+        table = table_of(kernel, chip, op, {one: outcomes[r] for (_, one), r in requests.items()})
         if not len(table) or table.columns["spill_bytes"][0] > 0:
             return False
     return True

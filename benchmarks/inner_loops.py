@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 
 from moe_codesign.chips import GpuChip, load_chip
-from moe_codesign.compiler import compile_all, requests_for
+from moe_codesign.compiler import Compiled, Outcome, Refused, Request, requests_for
 from moe_codesign.compiler.artifact import GpuFacts
 from moe_codesign.compiler.gpu import binary_facts
 from moe_codesign.compiler.kernels import kernel_for
@@ -240,7 +240,7 @@ def table_of_facts(tiles: list[TritonTile], facts: list[GpuFacts], template: Til
     columns["waves_per_simd"] = np.zeros(len(tiles))
     columns["wide_mma"] = np.array([f.count("GMMA") > 0 for f in facts], dtype=float)
     columns["narrow_mma"] = np.zeros(len(tiles))
-    return dataclasses.replace(template, tiles=tuple(tiles), artifacts=(), columns=columns, refused={})
+    return dataclasses.replace(template, tiles=tuple(tiles), facts=(), columns=columns, refused={})
 
 
 def others(gemm: GroupedGemm, num_tokens: int, facts: dict[Other, GpuFacts], template: TileTable) -> list[Line]:
@@ -304,13 +304,19 @@ def our_table(tables: Tables, op: Op) -> TileTable:
     tiles = [t for t in our_tiles() if kernel.refuses(Problem(op=op, dtype="bfloat16"), t, chip.target) is None]
     requests = requests_for(kernel, chip, (op,), "bfloat16", tiles)
     if op == "gate_up":
-        artifacts = compile_all(requests.values(), tables.cache, jobs=2)
+        outcomes = tables.compile(requests.values())
     else:
         once = {request: tile for (_, tile), request in requests.items()}
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
             facts = pool.map(compile_rows, once.values())
-            artifacts = {r: r.outcome("ok" if f else "failed", gpu=f) for r, f in zip(once, facts, strict=True)}
-    return table_of(kernel, chip, op, {tile: artifacts[r] for (_, tile), r in requests.items()})
+            outcomes = {r: _outcome(r, f) for r, f in zip(once, facts, strict=True)}
+    return table_of(kernel, chip, op, {tile: outcomes[r] for (_, tile), r in requests.items()})
+
+
+def _outcome(request: Request, facts: GpuFacts | None) -> Outcome:
+    if facts is None:
+        return Refused(kind="failed", reason="it does not compile", compiler=request.compiler)
+    return Compiled(facts=facts, compiler=request.compiler)
 
 
 def ours(gemm: GroupedGemm, table: TileTable) -> list[Line]:
@@ -320,9 +326,10 @@ def ours(gemm: GroupedGemm, table: TileTable) -> list[Line]:
     kernel = table.kernel
     lines = []
     for i in order:
-        tile, facts = table.tiles[i], table.artifacts[i].gpu
+        tile, facts = table.tiles[i], table.facts[i]
         assert isinstance(tile, TritonTile)
-        if facts is None or facts.spill_bytes or kernel.refuses(gemm.problem, tile, table.chip.target):
+        assert isinstance(facts, GpuFacts)
+        if facts.spill_bytes or kernel.refuses(gemm.problem, tile, table.chip.target):
             continue
         lines.append(measure("ours", tile, facts, gemm, float(times[i]), gemm.matrices))
     return lines

@@ -41,7 +41,7 @@ def audit_shape(
 ) -> list[AuditRow]:
     """Estimate one layer per chip and token count with its best tiles, and split what it loses."""
     ops: tuple[Op, ...] = (up_op(gated=shape.gated), "down")
-    tables.prepare((chip, None, ops, dtype) for chip in chips if chip.has(dtype))
+    tables.prepare(((chip, None, ops, dtype) for chip in chips if chip.has(dtype)), lenient=True)
     rows = []
     for chip in chips:
         for num_tokens in tokens:

@@ -21,6 +21,7 @@ def audit(
     tp: int = 1,
     ep: int = 1,
     jobs: int = 1,
+    recompile: bool = False,
     compiling: Progress | None = None,
 ) -> list[AuditRow]:
     """Where a model (catalogue name, config.json or shape) loses time on each chip."""
@@ -29,7 +30,7 @@ def audit(
         shape,
         load_chips(chips),
         tokens,
-        Tables(jobs=jobs, progress=compiling),
+        Tables(jobs=jobs, progress=compiling, recompile=recompile),
         dtype=dtype,
         routing=parse_routing(routing),
         tp=tp,

@@ -133,7 +133,8 @@ def _prepare(rows: Iterable[Row], tables: Tables) -> None:
                 wanted.setdefault((text(row, "chip"), dtype), set()).update(ops)
         except (UserError, *_ROW_ERRORS):
             continue  # told in the row itself
-    tables.prepare((load_chip(name), None, sorted(ops), dtype) for (name, dtype), ops in wanted.items())
+    wanted_tables = ((load_chip(name), None, sorted(ops), dtype) for (name, dtype), ops in wanted.items())
+    tables.prepare(wanted_tables, lenient=True)
 
 
 def _failed(row: Row, error: Exception) -> Row:
@@ -225,20 +226,21 @@ def predict(
     explain: bool = False,
     tuned: str | Path | None = None,
     jobs: int = 1,
+    recompile: bool = False,
     compiling: Progress | None = None,
     running: Progress | None = None,
 ) -> list[Row]:
     """Answer a table of problems (a file, or rows); writes ``out`` if given. A bad row is told in its row.
 
     ``explain`` adds ``parts_us``, JSON of where each time goes. ``tuned`` is a folder of vLLM's or SGLang's tuned
-    files, for rows with that ``stack``.
+    files, for rows with that ``stack``. ``recompile`` compiles here what the facts that come with the package answer.
     """
     if out is not None:
         check_output(Path(out))
     rows = read_table(Path(problems)) if isinstance(problems, str | Path) else list(problems)
     if tuned is not None and not Path(tuned).is_dir():
         raise UserError("folder of tuned files", value=str(tuned), fix="give a folder of E=..,N=..,device_name=...json")
-    tables = Tables(jobs=jobs, progress=compiling)
+    tables = Tables(jobs=jobs, progress=compiling, recompile=recompile)
     answered = predict_rows(
         rows, tables, explain=explain, tuned=Path(tuned) if tuned is not None else None, progress=running
     )

@@ -22,6 +22,7 @@ def search(
     chips: Sequence[str] | None = None,
     trials: int | None = None,
     jobs: int = 1,
+    recompile: bool = False,
     storage: str = DEFAULT_STORAGE,
     study: str | None = None,
     seed: int | None = None,
@@ -36,6 +37,7 @@ def search(
         chips: names or files of chips, instead of the space's.
         trials: instead of the space's budget; over all chips and modes.
         jobs: compiler processes.
+        recompile: compile here what the facts that come with the package would answer.
         storage: database URL.
         study: name; default the space's.
         seed: instead of the space's.
@@ -54,7 +56,7 @@ def search(
     result = run_search(
         loaded,
         Studies(Database(storage)),
-        Tables(jobs=jobs, progress=compiling),
+        Tables(jobs=jobs, progress=compiling, recompile=recompile),
         study=study or loaded.name,
         trials=asked,
         provenance=provenance(),

@@ -2,7 +2,20 @@
 
 import click
 
-from moe_codesign.cli.options import CHIPS, DTYPE, EP, JOBS, JSON, ROUTING, TP, Numbers, console, emit, progress
+from moe_codesign.cli.options import (
+    CHIPS,
+    DTYPE,
+    EP,
+    JOBS,
+    JSON,
+    RECOMPILE,
+    ROUTING,
+    TP,
+    Numbers,
+    console,
+    emit,
+    progress,
+)
 
 
 @click.command()
@@ -14,6 +27,7 @@ from moe_codesign.cli.options import CHIPS, DTYPE, EP, JOBS, JSON, ROUTING, TP, 
 @TP
 @EP
 @JOBS
+@RECOMPILE
 @JSON
 def audit(
     model: str,
@@ -24,6 +38,7 @@ def audit(
     tp: int,
     ep: int,
     jobs: int,
+    recompile: bool,
     as_json: bool,
 ) -> None:
     """Show where MODEL (a catalogue name or a config.json) loses time on each chip.
@@ -44,6 +59,7 @@ def audit(
             tp=tp,
             ep=ep,
             jobs=jobs,
+            recompile=recompile,
             compiling=bar("compile"),
         )
     if as_json:

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from moe_codesign.cli.options import CHIP, DTYPE, JOBS, JSON, Fields, console, emit, progress
+from moe_codesign.cli.options import CHIP, DTYPE, JOBS, JSON, RECOMPILE, Fields, console, emit, progress
 from moe_codesign.errors import UserError
 
 
@@ -16,6 +16,7 @@ from moe_codesign.errors import UserError
 @click.option("--tile", type=Fields(), help="Tile fields that differ from the kernel's default tile.")
 @DTYPE
 @JOBS
+@RECOMPILE
 @JSON
 def compile_(
     kernel: str | None,
@@ -25,6 +26,7 @@ def compile_(
     tile: dict[str, int | bool] | None,
     dtype: str,
     jobs: int,
+    recompile: bool,
     as_json: bool,
 ) -> None:
     """Show what the chip's compiler made of a kernel, or of any JAX function.
@@ -41,7 +43,7 @@ def compile_(
     if function is not None and arguments is not None:
         found = mc.compile_function(function, arguments, chip)
         if as_json:
-            emit(found)
+            emit(found.to_dict())
         else:
             print_function(console(), function, chip, found)
         if found.refused:
@@ -49,9 +51,11 @@ def compile_(
         return
     assert kernel is not None
     with progress() as bar:
-        compiled = mc.compile_kernel(kernel, chip, tile=tile, dtype=dtype, jobs=jobs, compiling=bar("compile"))
+        compiled = mc.compile_kernel(
+            kernel, chip, tile=tile, dtype=dtype, jobs=jobs, recompile=recompile, compiling=bar("compile")
+        )
     if as_json:
-        emit(compiled)
+        emit([one.to_dict() for one in compiled])
     else:
         print_compiled(console(), chip, compiled)
     if any(one.refused for one in compiled):

@@ -90,6 +90,9 @@ STORAGE = click.option(
     "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database URL, for SQLite or PostgreSQL."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of text.")
+RECOMPILE = click.option(
+    "--recompile", is_flag=True, help="Compile here also what the compiled facts that come with the package answer."
+)
 JOBS = click.option(
     "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all cores", help="Compiler processes."
 )

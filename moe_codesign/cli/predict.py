@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, emit, progress
+from moe_codesign.cli.options import JOBS, JSON, RECOMPILE, emit, progress
 
 
 @click.command()
@@ -15,8 +15,11 @@ from moe_codesign.cli.options import JOBS, JSON, emit, progress
     "--tuned", type=click.Path(path_type=Path), help="Folder of the tuned files of vLLM or SGLang (E=..,N=..json)."
 )
 @JOBS
+@RECOMPILE
 @JSON
-def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: int, as_json: bool) -> None:
+def predict(
+    problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: int, recompile: bool, as_json: bool
+) -> None:
     """Write a time for every problem of a table (.csv, .jsonl or .parquet); a row that cannot be answered gets its
     reason in the column `error`, and the other rows are unaffected.
 
@@ -27,7 +30,14 @@ def predict(problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: 
 
     with progress() as bar:
         rows = mc.predict(
-            problems, out=out, explain=explain, tuned=tuned, jobs=jobs, compiling=bar("compile"), running=bar("predict")
+            problems,
+            out=out,
+            explain=explain,
+            tuned=tuned,
+            jobs=jobs,
+            recompile=recompile,
+            compiling=bar("compile"),
+            running=bar("predict"),
         )
     failed = sum(bool(row["error"]) for row in rows)
     if as_json:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, STORAGE, Names, console, emit, progress
+from moe_codesign.cli.options import JOBS, JSON, RECOMPILE, STORAGE, Names, console, emit, progress
 
 
 @click.command()
@@ -14,6 +14,7 @@ from moe_codesign.cli.options import JOBS, JSON, STORAGE, Names, console, emit, 
 @click.option("--chips", type=Names(), help="Chips to search, overriding the space file.")
 @click.option("--trials", type=click.IntRange(1), help="Trials over all chips and modes, overriding the space file.")
 @JOBS
+@RECOMPILE
 @STORAGE
 @click.option("--study", help="Name of the study (default: the space's). A study of that name is resumed.")
 @click.option("--seed", type=click.IntRange(0), help="Random seed, overriding the space file.")
@@ -24,6 +25,7 @@ def search(
     chips: list[str] | None,
     trials: int | None,
     jobs: int,
+    recompile: bool,
     storage: str,
     study: str | None,
     seed: int | None,
@@ -54,6 +56,7 @@ def search(
             loaded,
             trials=trials,
             jobs=jobs,
+            recompile=recompile,
             storage=storage,
             study=study,
             out=folder,

@@ -1,15 +1,17 @@
-"""Compile many requests in child processes with a time limit; every one ends as an artifact."""
+"""Find what is known of many requests, and compile the rest in child processes with a time limit."""
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Collection, Iterable
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from moe_codesign import execution
 from moe_codesign.chips import Chip, CompiledChip, GpuChip
-from moe_codesign.compiler.artifact import Artifact, GpuFacts, Outcome, Status
+from moe_codesign.compiler import shipped
+from moe_codesign.compiler.artifact import Compiled, GpuFacts, Outcome, Refused, Unanswered
+from moe_codesign.compiler.availability import require_compiler
 from moe_codesign.compiler.cache import ArtifactCache
-from moe_codesign.compiler.function import CompiledFunction, FunctionRequest
+from moe_codesign.compiler.function import FunctionRequest
 from moe_codesign.compiler.request import CompileRequest, Request, request
 from moe_codesign.compiler.worker import compile_one, start
 from moe_codesign.errors import UserError
@@ -21,7 +23,7 @@ TIME_LIMIT_S = 180.0
 """One tile's compiles. The slowest honest one seen took 15 s; a hang takes for ever."""
 
 Progress = Callable[[int, int], None]
-_O = TypeVar("_O", bound=Outcome)
+_R = TypeVar("_R", Request, FunctionRequest)
 
 
 def requests_for(
@@ -45,38 +47,47 @@ def requests_for(
 
 
 def compile_all(
-    requests: Iterable[CompileRequest[_O]],
+    requests: Iterable[_R],
     cache: ArtifactCache,
     *,
     jobs: int = 1,
     progress: Progress | None = None,
     time_limit_s: float = TIME_LIMIT_S,
-    again: Collection[Status] = (),
+    recompile: bool = False,
     fresh_processes: bool = False,
-) -> dict[CompileRequest[_O], _O]:
-    """An artifact for every request: from the cache, else compiled in one of ``jobs`` child processes.
+) -> dict[_R, Outcome]:
+    """The outcome of every request.
+
+    What the kernel itself refuses needs no compiler. The rest is looked for in the cache (compiled here, of the same
+    source, by the compiler that is here), then in the facts that come with the package (of the same source, by
+    whichever compiler), and else compiled in one of ``jobs`` child processes.
+
+    A compile that hangs is killed at its limit; one may take its process down (libtpu aborts on some inputs). Both are
+    answered as :class:`Unanswered`, and tried again by the next command. Each artifact is in the cache as soon as it is
+    known, so an interrupted run loses at most what was being compiled.
 
     Args:
         requests: what to compile.
         cache: where artifacts are kept.
         jobs: child processes.
-        progress: told how many are done.
+        progress: called with how many are done, of how many.
         time_limit_s: of one compile.
-        again: outcomes in the cache that do not count.
+        recompile: leave out the facts that come with the package.
         fresh_processes: one for each compile, so that none sees what another imported.
 
-    A compile that hangs is killed and stored as ``timeout``; one that takes its process down (libtpu aborts on
-    some inputs) is stored as ``crashed``. Each is in the cache as soon as it is known, so an interrupted run
-    loses at most what was being compiled.
+    Raises:
+        UserError: something must be compiled, and its compiler is not installed here.
     """
-    found: dict[CompileRequest[_O], _O] = {}
-    missing: list[CompileRequest[_O]] = []
+    found: dict[_R, Outcome] = {}
+    missing: list[_R] = []
     for one in dict.fromkeys(requests):
-        artifact = cache.get(one)
-        if artifact is None or artifact.status in again:
+        known = _known(one, cache, recompile)
+        if known is None:
             missing.append(one)
         else:
-            found[one] = artifact
+            found[one] = known
+    for one in missing:
+        require_compiler(one.target, one.describe())
     if not missing:
         return found
     if progress:
@@ -86,14 +97,21 @@ def compile_all(
         tempfile.TemporaryDirectory(prefix="moe-codesign-", ignore_cleanup_errors=True) as scratch,
         Pool(workers, initializer=start, initargs=(scratch,), fresh_processes=fresh_processes) as pool,
     ):
-        function = cast(Callable[[CompileRequest[_O]], _O], compile_one)  # its outcome is the request's own kind
-        for done, (one, called) in enumerate(pool.map_unordered(function, missing, time_limit_s=time_limit_s), 1):
-            artifact = _artifact(one, called)
-            cache.put(one, artifact)
-            found[one] = artifact
+        for done, (one, called) in enumerate(pool.map_unordered(compile_one, missing, time_limit_s=time_limit_s), 1):
+            found[one] = _outcome(one, called)
+            cache.put(one, found[one])
             if progress:
                 progress(done, len(missing))
     return found
+
+
+def _known(one: CompileRequest, cache: ArtifactCache, recompile: bool) -> Outcome | None:
+    if isinstance(one, Request) and (reason := one.refusal()):
+        return Refused(kind="refused", reason=reason)
+    known = cache.get(one)
+    if known is None and isinstance(one, Request) and not recompile:
+        return shipped.find(one)
+    return known
 
 
 def compile_functions(
@@ -103,50 +121,40 @@ def compile_functions(
     jobs: int = 1,
     progress: Progress | None = None,
     time_limit_s: float = TIME_LIMIT_S,
-    again: Collection[Status] = (),
-) -> dict[FunctionRequest, CompiledFunction]:
-    """What became of each function; as :func:`compile_all`. One that was missing may be there now.
+) -> dict[FunctionRequest, Outcome]:
+    """What became of each function; as :func:`compile_all`.
 
     Where libtpu dies, or takes too long, while it counts cycles of a JAX function, it is compiled again without, and a
     note says so.
     """
     requests = list(dict.fromkeys(requests))
 
-    def run(wanted: Iterable[FunctionRequest], report: Progress | None) -> dict[FunctionRequest, CompiledFunction]:
-        found = compile_all(
-            wanted,
-            cache,
-            jobs=jobs,
-            progress=report,
-            time_limit_s=time_limit_s,
-            again=(*again, "missing"),
-            fresh_processes=True,
-        )
+    def run(wanted: Iterable[FunctionRequest], report: Progress | None) -> dict[FunctionRequest, Outcome]:
+        found = compile_all(wanted, cache, jobs=jobs, progress=report, time_limit_s=time_limit_s, fresh_processes=True)
         return {one: found[one] for one in wanted}
 
     found = run(requests, progress)
     plain = {
         one: dataclasses.replace(one, profile=False)
         for one, result in found.items()
-        if result.status in ("crashed", "timeout") and not one.is_gpu
+        if isinstance(result, Unanswered) and result.kind != "missing" and not one.is_gpu
     }
     without = run(list(plain.values()), None)
     for one, other in plain.items():
-        if without[other].status == "ok":
-            note = f"no static cycles: {found[one].reason}"
-            found[one] = dataclasses.replace(without[other], note=note)
-        else:
-            found[one] = without[other]
+        result, first = without[other], found[one]
+        if isinstance(result, Compiled) and isinstance(first, Unanswered):
+            result = dataclasses.replace(result, note=f"no static cycles: {first.reason}")
+        found[one] = result
     return found
 
 
-def unlaunchable(artifact: Artifact, tile: TileConfig, chip: Chip) -> str | None:
+def unlaunchable(outcome: Outcome, tile: TileConfig, chip: Chip) -> str | None:
     """Why this chip cannot run the tile: the compiler's reason, or the limit of the chip that it breaks."""
-    if artifact.status != "ok":
-        return artifact.reason
-    if artifact.gpu is None:
+    if not isinstance(outcome, Compiled):
+        return outcome.reason
+    if not isinstance(outcome.facts, GpuFacts):
         return None
-    return launch_limit(artifact.gpu, int(tile.as_dict()["num_warps"]), GpuChip.of(chip))
+    return launch_limit(outcome.facts, int(tile.as_dict()["num_warps"]), GpuChip.of(chip))
 
 
 def launch_limit(gpu: GpuFacts, num_warps: int, chip: GpuChip) -> str | None:
@@ -157,9 +165,8 @@ def launch_limit(gpu: GpuFacts, num_warps: int, chip: GpuChip) -> str | None:
             f"shared memory: needs {gpu.shared_bytes} bytes per block, {chip.name} allows "
             f"{core.shared_bytes_per_block}; use smaller blocks or fewer stages"
         )
-    threads = num_warps * core.warp_size
-    # AMD's compiler knows the threads of a block, and spills before it asks for more registers than there are.
-    if chip.vendor == "nvidia" and gpu.registers * threads > core.registers:
+    threads = num_warps * (core.warp_size or 32)
+    if core.registers is not None and gpu.registers * threads > core.registers:
         return (
             f"registers: needs {gpu.registers} x {threads} threads, {chip.name} has {core.registers} in a core; "
             "use smaller blocks"
@@ -167,13 +174,15 @@ def launch_limit(gpu: GpuFacts, num_warps: int, chip: GpuChip) -> str | None:
     return None
 
 
-def _artifact(one: CompileRequest[_O], called: execution.Outcome[_O]) -> _O:
+def _outcome(one: CompileRequest, called: execution.Outcome[Outcome]) -> Outcome:
     match called:
         case Done(value):
             return value
-        case TimedOut(limit_s):
-            return one.outcome("timeout", str(called), compile_s=limit_s)
+        case TimedOut():
+            return Unanswered(kind="timeout", reason=str(called))
         case Died(exit_code):
-            return one.outcome("crashed", f"the compiler took its process down (exit code {exit_code})")
+            return Unanswered(kind="crashed", reason=f"the compiler took its process down (exit code {exit_code})")
+        case Raised("MemoryError"):
+            return Unanswered(kind="crashed", reason=str(called))
         case Raised():
-            return one.outcome("failed", str(called))
+            return Refused(kind="failed", reason=str(called), compiler=one.compiler)

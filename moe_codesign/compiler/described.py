@@ -6,17 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.function import (
-    CompiledFunction,
-    FunctionRequest,
-    KernelProgram,
-    imported_sources,
-    load_function,
-    parse_arguments,
-)
+from moe_codesign.compiler.artifact import Compiled, JaxFacts, KernelProgram, Outcome, Unanswered
+from moe_codesign.compiler.function import FunctionRequest, imported_sources, load_function, parse_arguments
+from moe_codesign.compiler.outcome import first_and_last_line, named_line, of_gpu_error, of_tpu_error
 
 
-def compile_triton_function(request: FunctionRequest) -> CompiledFunction:
+def compile_triton_function(request: FunctionRequest) -> Outcome:
     """Compile a user's Triton kernel of that signature."""
     from moe_codesign.compiler.gpu import binary_facts
 
@@ -24,25 +19,23 @@ def compile_triton_function(request: FunctionRequest) -> CompiledFunction:
     try:
         source = _described(load_function(request.function), request)
     except Exception as error:  # whatever a user's module raises
-        return request.outcome("missing", _first_line(error))
+        return Unanswered(kind="missing", reason=first_and_last_line(error))
     try:
         facts = binary_facts(source, json.loads(request.options), request.target)
     except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome(
-            "failed",
-            _first_line(error),
+        return of_gpu_error(
+            error,
+            first_and_last_line(error),
+            compiler=request.compiler,
             compile_s=time.perf_counter() - start,
             sources=imported_sources(request.function),
         )
-    sources = imported_sources(request.function)
-    return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts, sources=sources)
-
-
-def _first_line(error: Exception) -> str:
-    """In one line: Triton begins with the place, quotes the source, and ends with what is wrong there."""
-    lines = [line.strip() for line in (str(error).strip() or repr(error)).splitlines() if line.strip(" ^\t")]
-    text = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
-    return f"{type(error).__name__}: {text[:300]}"
+    return Compiled(
+        facts=facts,
+        compiler=request.compiler,
+        compile_s=time.perf_counter() - start,
+        sources=imported_sources(request.function),
+    )
 
 
 def _described(kernel: Any, request: FunctionRequest) -> Any:
@@ -84,13 +77,13 @@ def _constant(value: Any) -> Any:
     return value
 
 
-def compile_jax_function(request: FunctionRequest, folder: Path) -> CompiledFunction:
+def compile_jax_function(request: FunctionRequest, folder: Path) -> Outcome:
     """Compile a user's JAX function and read every kernel in it; ``folder`` is the process's dump folder."""
     import jax
     import jax.numpy as jnp
 
     from moe_codesign.compiler.llo import read_programs
-    from moe_codesign.compiler.tpu import compile_for, empty, outcome_of
+    from moe_codesign.compiler.tpu import compile_for, empty
 
     start = time.perf_counter()
     try:
@@ -101,21 +94,24 @@ def compile_jax_function(request: FunctionRequest, folder: Path) -> CompiledFunc
         }
         arguments = [jax.ShapeDtypeStruct(s, jnp.dtype(dtype)) for dtype, s in parse_arguments(request.arguments)]
     except Exception as error:  # whatever a user's module raises
-        return request.outcome("missing", outcome_of(error)[1])
+        return Unanswered(kind="missing", reason=named_line(error))
     empty(folder)
     try:
         compile_for(request.target, functools.partial(function, **constants) if constants else function, arguments)
         programs = [KernelProgram(name, *facts) for name, facts in read_programs(folder, request.target).items()]
     except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome(
-            *outcome_of(error), compile_s=time.perf_counter() - start, sources=imported_sources(request.function)
+        return of_tpu_error(
+            error,
+            compiler=request.compiler,
+            compile_s=time.perf_counter() - start,
+            sources=imported_sources(request.function),
         )
     finally:
         empty(folder)
     longest_first = sorted(programs, key=lambda k: (-(k.cycles or 0), -k.program.bundles))
-    return request.outcome(
-        "ok",
+    return Compiled(
+        facts=JaxFacts(kernels=tuple(longest_first)),
+        compiler=request.compiler,
         compile_s=time.perf_counter() - start,
-        kernels=tuple(longest_first),
         sources=imported_sources(request.function),
     )

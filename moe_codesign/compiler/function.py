@@ -6,60 +6,18 @@ import importlib.util
 import json
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass as checked_dataclass
-
-from moe_codesign.compiler.artifact import GpuFacts, ProgramFacts, Status
-from moe_codesign.compiler.request import source_hash
+from moe_codesign.compiler.availability import backend_of
+from moe_codesign.compiler.cache import file_hash
+from moe_codesign.compiler.source_hash import source_hash
 from moe_codesign.errors import UserError
 from moe_codesign.versions import compiler_version
 
 _ARGUMENT = re.compile(r"(?P<dtype>[a-z]\w*)\[(?P<shape>[\d,\s]*)\]")
 _SHORT = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "s8": "int8", "s32": "int32"}
-
-
-@checked_dataclass(frozen=True)
-class KernelProgram:
-    """One kernel (or fusion) of a compiled function; ``cycles`` are static, None where the compiler did not count."""
-
-    name: str
-    cycles: int | None
-    program: ProgramFacts
-
-
-@checked_dataclass(frozen=True, kw_only=True)
-class CompiledFunction:
-    """What became of a function: ``gpu`` facts of a Triton kernel; of a JAX function its kernels, longest first.
-
-    ``sources``: files that it imported, with their hashes.
-    """
-
-    key: str
-    function: str
-    target: str
-    compiler: str
-    status: Status
-    reason: str = ""
-    note: str = ""
-    compile_s: float = 0.0
-    gpu: GpuFacts | None = None
-    kernels: tuple[KernelProgram, ...] = ()
-    sources: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def refused(self) -> str | None:
-        """Why there is nothing, if there is nothing."""
-        return self.reason if self.status != "ok" else None
-
-    def to_json(self) -> str:
-        return _ADAPTER.dump_json(self, indent=1, exclude_defaults=True).decode()
-
-
-_ADAPTER: TypeAdapter[CompiledFunction] = TypeAdapter(CompiledFunction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,30 +45,15 @@ class FunctionRequest:
 
     @property
     def is_gpu(self) -> bool:
-        return self.target.startswith(("cuda:", "hip:"))
+        return backend_of(self.target) == "triton"
 
     @property
     def key(self) -> str:
         """Hash of the request; the outcome's name in the cache."""
         return hashlib.sha256(json.dumps(self.__dict__, sort_keys=True).encode()).hexdigest()[:32]
 
-    def outcome(self, status: Status, reason: str = "", **facts: object) -> CompiledFunction:
-        return CompiledFunction(
-            key=self.key,
-            function=self.function,
-            target=self.target,
-            compiler=self.compiler,
-            status=status,
-            reason=reason,
-            **facts,  # type: ignore[arg-type]
-        )
-
-    def read(self, text: bytes) -> CompiledFunction:
-        return _ADAPTER.validate_json(text)
-
-    def is_current(self, outcome: CompiledFunction) -> bool:
-        """Every file that it imported is as it was."""
-        return all(_hash(Path(path)) == known for path, known in outcome.sources.items())
+    def describe(self) -> str:
+        return f"{self.function} for {self.target}"
 
 
 def function_request(
@@ -135,19 +78,18 @@ def function_request(
     place, _, name = function.rpartition(":")
     if not place or not name.isidentifier():
         raise UserError("function", value=function, fix="write module:name or file.py:name, as in my_kernels:matmul")
-    gpu = target.startswith(("cuda:", "hip:"))
-    if not gpu:
+    backend = backend_of(target)
+    if backend == "pallas":
         parse_arguments(arguments)
     if place.endswith(".py"):
         function = f"{(folder or Path()).joinpath(place).resolve()}:{name}"
-    backend = "triton" if gpu else "pallas"
     file = _file_of(function)
     own = (file,) if file is not None and file.is_file() else ()
     return FunctionRequest(
         function=function,
         target=target,
         compiler=compiler_version(backend),
-        source_hash=source_hash((*own, Path(__file__).with_name("described.py")), backend),
+        source_hash=source_hash(own),
         arguments=arguments,
         signature=json.dumps(signature or {}, sort_keys=True),
         constants=json.dumps(constants or {}, sort_keys=True),
@@ -190,15 +132,8 @@ def imported_sources(function: str) -> dict[str, str]:
         base = path.is_relative_to(sys.base_prefix) or path.is_relative_to(Path(__file__).parents[1])
         beside = own is not None and path.parent == own.resolve().parent
         if beside or not (installed or base):
-            found[str(path)] = _hash(path)
+            found[str(path)] = file_hash(path)
     return dict(sorted(found.items()))
-
-
-def _hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError:
-        return "gone"
 
 
 def load_function(function: str) -> Any:

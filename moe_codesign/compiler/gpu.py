@@ -7,27 +7,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Artifact, GpuFacts
+from moe_codesign.compiler.artifact import Compiled, GpuFacts, Outcome
+from moe_codesign.compiler.outcome import named_line, of_gpu_error
 from moe_codesign.compiler.request import Request
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
-from moe_kernels.kernel import Problem
 from moe_kernels.registry import kernel_named
 
 
-def compile_gpu(request: Request) -> Artifact:
+def compile_gpu(request: Request) -> Outcome:
     """Compile one request, whose target is ``cuda:SM`` or ``hip:GFX``, with Triton."""
     kernel = kernel_named(request.kernel)
     assert kernel is not None
-    if reason := kernel.refuses(Problem(op=request.op, dtype=request.dtype), request.tile, request.target):
-        return request.outcome("refused", reason)
     assert kernel.build is not None
     start = time.perf_counter()
     try:
         source, options = kernel.build(request.op, request.tile, request.dtype, request.target)
         facts = binary_facts(source, options, request.target)
     except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome("failed", _first_line(error), compile_s=time.perf_counter() - start)
-    return request.outcome("ok", compile_s=time.perf_counter() - start, gpu=facts)
+        return of_gpu_error(error, named_line(error), compiler=request.compiler, compile_s=time.perf_counter() - start)
+    return Compiled(facts=facts, compiler=request.compiler, compile_s=time.perf_counter() - start)
 
 
 def binary_facts(source: Any, options: dict[str, Any], target: str) -> GpuFacts:
@@ -42,11 +40,6 @@ def binary_facts(source: Any, options: dict[str, Any], target: str) -> GpuFacts:
         chip = GPUTarget(backend, int(arch) if backend == "cuda" else arch, 32 if backend == "cuda" else 64)
         compiled = triton.compile(source, target=chip, options=options)
         return _nvidia(compiled, Path(scratch)) if backend == "cuda" else _amd(compiled)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or repr(error)
-    return f"{type(error).__name__}: {text.splitlines()[0][:300]}"
 
 
 def _tool(name: str) -> str:

@@ -2,35 +2,50 @@
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.arrays import F64
 from moe_codesign.chips import Chip
-from moe_codesign.compiler import Artifact, ArtifactCache, Request, compile_all, requests_for, unlaunchable
+from moe_codesign.compiler import (
+    ArtifactCache,
+    Compiled,
+    Outcome,
+    Request,
+    compile_all,
+    requests_for,
+    unlaunchable,
+)
+from moe_codesign.compiler.artifact import Facts, GpuFacts
+from moe_codesign.compiler.availability import missing_package
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.versions import compiler_version
 from moe_kernels.kernel import Kernel, Op, Problem
 from moe_kernels.tile import TileConfig, Value
 
 TileSpace = Mapping[str, tuple[Value, ...]]
-_DEFAULT_ROWS = (1, 8, 24, 48, 96, 256, 1024)
+DEFAULT_ROWS = (1, 8, 24, 48, 96, 256, 1024)
 """Rows per expert: one of each range that default rules tell apart."""
 
 
 @dataclass(frozen=True)
 class TileTable:
-    """Tiles that compiled, one row each, and why the others did not."""
+    """Tiles that compiled, one row each, and why the others did not.
+
+    ``note`` says which compiler's facts these are, where another version of it is installed here.
+    """
 
     kernel: Kernel
     chip: Chip
     op: Op
     tiles: tuple[TileConfig, ...]
-    artifacts: tuple[Artifact, ...]
+    facts: tuple[Facts, ...]
     columns: dict[str, F64]
     refused: dict[TileConfig, str]
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -42,8 +57,9 @@ class TileTable:
     def rows(self, places: npt.NDArray[np.int64]) -> "TileTable":
         """The table of these rows, in this order."""
         columns = {name: values[places] for name, values in self.columns.items()}
-        tiles, artifacts = (tuple(every[i] for i in places) for every in (self.tiles, self.artifacts))
-        return TileTable(self.kernel, self.chip, self.op, tiles, artifacts, columns, self.refused)
+        tiles = tuple(self.tiles[i] for i in places)
+        facts = tuple(self.facts[i] for i in places)
+        return replace(self, tiles=tiles, facts=facts, columns=columns)
 
     def unsupported(self, problem: Problem) -> dict[int, str]:
         """Rows whose tile cannot run a problem of this very size, and why."""
@@ -66,30 +82,58 @@ _NARROW_MMA = ("QGMMA", "QMMA", "IGMMA", "IMMA", "fp8", "f8f6f4", "i8")
 
 
 class Tables:
-    """Tile tables by (chip, kernel, op, dtype), compiled where the cache lacks them."""
+    """Tile tables by (chip, kernel, op, dtype).
 
-    def __init__(self, cache: ArtifactCache | None = None, *, jobs: int = 1, progress: Progress | None = None) -> None:
+    Args:
+        cache: where artifacts are kept that were compiled here.
+        jobs: compiler processes.
+        progress: called with how many tiles are compiled, of how many.
+        recompile: compile here what the facts that come with the package would answer.
+    """
+
+    def __init__(
+        self,
+        cache: ArtifactCache | None = None,
+        *,
+        jobs: int = 1,
+        progress: Progress | None = None,
+        recompile: bool = False,
+    ) -> None:
         self.cache = cache or ArtifactCache()
         self.jobs = jobs
         self.progress = progress
-        self._tables: dict[tuple[str, str, Op, str, str], TileTable] = {}
+        self.recompile = recompile
+        self._tables: dict[tuple[Chip, str, Op, str, str], TileTable] = {}
 
-    def prepare(self, wanted: Iterable[tuple[Chip, TileSpace | None, Iterable[Op], str]]) -> None:
+    def prepare(
+        self, wanted: Iterable[tuple[Chip, TileSpace | None, Iterable[Op], str]], *, lenient: bool = False
+    ) -> None:
         """Compile every tile of those (chip, space, ops, dtype) that have a compiler, all in one pool.
 
         Default tiles are compiled along: what is searched is compared with them.
+
+        Args:
+            wanted: what tables will be asked for.
+            lenient: pass over chips whose compiler is not installed here; :meth:`get` then raises for those that
+                cannot be answered.
+
+        Raises:
+            UserError: a compiler is not installed, and the tiles are not among the facts that come with the package.
         """
         requests: list[Request] = []
         for chip, space, ops, dtype in wanted:
             if chip.compiles:
                 kernel = kernel_for(chip)
-                if dtype in kernel.dtypes:
+                if dtype in kernel.dtypes and not (lenient and missing_package(kernel.backend)):
                     for op in ops:
-                        tiles = dict.fromkeys(
-                            [*_tiles(kernel, chip, op, dtype, space), *_defaults(kernel, chip, op, dtype)]
-                        )
-                        requests += requests_for(kernel, chip, (op,), dtype, list(tiles)).values()
-        compile_all(requests, self.cache, jobs=self.jobs, progress=self.progress)
+                        defaults = _defaults(kernel, chip.target, op, dtype)
+                        tiles = dict.fromkeys([*tiles_of(kernel, chip.target, op, dtype, space), *defaults])
+                        requests += requests_for(kernel, chip, (op,), dtype, tiles).values()
+        self.compile(requests)
+
+    def compile(self, requests: Iterable[Request]) -> dict[Request, Outcome]:
+        """The outcome of each request; see :func:`moe_codesign.compiler.compile_all`."""
+        return compile_all(requests, self.cache, jobs=self.jobs, progress=self.progress, recompile=self.recompile)
 
     def get(
         self,
@@ -102,12 +146,12 @@ class Tables:
     ) -> TileTable:
         """The table of a tile space (default the kernel's, with its default tiles), or of one tile."""
         space = _own(kernel, space)
-        key = (chip.name, kernel.name, op, dtype, repr(only or sorted(space.items())))
+        key = (chip, kernel.name, op, dtype, repr(only or sorted(space.items())))
         if key not in self._tables:
-            tiles = [only] if only else _tiles(kernel, chip, op, dtype, space)
+            tiles = [only] if only else tiles_of(kernel, chip.target, op, dtype, space)
             requests = requests_for(kernel, chip, (op,), dtype, tiles)
-            artifacts = compile_all(requests.values(), self.cache, jobs=self.jobs, progress=self.progress)
-            rows = {tile: artifacts[r] for (_, tile), r in requests.items()}
+            outcomes = self.compile(requests.values())
+            rows = {tile: outcomes[r] for (_, tile), r in requests.items()}
             self._tables[key] = table_of(kernel, chip, op, rows)
         return self._tables[key]
 
@@ -117,40 +161,52 @@ def _own(kernel: Kernel, space: TileSpace | None) -> dict[str, tuple[Value, ...]
     return {k: tuple(v) for k, v in (space or {}).items() if k in kernel.tile_type.fields()}
 
 
-def _tiles(kernel: Kernel, chip: Chip, op: Op, dtype: str, space: TileSpace | None) -> list[TileConfig]:
+def tiles_of(
+    kernel: Kernel, target: str | None, op: Op, dtype: str, space: TileSpace | None = None
+) -> list[TileConfig]:
     """The tiles of a space that the kernel does not refuse at any size.
 
-    The kernel's own space includes the tiles that an untuned user gets; a narrowed one means exactly its tiles.
+    The kernel's own space includes the tiles that an untuned user gets; a narrowed one means exactly its tiles. Where
+    the kernel refuses all of them (a data type that the target lacks), all are returned: the table then says why.
     """
     problem = Problem(op=op, dtype=dtype)
     own = _own(kernel, space)
     every = list(kernel.tiles(own))
-    good = [tile for tile in every if kernel.refuses(problem, tile, chip.target) is None]
-    # If all are refused, the table says why.
-    return list(dict.fromkeys([*(good or every), *([] if own else _defaults(kernel, chip, op, dtype))]))
+    good = [tile for tile in every if kernel.refuses(problem, tile, target) is None]
+    return list(dict.fromkeys([*(good or every), *([] if own else _defaults(kernel, target, op, dtype))]))
 
 
-def _defaults(kernel: Kernel, chip: Chip, op: Op, dtype: str) -> list[TileConfig]:
+def _defaults(kernel: Kernel, target: str | None, op: Op, dtype: str) -> list[TileConfig]:
     """The tiles that an untuned user gets, over the range of rows."""
     problem = Problem(op=op, dtype=dtype)
-    return [kernel.default_tile(problem, rows, chip.target) for rows in _DEFAULT_ROWS]
+    return [kernel.default_tile(problem, rows, target) for rows in DEFAULT_ROWS]
 
 
-def table_of(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Artifact]) -> TileTable:
+def table_of(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Outcome]) -> TileTable:
     """Columns of compiled tiles; those that the chip cannot launch are listed with their reasons."""
     refused = {t: reason for t, a in rows.items() if (reason := unlaunchable(a, t, chip)) is not None}
-    good = {t: a for t, a in rows.items() if t not in refused}
+    good = {t: a for t, a in rows.items() if isinstance(a, Compiled) and t not in refused}
     columns: dict[str, F64] = {}
     for field in kernel.tile_type.fields():
         columns[field] = np.array([getattr(t, field) for t in good], dtype=float)
-    first = next(iter(good.values()), None)
-    if first is not None and first.gpu is not None:
-        facts = [a.gpu for a in good.values() if a.gpu is not None]
-        columns["registers"] = np.array([f.registers for f in facts], dtype=float)
-        columns["shared_bytes"] = np.array([f.shared_bytes for f in facts], dtype=float)
-        columns["spill_bytes"] = np.array([f.spill_bytes for f in facts], dtype=float)
-        columns["loop_instructions"] = np.array([f.loop_instructions for f in facts], dtype=float)
-        columns["waves_per_simd"] = np.array([f.waves_per_simd or 0 for f in facts], dtype=float)
-        columns["wide_mma"] = np.array([f.count("GMMA", "UTC") > 0 for f in facts], dtype=float)
-        columns["narrow_mma"] = np.array([f.count(*_NARROW_MMA) > 0 for f in facts], dtype=float)
-    return TileTable(kernel, chip, op, tuple(good), tuple(good.values()), columns, refused)
+    gpu = [a.facts for a in good.values() if isinstance(a.facts, GpuFacts)]
+    if gpu:
+        columns["registers"] = np.array([f.registers for f in gpu], dtype=float)
+        columns["shared_bytes"] = np.array([f.shared_bytes for f in gpu], dtype=float)
+        columns["spill_bytes"] = np.array([f.spill_bytes for f in gpu], dtype=float)
+        columns["loop_instructions"] = np.array([f.loop_instructions for f in gpu], dtype=float)
+        columns["waves_per_simd"] = np.array([f.waves_per_simd or 0 for f in gpu], dtype=float)
+        columns["wide_mma"] = np.array([f.count("GMMA", "UTC") > 0 for f in gpu], dtype=float)
+        columns["narrow_mma"] = np.array([f.count(*_NARROW_MMA) > 0 for f in gpu], dtype=float)
+    facts = tuple(a.facts for a in good.values())
+    note = compiler_note(kernel.backend, {a.compiler for a in good.values()})
+    return TileTable(kernel, chip, op, tuple(good), facts, columns, refused, note)
+
+
+def compiler_note(backend: str, compilers: Iterable[str]) -> str:
+    """One line where facts are by another version of the backend's compiler than the one installed here."""
+    here = compiler_version(backend)
+    others = sorted(set(compilers) - {here})
+    if not others or missing_package(backend):
+        return ""
+    return f"compiled facts are by {' and '.join(others)}; here is {here}, --recompile uses it"

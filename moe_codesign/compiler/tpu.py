@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Artifact, ProgramFacts, Status, TpuFacts
-from moe_codesign.compiler.llo import read_cycles, read_program, refusal
+from moe_codesign.compiler.artifact import Compiled, Outcome, ProgramFacts, TpuFacts
+from moe_codesign.compiler.llo import read_cycles, read_program
+from moe_codesign.compiler.outcome import of_tpu_error
 from moe_codesign.compiler.request import Request
 
 _NAME = "grouped_matmul"
@@ -43,15 +44,12 @@ def prepare_process(*, profile: bool = True) -> Path:
     return folder
 
 
-def compile_tpu(request: Request, folder: Path) -> Artifact:
+def compile_tpu(request: Request, folder: Path) -> Outcome:
     """Compile the probes of one request with Mosaic and libtpu; ``folder`` is the process's dump folder."""
-    from moe_kernels.kernel import Problem
     from moe_kernels.registry import kernel_named
 
     kernel = kernel_named(request.kernel)
     assert kernel is not None
-    if reason := kernel.refuses(Problem(op=request.op, dtype=request.dtype), request.tile, request.target):
-        return request.outcome("refused", reason)
     assert kernel.build is not None
     start = time.perf_counter()
     found: list[tuple[Any, int, ProgramFacts]] = []
@@ -61,8 +59,8 @@ def compile_tpu(request: Request, folder: Path) -> Artifact:
             found.append((probe, cycles, program))
         facts = _facts(found)
     except Exception as error:  # whatever a compiler raises is a result
-        return request.outcome(*outcome_of(error), compile_s=time.perf_counter() - start)
-    return request.outcome("ok", compile_s=time.perf_counter() - start, tpu=facts)
+        return of_tpu_error(error, compiler=request.compiler, compile_s=time.perf_counter() - start)
+    return Compiled(facts=facts, compiler=request.compiler, compile_s=time.perf_counter() - start)
 
 
 def analyse(
@@ -79,14 +77,6 @@ def analyse(
         return read_cycles(folder, name), read_program(folder, name, target)
     finally:
         empty(folder)
-
-
-def outcome_of(error: Exception) -> tuple[Status, str]:
-    """What a compiler's error means, in one line."""
-    if limit := refusal(str(error)):
-        return "refused", limit
-    text = (str(error).strip() or repr(error)).splitlines()[0][:300]
-    return "failed", f"{type(error).__name__}: {text}"
 
 
 def _facts(found: list[tuple[Any, int, ProgramFacts]]) -> TpuFacts:

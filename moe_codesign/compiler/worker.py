@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from moe_codesign.compiler.artifact import Artifact, Outcome
+from moe_codesign.compiler.artifact import Outcome
 from moe_codesign.compiler.function import FunctionRequest
 from moe_codesign.compiler.request import Request
 
@@ -43,7 +43,7 @@ def compile_one(request: Request | FunctionRequest) -> Outcome:
     return _compile_kernel(request)
 
 
-def _compile_kernel(request: Request) -> Artifact:
+def _compile_kernel(request: Request) -> Outcome:
     if request.kernel.startswith("triton."):
         from moe_codesign.compiler.gpu import compile_gpu
 

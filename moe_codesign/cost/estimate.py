@@ -206,6 +206,7 @@ def _compose(
     timing, notes = _timing(chip, bound, gemms, total, parts, interval, "modelled" if of_chip else "simulated")
     if of_chip and (warning := of_chip.warning(gemms)):
         notes.append(warning)
+    notes += dict.fromkeys(table.note for _, table, _ in chosen if table.note)
     losses = _losses(bound, chosen, parts, timing.latency_us) if with_losses else {}
     tiles = tuple(table.tiles[row] for _, table, row in chosen)
     return Estimate(timing, chosen[0][1].kernel.name, tiles, tuple(notes), losses)

@@ -16,7 +16,7 @@ import numpy as np
 
 from moe_codesign.arrays import F64
 from moe_codesign.chips import GpuChip
-from moe_codesign.compiler import compile_all, requests_for
+from moe_codesign.compiler import requests_for
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileTable, table_of
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
@@ -90,8 +90,8 @@ def read_races(path: Path, chip: GpuChip, *, jobs: int = 1) -> list[Race]:
     for (op, dtype), by_problem in grouped.items():
         tiles = dict.fromkeys(_tile(kernel.tile_type, row) for some in by_problem.values() for row in some)
         requests = requests_for(kernel, chip, (cast(Op, op),), dtype, list(tiles))
-        artifacts = compile_all(requests.values(), tables.cache, jobs=jobs)
-        table = table_of(kernel, chip, cast(Op, op), {tile: artifacts[r] for (_, tile), r in requests.items()})
+        outcomes = tables.compile(requests.values())
+        table = table_of(kernel, chip, cast(Op, op), {tile: outcomes[r] for (_, tile), r in requests.items()})
         races += [race for some in by_problem.values() if (race := _race(some, table, dtype)) is not None]
     return races
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_codesign.chips import Chip, CompiledChip, GpuChip, load_chips
+from moe_codesign.compiler import Compiled, Outcome
+from moe_codesign.compiler.artifact import GpuFacts, JaxFacts
 from moe_codesign.compiler.build import launch_limit
-from moe_codesign.compiler.function import CompiledFunction, FunctionRequest, function_request
+from moe_codesign.compiler.function import FunctionRequest, function_request
 from moe_codesign.errors import UserError
 from moe_codesign.regression.facts import Fact, Facts, Place
 from moe_codesign.regression.readings import Observation, gpu_facts, program_facts, without
@@ -22,19 +24,20 @@ class FunctionCompile:
     chip: Chip
     request: FunctionRequest
 
-    def observe(self, result: CompiledFunction) -> Observation:
+    def observe(self, result: Outcome) -> Observation:
         """The facts of the compile, or why there are none."""
-        if result.status != "ok":
+        if not isinstance(result, Compiled):
             return without(self.place, result.status, result.reason)
-        if result.gpu is not None:
+        if isinstance(result.facts, GpuFacts):
             gpu_chip = GpuChip.of(self.chip)
             num_warps = json.loads(self.request.options).get("num_warps", 4)
-            numbers = gpu_facts(result.gpu, gpu_chip, num_warps)
-            if limit := launch_limit(result.gpu, num_warps, gpu_chip):
+            numbers = gpu_facts(result.facts, gpu_chip, num_warps)
+            if limit := launch_limit(result.facts, num_warps, gpu_chip):
                 return Observation(self.place, Facts("unlaunchable", numbers), limit)
             return Observation(self.place, Facts("ok", numbers), result.note)
-        numbers = program_facts([kernel.program for kernel in result.kernels])
-        cycles = [kernel.cycles for kernel in result.kernels]
+        assert isinstance(result.facts, JaxFacts)
+        numbers = program_facts([kernel.program for kernel in result.facts.kernels])
+        cycles = [kernel.cycles for kernel in result.facts.kernels]
         known = [count for count in cycles if count is not None]
         if len(known) == len(cycles):
             numbers = {Fact("cycles"): sum(known), **numbers}

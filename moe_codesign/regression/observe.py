@@ -1,16 +1,12 @@
 """Compile what a suite names, and read the facts of each kernel, chip and tile."""
 
 from moe_codesign.compiler import ArtifactCache, compile_all, compile_functions
-from moe_codesign.compiler.artifact import Status
 from moe_codesign.compiler.build import Progress
 from moe_codesign.regression.facts import Place
 from moe_codesign.regression.functions_of_others import FunctionCompile, function_compiles
 from moe_codesign.regression.our_kernels import OurCompiles, our_compiles
 from moe_codesign.regression.readings import Observation
 from moe_codesign.regression.suite import OurKernel, Suite
-
-_BY_CHANCE: tuple[Status, ...] = ("timeout", "crashed")
-"""What may be due to a busy machine, or one that is short of memory: compiled again each time."""
 
 
 def observe(
@@ -24,15 +20,16 @@ def observe(
     cache = cache or ArtifactCache()
     # Everything is asked for before anything is compiled: a wrong name costs no work.
     ours, others = _compiles(suite)
-    artifacts = compile_all(
+    outcomes = compile_all(
         [request for one in ours for request in one.requests.values()],
         cache,
         jobs=jobs,
         progress=progress,
-        again=_BY_CHANCE,
+        # What ships was compiled once, by some compiler; here it is the compilers that are compared.
+        recompile=True,
     )
-    compiled = compile_functions([one.request for one in others], cache, jobs=jobs, progress=progress, again=_BY_CHANCE)
-    found = [seen for one in ours for seen in one.observe(artifacts)]
+    compiled = compile_functions([one.request for one in others], cache, jobs=jobs, progress=progress)
+    found = [seen for one in ours for seen in one.observe(outcomes)]
     found += [one.observe(compiled[one.request]) for one in others]
     return sorted(found, key=lambda seen: seen.place)
 

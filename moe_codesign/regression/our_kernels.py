@@ -1,11 +1,11 @@
 """Facts of this project's kernels under test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from moe_codesign.chips import Chip, GpuChip, TpuChip, load_chips
-from moe_codesign.compiler import Artifact, requests_for, unlaunchable
+from moe_codesign.compiler import Compiled, Outcome, Request, requests_for, unlaunchable
+from moe_codesign.compiler.artifact import GpuFacts, TpuFacts
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import table_of
 from moe_codesign.cost.estimate import rank_tiles
@@ -33,30 +33,29 @@ class OurCompiles:
     op: Op
     dtype: str
     tiles: dict[str, TileConfig]
-    requests: dict[TileConfig, Any]
+    requests: dict[TileConfig, Request]
 
     def place(self, label: str) -> Place:
         """Where the facts of a tile stand."""
         return Place(self.table.name_of(self.op, self.dtype), self.chip.name, label)
 
-    def observe(self, artifacts: dict[Any, Artifact]) -> Iterator[Observation]:
-        """The facts of every tile, or why there are none; ``artifacts`` are by request."""
-        rows = {tile: artifacts[request] for tile, request in self.requests.items()}
+    def observe(self, outcomes: Mapping[Request, Outcome]) -> Iterator[Observation]:
+        """The facts of every tile, or why there are none; ``outcomes`` are of the suite's requests."""
+        rows = {tile: outcomes[request] for tile, request in self.requests.items()}
         times = self._times(rows)
         for label, tile in self.tiles.items():
-            place, artifact = self.place(label), rows[tile]
-            reason = unlaunchable(artifact, tile, self.chip)
-            if artifact.status != "ok":
-                yield without(place, artifact.status, artifact.reason)
+            place, outcome = self.place(label), rows[tile]
+            reason = unlaunchable(outcome, tile, self.chip)
+            if not isinstance(outcome, Compiled):
+                yield without(place, outcome.status, outcome.reason)
                 continue
             numbers: dict[Fact, float] = {}
-            if artifact.gpu is not None:
-                numbers |= gpu_facts(artifact.gpu, GpuChip.of(self.chip), int(tile.as_dict()["num_warps"]))
-            if artifact.tpu is not None:
-                numbers[Fact("step_cycles")] = round(
-                    step_of(artifact, TpuChip.of(self.chip)).cycles["issue and drain"], 1
-                )
-                numbers |= program_facts([artifact.tpu.program])
+            if isinstance(outcome.facts, GpuFacts):
+                numbers |= gpu_facts(outcome.facts, GpuChip.of(self.chip), int(tile.as_dict()["num_warps"]))
+            if isinstance(outcome.facts, TpuFacts):
+                step = step_of(self.requests[tile], outcome.facts, TpuChip.of(self.chip))
+                numbers[Fact("step_cycles")] = round(step.cycles["issue and drain"], 1)
+                numbers |= program_facts([outcome.facts.program])
             if self.kernel.memory_bytes is not None:
                 numbers[Fact("vmem_bytes")] = self.kernel.memory_bytes(Problem(op=self.op, dtype=self.dtype), tile)
             facts = Facts(
@@ -66,7 +65,7 @@ class OurCompiles:
             )
             yield Observation(place, facts, reason or "")
 
-    def _times(self, rows: dict[TileConfig, Artifact]) -> dict[TileConfig, dict[Fact, float]]:
+    def _times(self, rows: dict[TileConfig, Outcome]) -> dict[TileConfig, dict[Fact, float]]:
         """Modelled time of each listed problem with each tile that can run it."""
         table = table_of(self.kernel, self.chip, self.op, rows)
         if not len(table):

@@ -2,12 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from moe_codesign.compiler.artifact import Artifact
 from moe_codesign.compiler.llo import read_cycles, read_program, refusal
-from moe_codesign.compiler.request import request
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
-from moe_kernels.registry import kernels
-from moe_kernels.tile import TritonTile
 
 SASS = """
 .L_x_0:
@@ -77,12 +73,3 @@ def test_a_wait_behind_the_end_is_no_loop_and_a_loop_around_a_loop_is_not_the_ma
 """
     listing = read_sass(far)
     assert (listing.loop_instructions, listing.loop_matrix) == (2, 1)
-
-
-def test_an_artifact_keeps_a_tile_s_switches() -> None:
-    tile = TritonTile(block_m=16, block_n=64, block_k=64, num_warps=4, num_stages=3, tma=True)
-    kernel = kernels()[0]["triton.grouped_gemm"]
-    artifact = request(kernel, "down", tile, "bfloat16", "cuda:90").outcome("failed", "why")
-    again = Artifact.from_json(artifact.to_json())
-    assert again == artifact
-    assert TritonTile.from_dict(again.tile).tma is True

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from moe_codesign.chips import load_chip
-from moe_codesign.compiler import Artifact, ArtifactCache, compile_all, requests_for, unlaunchable
+from moe_codesign.compiler import ArtifactCache, Compiled, Outcome, Refused, compile_all, requests_for, unlaunchable
 from moe_codesign.compiler.artifact import GpuFacts
 from moe_codesign.compiler.kernels import kernel_for
 from moe_kernels.kernel import Op, Problem
@@ -55,7 +55,7 @@ def width(dtype: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def binaries() -> dict[tuple[str, str, Op, str], Artifact]:
+def binaries() -> dict[tuple[str, str, Op, str], Outcome]:
     """Artifacts by (chip, dtype, op, path)."""
     requests = {}
     for chip, dtype in CASES:
@@ -63,24 +63,24 @@ def binaries() -> dict[tuple[str, str, Op, str], Artifact]:
         for (op, tile), request in requests_for(kernel_for(one), one, OPS, dtype, PATHS.values()).items():
             path = next(name for name, known in PATHS.items() if known == tile)
             requests[chip, dtype, op, path] = request
-    artifacts = compile_all(requests.values(), ArtifactCache(), jobs=2)
+    artifacts = compile_all(requests.values(), ArtifactCache(), jobs=2, recompile=True)
     return {key: artifacts[request] for key, request in requests.items()}
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("chip", "dtype"), CASES)
-def test_every_path(binaries: dict[tuple[str, str, Op, str], Artifact], chip: str, dtype: str, path: str) -> None:
+def test_every_path(binaries: dict[tuple[str, str, Op, str], Outcome], chip: str, dtype: str, path: str) -> None:
     target = load_chip(chip).target
     for op in OPS:
         artifact = binaries[chip, dtype, op, path]
         reason = kernel_for(load_chip(chip)).refuses(Problem(op=op, dtype=dtype), PATHS[path], target)
         if reason:
-            assert artifact.status == "refused"
-            assert artifact.reason == reason
+            assert artifact == Refused(kind="refused", reason=reason)
             assert missing_on(dtype, target) or "accelerator" in reason
             continue
-        facts = artifact.gpu
-        assert facts is not None, f"{artifact.status}: {artifact.reason}"
+        assert isinstance(artifact, Compiled), artifact
+        facts = artifact.facts
+        assert isinstance(facts, GpuFacts)
         assert facts.count(*MATRIX[chip, width(dtype)]) > 0, facts.instructions
         assert 0 < facts.loop_matrix < facts.loop_instructions
         if PATHS[path].tma:
@@ -89,8 +89,8 @@ def test_every_path(binaries: dict[tuple[str, str, Op, str], Artifact], chip: st
             assert facts.count("LDGSTS") > 0, "loads are asynchronous copies"
 
 
-def test_only_what_a_chip_lacks_is_refused(binaries: dict[tuple[str, str, Op, str], Artifact]) -> None:
-    refused = {(chip, dtype, path) for (chip, dtype, _, path), a in binaries.items() if a.status != "ok"}
+def test_only_what_a_chip_lacks_is_refused(binaries: dict[tuple[str, str, Op, str], Outcome]) -> None:
+    refused = {(chip, dtype, path) for (chip, dtype, _, path), a in binaries.items() if not isinstance(a, Compiled)}
     no_fp8 = {("a100_sxm", "fp8_block", p) for p in PATHS}
     without = ("a100_sxm", "mi300x", "mi355x")
     no_tma = {(c, d, p) for c, d in CASES for p in PATHS if c in without and PATHS[p].tma}
@@ -139,9 +139,10 @@ def test_the_default_tiles_launch_and_do_not_spill() -> None:
             found = requests_for(kernel_for(one), one, (op,), dtype, defaults)
             for (_, tile), request in found.items():
                 requests[chip, dtype, op, tile.label()], tiles[chip, dtype, op, tile.label()] = request, tile
-    artifacts = compile_all(requests.values(), ArtifactCache(), jobs=2)
+    artifacts = compile_all(requests.values(), ArtifactCache(), jobs=2, recompile=True)
     for key, request in requests.items():
         artifact = artifacts[request]
-        assert unlaunchable(artifact, tiles[key], load_chip(key[0])) is None, (key, artifact.reason)
-        assert artifact.gpu is not None
-        assert artifact.gpu.spill_bytes == 0, key
+        assert unlaunchable(artifact, tiles[key], load_chip(key[0])) is None, (key, artifact)
+        assert isinstance(artifact, Compiled)
+        assert isinstance(artifact.facts, GpuFacts)
+        assert artifact.facts.spill_bytes == 0, key

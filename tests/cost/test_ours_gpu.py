@@ -8,7 +8,6 @@ import pytest
 
 from moe_codesign.calibrations.ours import OurCoefficients
 from moe_codesign.chips import load_chip
-from moe_codesign.compiler.artifact import Artifact
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.occupancy import LAUNCH_US
@@ -29,8 +28,7 @@ FACTS = {
 def table(op: Op, *tiles: TritonTile, **facts: float) -> TileTable:
     columns = {name: np.array([float(getattr(t, name)) for t in tiles]) for name in TritonTile.fields()}
     columns |= {name: np.full(len(tiles), value) for name, value in (FACTS | facts).items()}
-    artifacts: tuple[Artifact, ...] = ()
-    return TileTable(kernel_for(CHIP), CHIP, op, tiles, artifacts, columns, {})
+    return TileTable(kernel_for(CHIP), CHIP, op, tiles, (), columns, {})
 
 
 def gemm(op: Op, rows: list[int], k: int = 2048, n: int = 4096, tokens: int = 64) -> GroupedGemm:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pebble import ProcessPool
 
 from moe_codesign.chips import TpuChip, load_chip
+from moe_codesign.compiler.artifact import Compiled, TpuFacts
 from moe_codesign.compiler.build import compile_all, requests_for
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.kernels import kernel_for
@@ -52,15 +53,16 @@ def compiled_steps(target: str, cases: list[tuple[int, int]]) -> list[float]:
 def test_lines_hold_where_nothing_was_compiled(chip_name: str) -> None:
     chip = TpuChip.of(load_chip(chip_name))
     requests = requests_for(kernel_for(chip), chip, ("down",), "bfloat16", [TILE])
-    (artifact,) = compile_all(requests.values(), ArtifactCache(), jobs=1).values()
-    facts = artifact.tpu
-    assert facts is not None
+    ((request, outcome),) = compile_all(requests.values(), ArtifactCache(), jobs=1).items()
+    assert isinstance(outcome, Compiled)
+    facts = outcome.facts
+    assert isinstance(facts, TpuFacts)
     cases = [(1, 1536), (2, 4096)]
     with ProcessPool(1, context=multiprocessing.get_context("spawn")) as pool:
         compiled = pool.schedule(compiled_steps, args=[chip.target, [(128 * b, k) for b, k in cases]], timeout=300)
         for (buckets, k), cycles in zip(cases, compiled.result(), strict=True):
             assert facts.step_cycles(buckets, k) - facts.issue_cycles == pytest.approx(cycles, rel=0.02)
-    step = step_of(artifact, chip)
+    step = step_of(request, facts, chip)
     # The matrix units cannot be busier than full, nor a step of 256 x 2048 x 256 be under a third of that.
     assert step.cycles["matrix units"] < step.cycles["issue and drain"] < 3 * step.cycles["matrix units"]
     assert step.advice
@@ -106,8 +108,8 @@ def test_a_visit_pays_for_the_products_of_its_buckets(tables: Tables) -> None:
         gemm = GroupedGemm("down", np.full(64, rows), 2048, 1024, 64 * rows, "bfloat16", accumulates=False)
         return float(tile_times(table, gemm).total_us[0])
 
-    facts = table.artifacts[0].tpu
-    assert facts is not None
+    facts = table.facts[0]
+    assert isinstance(facts, TpuFacts)
     steps = 64 * 4 / (chip.core.profile_cycles_per_ns * 1e3)
     bucket_us = steps * (facts.bucket_cycles + facts.depth_bucket_cycles * 2048)
     product_us = steps * (facts.fixed_cycles + facts.depth_fixed_cycles * 2048)

@@ -1,5 +1,7 @@
 """Compilers hang, crash and leave corrupt files; each ends as a result, and the rest goes on."""
 
+import dataclasses
+import errno
 import logging
 import os
 import signal
@@ -9,13 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from moe_codesign.compiler import ArtifactCache, Request, build, compile_all
-from moe_codesign.compiler.artifact import Artifact
+from moe_codesign.compiler import ArtifactCache, Compiled, Outcome, Refused, Request, Unanswered, build, compile_all
+from moe_codesign.compiler.artifact import GpuFacts
+from moe_codesign.compiler.outcome import named_line, of_gpu_error, of_tpu_error
 from moe_codesign.compiler.request import request
 from moe_kernels.registry import kernels
 from moe_kernels.tile import TritonTile
 
-TILES = {"hang": 16, "crash": 32, "raise": 64, "good": 128, "exit": 256, "leave": 512}
+FAULTS = ("hang", "crash", "raise", "good", "no memory", "exit", "leave")
+"""Each by its tile, which has as many stages as its place here."""
+FACTS = GpuFacts(
+    registers=168,
+    spill_bytes=0,
+    stack_bytes=0,
+    shared_bytes=1024,
+    code_bytes=4096,
+    instructions={"HGMMA.64x128x16.F32.BF16": 4},
+    loop_instructions=20,
+    loop_matrix=4,
+)
 
 
 def requests() -> dict[str, Request]:
@@ -24,16 +38,20 @@ def requests() -> dict[str, Request]:
         name: request(
             kernel,
             "down",
-            TritonTile(block_m=m, block_n=64, block_k=64, num_warps=4, num_stages=2),
+            TritonTile(block_m=16, block_n=64, block_k=64, num_warps=4, num_stages=stages),
             "bfloat16",
             "cuda:90",
         )
-        for name, m in TILES.items()
+        for stages, name in enumerate(FAULTS, 1)
     }
 
 
-def faulty_compile(one: Request) -> Artifact:
-    kind = {m: name for name, m in TILES.items()}[one.tile.as_dict()["block_m"]]
+def good(one: Request) -> Outcome:
+    return Compiled(facts=FACTS, compiler=one.compiler, compile_s=0.5)
+
+
+def faulty_compile(one: Request) -> Outcome:
+    kind = FAULTS[one.tile.as_dict()["num_stages"] - 1]
     tempfile.mkdtemp(prefix="dump-")
     if kind == "hang":
         time.sleep(600)
@@ -45,7 +63,9 @@ def faulty_compile(one: Request) -> Artifact:
         raise SystemExit(1)
     if kind == "leave":
         os._exit(0)
-    return one.outcome("ok")
+    if kind == "no memory":
+        raise MemoryError
+    return good(one)
 
 
 def test_hang_crash_and_error_are_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,29 +77,44 @@ def test_hang_crash_and_error_are_results(tmp_path: Path, monkeypatch: pytest.Mo
     cache = ArtifactCache(tmp_path)
     wanted = requests()
     start = time.monotonic()
-    found = compile_all(wanted.values(), cache, jobs=2, time_limit_s=8)
+    found = compile_all(wanted.values(), cache, jobs=2, time_limit_s=8, recompile=True)
     assert time.monotonic() - start < 60, "a hang is killed at its limit"
-    status = {name: found[one].status for name, one in wanted.items()}
-    assert status == {
-        "hang": "timeout",
-        "crash": "crashed",
-        "raise": "failed",
-        "good": "ok",
-        "exit": "failed",
-        "leave": "crashed",
-    }
-    assert "8 s" in found[wanted["hang"]].reason
+    assert {name: found[one].status for name, one in wanted.items()} == {
+        "hang": "timeout", "crash": "crashed", "raise": "failed", "good": "ok", "no memory": "crashed",
+        "exit": "failed", "leave": "crashed",
+    }  # fmt: skip
+    assert found[wanted["hang"]] == Unanswered(kind="timeout", reason="no result within 8 s")
+    assert all(cache.get(one) == found[one] for one in wanted.values()), "one command waits for a time limit once"
     again = ArtifactCache(tmp_path)
-    assert all(again.get(one) == found[one] for one in wanted.values()), "failures are kept, not tried again"
+    kept = {name for name, one in wanted.items() if again.get(one) == found[one]}
+    assert kept == {"raise", "good", "exit"}, "what the compiler said is kept, what chance did is not"
     assert list((tmp_path / "temporary").iterdir()) == [], "what the killed ones dumped is gone"
 
 
-@pytest.mark.parametrize("damage", ["{", "", '{"key": 1}', "\x00\x01"])
+def slow_once(one: Request) -> Outcome:
+    marker = Path(os.environ["MOE_CODESIGN_TEST_MARKER"])
+    if not marker.exists():
+        marker.touch()
+        time.sleep(600)
+    return good(one)
+
+
+def test_a_compile_that_was_too_slow_once_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "compile_one", slow_once)
+    monkeypatch.setenv("MOE_CODESIGN_TEST_MARKER", str(tmp_path / "marker"))
+    one = requests()["good"]
+    (first,) = compile_all([one], ArtifactCache(tmp_path), time_limit_s=5, recompile=True).values()
+    assert isinstance(first, Unanswered)
+    (second,) = compile_all([one], ArtifactCache(tmp_path), time_limit_s=60, recompile=True).values()
+    assert second == good(one)
+
+
+@pytest.mark.parametrize("damage", ["{", "", '{"key": 1}', "\x00\x01", '{"facts": {}, "compiler": "x"}'])
 def test_a_corrupt_artifact_is_made_again_with_one_message(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = requests()["good"]
-    ArtifactCache(tmp_path).put(one, one.outcome("ok"))
+    ArtifactCache(tmp_path).put(one, good(one))
     cache = ArtifactCache(tmp_path)
     cache.path(one).write_text(damage)
     with caplog.at_level(logging.WARNING):
@@ -88,9 +123,33 @@ def test_a_corrupt_artifact_is_made_again_with_one_message(
     assert not cache.path(one).exists()
 
 
-def test_the_key_knows_everything_the_binary_depends_on() -> None:
-    import dataclasses
+def test_a_file_of_another_format_is_left_alone(tmp_path: Path) -> None:
+    one = requests()["good"]
+    old = tmp_path / "artifacts" / "cuda_90" / f"{one.key}.json"
+    old.parent.mkdir(parents=True)
+    old.write_text('{"key": "x", "status": "timeout"}')
+    assert ArtifactCache(tmp_path).get(one) is None
+    assert old.exists()
 
+
+@pytest.mark.parametrize(
+    ("error", "chance"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (RuntimeError("`ptxas` failed with error code -9"), True),
+        (RuntimeError("`ptxas` failed with error code 255"), False),
+        (FileNotFoundError("no static profile of kernel"), False),
+        (ValueError("wrong"), False),
+    ],
+)
+def test_what_the_machine_lacked_is_no_verdict_on_the_tile(error: Exception, chance: bool) -> None:
+    expected = Unanswered if chance else Refused
+    assert isinstance(of_gpu_error(error, named_line(error), compiler="c", compile_s=1.0), expected)
+    assert isinstance(of_tpu_error(error, compiler="c", compile_s=1.0), expected)
+
+
+def test_the_key_knows_everything_the_binary_depends_on() -> None:
     one = requests()["good"]
     changed = [
         dataclasses.replace(one, **{field: "other"})  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from moe_codesign.arrays import F64
 from moe_codesign.chips import TpuChip
+from moe_codesign.compiler.artifact import TpuFacts
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.tile_times import TileTimes
 from moe_codesign.domain.dtype import DTYPE_BYTES
@@ -39,8 +40,8 @@ def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset(
 def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict[str, float]:
     chip = TpuChip.of(table.chip)
     tile = {name: float(values[row]) for name, values in table.columns.items()}
-    facts = table.artifacts[row].tpu
-    assert facts is not None
+    facts = table.facts[row]
+    assert isinstance(facts, TpuFacts)
     devices = chip.core.devices_per_chip
     n = -(-gemm.n // devices)  # of one device
     tile_n, tile_k = min(tile["tile_n"], n), min(tile["tile_k"], gemm.k)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.chips import TpuChip
-from moe_codesign.compiler.artifact import Artifact
+from moe_codesign.compiler.artifact import TpuFacts
+from moe_codesign.compiler.request import Request
 from moe_codesign.domain.dtype import DTYPE_BYTES
 
 
@@ -45,17 +46,16 @@ class Step:
         return "little: the matrix units are nearly full"
 
 
-def step_of(artifact: Artifact, chip: TpuChip) -> Step:
+def step_of(request: Request, facts: TpuFacts, chip: TpuChip) -> Step:
     """A full step of a compiled tile at the depth of its deepest probe, with weights of a new group."""
-    facts, tile = artifact.tpu, artifact.tile
-    assert facts is not None
+    tile = request.tile.as_dict()
     rows, columns = int(tile["tile_m"]), int(tile["tile_n"])
     k = max(int(name.split("x")[2]) for name in facts.cycles)
-    matrices = 2 if artifact.op == "gate_up" else 1
+    matrices = 2 if request.op == "gate_up" else 1
     side = chip.core.matrix_side
     clock = chip.core.profile_cycles_per_ns * 1e9
     padded = rows * np.ceil(k / side) * side * np.ceil(columns / side) * side * matrices
-    item = DTYPE_BYTES[artifact.dtype]
+    item = DTYPE_BYTES[request.dtype]
     moved = (rows * k + k * columns * matrices + rows * columns) * item
     return Step(
         rows,

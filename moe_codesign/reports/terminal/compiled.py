@@ -6,21 +6,23 @@ from typing import Any
 from rich.console import Console
 
 from moe_codesign.chips import TpuChip, load_chip
-from moe_codesign.compiler.artifact import ProgramFacts
-from moe_codesign.compiler.function import CompiledFunction
+from moe_codesign.compiler.artifact import Compiled, GpuFacts, ProgramFacts, TpuFacts
 from moe_codesign.cost.ours.tpu_step import Step, step_of
 
 
 def print_compiled(console: Console, chip: str, compiled: Sequence[Any]) -> None:
     """Facts of each op's binary."""
     for one in compiled:
-        artifact = one.artifact
-        tile = ", ".join(f"{k}={v}" for k, v in artifact.tile.items())
-        console.print(f"{artifact.kernel} {artifact.op} on {chip} ({artifact.target}, {artifact.compiler})")
+        asked, outcome = one.request, one.outcome
+        tile = ", ".join(f"{k}={v}" for k, v in asked.tile.as_dict().items())
+        compiler = outcome.compiler if isinstance(outcome, Compiled) else asked.compiler
+        console.print(f"{asked.kernel} {asked.op} on {chip} ({asked.target}, {compiler})")
         console.print(f"  tile              {tile}", highlight=False)
         if one.refused:
-            console.print(f"  {artifact.status if artifact.status != 'ok' else 'refused'}: {one.refused}")
-        if (gpu := artifact.gpu) is not None:
+            console.print(f"  {'refused' if isinstance(outcome, Compiled) else outcome.status}: {one.refused}")
+        if one.note:
+            console.print(f"  note: {one.note}", highlight=False, soft_wrap=True)
+        if isinstance(gpu := one.facts, GpuFacts):
             console.print(f"  registers         {gpu.registers} a thread, {gpu.spill_bytes} bytes spilled")
             console.print(f"  shared memory     {gpu.shared_bytes} bytes a block")
             console.print(f"  code              {gpu.code_bytes} bytes")
@@ -30,18 +32,18 @@ def print_compiled(console: Console, chip: str, compiled: Sequence[Any]) -> None
                 f"({per_matrix:.1f} issued per matrix instruction)"
             )
             _print_opcodes(console, gpu.instructions, _GPU_GROUPS)
-        if (tpu := artifact.tpu) is not None:
-            _print_step(console, step_of(artifact, TpuChip.of(load_chip(chip))))
+        if isinstance(tpu := one.facts, TpuFacts):
+            _print_step(console, step_of(asked, tpu, TpuChip.of(load_chip(chip))))
             _print_program(console, tpu.program)
 
 
-def print_function(console: Console, function: str, chip: str, found: CompiledFunction) -> None:
+def print_function(console: Console, function: str, chip: str, found: Any) -> None:
     """Every kernel of a compiled function, longest first."""
     console.print(f"{function} on {chip}", highlight=False)
     for text in (found.refused, found.note):
         if text:
             console.print(f"  {text}", highlight=False)
-    for kernel in found.kernels:
+    for kernel in found.facts.kernels:
         cycles = "not counted" if kernel.cycles is None else f"{kernel.cycles}"
         console.print(f"{kernel.name}\n  static cycles     {cycles}", highlight=False)
         _print_program(console, kernel.program)

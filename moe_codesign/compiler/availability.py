@@ -1,0 +1,30 @@
+"""Whether a target's compiler is installed here. Nothing is imported."""
+
+import functools
+import importlib.util
+
+from moe_codesign.errors import UserError
+from moe_kernels.registry import EXTRAS
+
+_PACKAGES = {"triton": ("triton",), "pallas": ("jax", "libtpu")}
+
+
+def backend_of(target: str) -> str:
+    """``triton`` for ``cuda:`` and ``hip:`` targets, ``pallas`` for TPU topologies."""
+    return "triton" if target.startswith(("cuda:", "hip:")) else "pallas"
+
+
+@functools.cache
+def missing_package(backend: str) -> str | None:
+    """The first package of the backend's compiler that is not installed, or None."""
+    return next((name for name in _PACKAGES[backend] if importlib.util.find_spec(name) is None), None)
+
+
+def require_compiler(target: str, what: str) -> None:
+    """Raise UserError, naming the extra to install, where ``what`` cannot be compiled here."""
+    backend = backend_of(target)
+    if package := missing_package(backend):
+        raise UserError(
+            f"{what} is not among the facts that come with the package, and {package} is not installed to compile it",
+            fix=f'pip install "moe-codesign[{EXTRAS[backend]}]"',
+        )
