@@ -37,6 +37,7 @@ from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import Balanced
 from moe_codesign.domain.workload import Workload
+from moe_codesign.errors import first_line
 from moe_codesign.models import find_model
 from moe_codesign.versions import compiler_version
 from moe_kernels.kernel import Op, Problem
@@ -126,7 +127,7 @@ def facts_or_none(other: Other) -> GpuFacts | None:
     try:
         return compile_other(other)
     except Exception as error:
-        print(f"{other}: {str(error).splitlines()[0]}")
+        print(f"{other}: {first_line(error)}")
         return None
 
 
@@ -293,7 +294,7 @@ def compile_rows(tile: TritonTile) -> GpuFacts | None:
     try:
         return binary_facts(source, options, "cuda:90")
     except Exception as error:
-        print(f"{tile.label()}: {str(error).splitlines()[0]}")
+        print(f"{tile.label()}: {first_line(error)}")
         return None
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from moe_codesign.errors import first_line
+from moe_codesign.execution import Raised
 from moe_codesign.measure.cuda_device import CacheFlush, conditions
 from moe_kernels.reference import LAYER_TOLERANCE
 from moe_kernels.tile import TritonTile
@@ -209,7 +211,7 @@ def measure(model: str, dtype: str, tokens: int, seconds: float) -> list[Result]
         layer = make_layer(SHAPES[model], tokens, dtype, device)
         expected = by_loop(layer, torch.float64)()
     except torch.OutOfMemoryError as problem:
-        return [Result(model, dtype, tokens, "all", None, None, None, None, str(problem).splitlines()[0][:200])]
+        return [Result(model, dtype, tokens, "all", None, None, None, None, first_line(problem))]
     runs = our_paths(layer, SHAPES[model][4])
     if dtype == "bfloat16":
         runs |= {"torch grouped_mm": by_grouped_mm(layer), "loop of matmuls": by_loop(layer)}
@@ -221,7 +223,7 @@ def measure(model: str, dtype: str, tokens: int, seconds: float) -> list[Result]
             samples, out = graph_times_us(run, seconds)
             after = row_error(out, expected)
         except Exception as problem:
-            results.append(replace(blank, reason=f"{type(problem).__name__}: {str(problem).splitlines()[0][:200]}"))
+            results.append(replace(blank, reason=str(Raised.of(problem))))
             continue
         worst = max(error, after) if error == error and after == after else float("nan")
         if not worst <= LAYER_TOLERANCE[dtype]:

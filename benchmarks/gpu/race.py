@@ -14,6 +14,7 @@ import triton.language as tl
 from moe_codesign.domain.rank import RankWork, rank_work
 from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.workload import Workload
+from moe_codesign.execution import Raised
 from moe_codesign.measure.cuda_device import CacheFlush
 from moe_codesign.models import find_model
 from moe_kernels.kernel import Op
@@ -213,7 +214,7 @@ def race(gemm: Gemm, tiles: list[TritonTile], dtype: str, flush: CacheFlush) -> 
         except Exception as problem:
             if "CUDA error" in str(problem):
                 raise
-            row["reason"] = f"{type(problem).__name__}: {str(problem).splitlines()[0][:200]}"
+            row["reason"] = str(Raised.of(problem))
             continue
         if not row["error"] <= TOLERANCE[dtype]:
             row["reason"] = "wrong result"

@@ -29,6 +29,7 @@ from race import ROUNDS, Case, Gemm, floor_us, gemms_of, race, small
 
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.tile_pair import TilePair
+from moe_codesign.errors import first_line
 from moe_codesign.measure.cuda_device import CacheFlush, CudaDevice, conditions
 from moe_codesign.measure.job import LayerJob
 from moe_codesign.measure.protocol import measure_layer
@@ -218,7 +219,7 @@ def main() -> None:
         try:
             more = run(case, device, options, flush)
         except torch.OutOfMemoryError as problem:
-            print(case, str(problem).splitlines()[0][:200], flush=True)
+            print(case, first_line(problem), flush=True)
             continue
         rows += more
         timed = [r for r in more if r.get("latency_us")]

@@ -15,9 +15,9 @@ copies are those of the loop around the matmul in its whole program.
 """
 
 import argparse
+import functools
 import json
 import math
-import multiprocessing
 import tempfile
 import types
 from dataclasses import asdict
@@ -25,11 +25,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pebble import ProcessPool
 from problems import PUBLISHED, PUBLISHED_GRADIENTS, projections
 
 from moe_codesign.compiler.llo import read_program
 from moe_codesign.compiler.tpu import analyse, compile_for, empty, prepare_process
+from moe_codesign.execution import Done, Outcome, Pool, Raised
 
 OUT = Path(__file__).parents[2] / "results" / "tpu_gmm_v2.json"
 TARGETS = {"tpu_v6e": "v6e:2x2", "tpu7x": "tpu7x:2x2x1", "tpu_v5p": "v5p:2x2x1"}
@@ -156,39 +156,47 @@ def depths(k: int, tile_n: int) -> tuple[int, ...]:
     return (k,) if k % 128 else (1024, 2048) if tile_n <= 2048 else (512, 1024)
 
 
+def cycles_at(target: str, transposed: bool, point: tuple[int, int, int]) -> float:
+    return visit_cycles(target, transposed, *point)
+
+
+def value(outcome: Outcome[Any]) -> Any:
+    if not isinstance(outcome, Done):
+        raise RuntimeError(str(outcome))
+    return outcome.value
+
+
 def count(chip: str, transposed: bool, known: dict[str, float | str]) -> dict[str, Any]:
     """Default tiles of every K and N, and cycles at them (and at ``WIDTHS``, where compare.py chooses)."""
-    target, context = TARGETS[chip], multiprocessing.get_context("spawn")
+    target = TARGETS[chip]
     compared = {(k, n) for _, _, k, n, _ in projections()} if chip in COMPARED and not transposed else set()
     pairs = sorted(compared | set(PUBLISHED_GRADIENTS if transposed else PUBLISHED))
     with (
         tempfile.TemporaryDirectory() as scratch,
-        ProcessPool(1, context=context, initializer=start_worker, initargs=[False, scratch]) as pool,
+        Pool(1, initializer=start_worker, initargs=(False, scratch)) as pool,
     ):
-        issue = pool.schedule(issue_bundles, args=[target]).result()
-        tiles = {pair: pool.schedule(default_tile, args=[target, transposed, *pair]).result() for pair in pairs}
+        issue = value(pool.call(issue_bundles, target, time_limit_s=TIME_LIMIT_S))
+        tiles = {
+            pair: value(pool.call(default_tile, target, transposed, *pair, time_limit_s=TIME_LIMIT_S)) for pair in pairs
+        }
     widths = {(k, tile["tile_n"]) for (k, _), tile in tiles.items()}
     widths |= {(k, width) for k, n in compared for width in WIDTHS if width <= n}
     points = sorted(
         {(width, d, b) for k, width in widths for d in depths(k, width) for b in (1, BUCKETS)}, key=math.prod
     )
-    cycles: dict[str, float | str] = {}
+    names = {point: "x".join(map(str, point)) for point in points}
+    counted: dict[str, float | str] = {}
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
-        ProcessPool(2, context=context, initializer=start_worker, initargs=[True, scratch]) as pool,
+        Pool(2, initializer=start_worker, initargs=(True, scratch)) as pool,
     ):
-        jobs = {
-            point: pool.schedule(visit_cycles, args=[target, transposed, *point], timeout=TIME_LIMIT_S)
-            for point in points
-            if "x".join(map(str, point)) not in known
-        }
-        for point in points:
-            name = "x".join(map(str, point))
-            try:
-                cycles[name] = known[name] if name in known else jobs[point].result()
-            except Exception as error:
-                cycles[name] = type(error).__name__
-            print(chip, "transposed" if transposed else "", name, cycles[name], flush=True)
+        missing = [point for point in points if names[point] not in known]
+        one = functools.partial(cycles_at, target, transposed)
+        for point, outcome in pool.map_unordered(one, missing, time_limit_s=TIME_LIMIT_S):
+            reason = outcome.kind if isinstance(outcome, Raised) else type(outcome).__name__
+            counted[names[point]] = outcome.value if isinstance(outcome, Done) else reason
+            print(chip, "transposed" if transposed else "", names[point], counted[names[point]], flush=True)
+    cycles = {name: known[name] if name in known else counted[name] for name in names.values()}
     return {
         "issue_bundles": issue,
         "default_tiles": {"x".join(map(str, pair)): tile for pair, tile in tiles.items()},

@@ -9,17 +9,14 @@ import dataclasses
 import importlib
 import json
 import math
-import multiprocessing
 import tempfile
 import types
 from collections.abc import Callable, Mapping
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pebble import ProcessExpired, ProcessPool
 from problems import Problem, bytes_per_us, cycles_per_us
 
 from moe_codesign.chips import TpuChip
@@ -28,6 +25,7 @@ from moe_codesign.compiler.tpu import analyse, prepare_process
 from moe_codesign.compiler.worker import start
 from moe_codesign.cost.ragged_dot.tpu import visit_bytes, visits_of
 from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.execution import Done, Pool, Raised, TimedOut
 from moe_codesign.versions import compiler_version
 
 TIME_LIMIT_S = 180.0
@@ -177,6 +175,19 @@ def megablox(
 
 
 Job = tuple[Callable[..., float], list[Any]]
+_PROCESS_CALLS = 25
+"""Compiles of a process before another takes its place: libtpu keeps memory of each."""
+
+
+def run(item: tuple[str, Job]) -> float | str:
+    """The job's cycles; or VMEM, where its blocks do not fit."""
+    function, arguments = item[1]
+    try:
+        return function(*arguments)
+    except Exception as error:
+        if "vmem" in str(error).lower():
+            return "VMEM"
+        raise
 
 
 def count(chip: TpuChip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
@@ -186,24 +197,19 @@ def count(chip: TpuChip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
     kept = json.loads(path.read_text()) if path.exists() else {}
     found: dict[str, float | str] = {key: kept[key] for key in jobs if key in kept}
     missing = [key for key in jobs if key not in found]
-    context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
-        ProcessPool(2, 25, context=context, initializer=start_worker, initargs=[scratch]) as pool,
+        Pool(2, initializer=start_worker, initargs=(scratch,), calls_per_process=_PROCESS_CALLS) as pool,
     ):
-        futures = {key: pool.schedule(jobs[key][0], args=jobs[key][1], timeout=TIME_LIMIT_S) for key in missing}
-        for done, (key, future) in enumerate(futures.items()):
-            try:
-                found[key] = future.result()
-            except FutureTimeout:
-                found[key] = "timeout"
-            except ProcessExpired:
-                found[key] = "aborted"
-            except Exception as error:
-                found[key] = "VMEM" if "vmem" in str(error).lower() else type(error).__name__
-            if isinstance(found[key], float) or found[key] == "VMEM":  # others may be a busy machine's
-                kept[key] = found[key]
+        items = [(key, jobs[key]) for key in missing]
+        for done, ((key, _), outcome) in enumerate(pool.map_unordered(run, items, time_limit_s=TIME_LIMIT_S)):
+            if isinstance(outcome, Done):
+                found[key] = kept[key] = outcome.value
                 path.write_text(json.dumps(kept, indent=0))
+            elif isinstance(outcome, Raised):
+                found[key] = outcome.kind
+            else:
+                found[key] = "timeout" if isinstance(outcome, TimedOut) else "aborted"
             if done % 50 == 0:
                 print(f"{chip.name}: {done} of {len(missing)} forms", flush=True)
     return found

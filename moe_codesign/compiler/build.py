@@ -93,9 +93,10 @@ def compile_all(
     if progress:
         progress(0, len(missing))
     workers = max(1, min(jobs, len(missing)))
+    calls = 1 if fresh_processes else None
     with (
         tempfile.TemporaryDirectory(prefix="moe-codesign-", ignore_cleanup_errors=True) as scratch,
-        Pool(workers, initializer=start, initargs=(scratch,), fresh_processes=fresh_processes) as pool,
+        Pool(workers, initializer=start, initargs=(scratch,), calls_per_process=calls) as pool,
     ):
         for done, (one, called) in enumerate(pool.map_unordered(compile_one, missing, time_limit_s=time_limit_s), 1):
             found[one] = _outcome(one, called)

@@ -12,7 +12,7 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
@@ -44,7 +44,8 @@ class Pool:
         workers: how many processes at once. One is a worker that keeps its state from call to call, until it dies or is
             killed and another takes its place.
         initializer: called in each new process with ``initargs``, before its first call.
-        fresh_processes: a new process for every call, so that no call sees what another imported.
+        calls_per_process: after so many calls a process makes room for a new one; None: never. With 1 no call sees what
+            another imported.
     """
 
     def __init__(
@@ -53,11 +54,11 @@ class Pool:
         *,
         initializer: Callable[..., None] | None = None,
         initargs: tuple[Any, ...] = (),
-        fresh_processes: bool = False,
+        calls_per_process: int | None = None,
     ) -> None:
         self._workers = workers
         self._initargs = (initializer, initargs)
-        self._fresh = fresh_processes
+        self._calls_per_process = calls_per_process
         self._pool = self._new_pool()
 
     def __enter__(self) -> Self:
@@ -149,7 +150,7 @@ class Pool:
                         ended[future] = _outcome(future, time_limit_s)
                     except BrokenProcessPool:
                         again.append(running.pop(future))
-                for future in watch.left(self._pool) & set(running) - done:
+                for future in watch.left(self._pool, running) - done:
                     ended[future] = Died(0)
                 for future, outcome in ended.items():
                     starts = 0
@@ -165,7 +166,7 @@ class Pool:
     def _new_pool(self) -> ProcessPool:
         return ProcessPool(
             self._workers,
-            1 if self._fresh else 0,
+            self._calls_per_process or 0,
             initializer=_enter,
             initargs=self._initargs,
             context=multiprocessing.get_context("spawn"),
@@ -191,14 +192,18 @@ class _Watch:
         self._missed: set[ProcessFuture[bytes]] = set()
         self._looked = 0.0
 
-    def left(self, pool: ProcessPool) -> set[ProcessFuture[bytes]]:
-        """Calls whose process is no more. It takes two looks: the first may fall between the end of a process and the
-        arrival of its result."""
+    def left(self, pool: ProcessPool, running: Collection[ProcessFuture[bytes]]) -> set[ProcessFuture[bytes]]:
+        """Which of these calls have lost their process.
+
+        It takes two looks: the first may fall between the end of a process and the arrival of its result.
+        """
         if time.monotonic() - self._looked < _LOOK_S:
             return set()
         self._looked = time.monotonic()
         tasks = list(pool._pool_manager.task_manager.tasks.values())
-        self.places = {task.future: task.worker_id for task in tasks if task.started and task.worker_id}
+        now = {task.future: task.worker_id for task in tasks if task.started and task.worker_id}
+        # Of those that have just ended, too: Pebble has forgotten them.
+        self.places = {future: pid for future, pid in (self.places | now).items() if future in running}
         missing = {future for future, pid in self.places.items() if not psutil.pid_exists(pid)}
         left, self._missed = missing & self._missed, missing
         return left
@@ -221,6 +226,7 @@ def _outcome(future: ProcessFuture[bytes], time_limit_s: float) -> Outcome[Any]:
     except FutureTimeout:
         return TimedOut(time_limit_s)
     except ProcessExpired as error:
+        _kill_group(error.pid)
         return Died(error.exitcode)
     try:
         outcome: Outcome[Any] = pickle.loads(answer)  # noqa: S301 - written by our own child

@@ -1,14 +1,12 @@
 """The TPU's time: its visits are the kernel's own, and its straight lines hold between and beyond the probes."""
 
 import dataclasses
-import multiprocessing
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pebble import ProcessPool
 
 from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.compiler.artifact import Compiled, TpuFacts
@@ -19,6 +17,7 @@ from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.ours.tpu import _visits, tile_times
 from moe_codesign.cost.ours.tpu_step import step_of
 from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.execution import Done, Pool
 from moe_kernels.pallas.visits import plan_visits
 from moe_kernels.tile import PallasTile
 
@@ -58,10 +57,11 @@ def test_lines_hold_where_nothing_was_compiled(chip_name: str) -> None:
     facts = outcome.facts
     assert isinstance(facts, TpuFacts)
     cases = [(1, 1536), (2, 4096)]
-    with ProcessPool(1, context=multiprocessing.get_context("spawn")) as pool:
-        compiled = pool.schedule(compiled_steps, args=[chip.target, [(128 * b, k) for b, k in cases]], timeout=300)
-        for (buckets, k), cycles in zip(cases, compiled.result(), strict=True):
-            assert facts.step_cycles(buckets, k) - facts.issue_cycles == pytest.approx(cycles, rel=0.02)
+    with Pool(1) as pool:
+        compiled = pool.call(compiled_steps, chip.target, [(128 * b, k) for b, k in cases], time_limit_s=300)
+    assert isinstance(compiled, Done), compiled
+    for (buckets, k), cycles in zip(cases, compiled.value, strict=True):
+        assert facts.step_cycles(buckets, k) - facts.issue_cycles == pytest.approx(cycles, rel=0.02)
     step = step_of(request, facts, chip)
     # The matrix units cannot be busier than full, nor a step of 256 x 2048 x 256 be under a third of that.
     assert step.cycles["matrix units"] < step.cycles["issue and drain"] < 3 * step.cycles["matrix units"]

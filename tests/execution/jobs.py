@@ -97,7 +97,6 @@ def start_a_child_and_hang(file: str) -> NoReturn:
 def start_a_child_and_crash(file: str) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(file).write_text(f"{os.getpid()} {child.pid}")
-    time.sleep(1)  # so that the worker has been looked at
     os.abort()
 
 

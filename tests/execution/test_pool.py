@@ -94,7 +94,7 @@ def test_one_worker_keeps_its_state_until_it_is_killed() -> None:
 
 
 def test_fresh_processes_share_nothing() -> None:
-    with Pool(2, fresh_processes=True) as pool:
+    with Pool(2, calls_per_process=1) as pool:
         pids = [outcome for _, outcome in pool.map_unordered(jobs.pid, range(4), time_limit_s=LIMIT_S)]
         assert len(set(pids)) == 4
         assert pool.call(jobs.leave, 0, time_limit_s=LIMIT_S) == Died(0)
