@@ -1,4 +1,4 @@
-"""The command line as its users meet it, in processes of its own."""
+"""The command line as its users meet it; what a process decides is tested in one."""
 
 import json
 import subprocess
@@ -8,14 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.command import invoke, run
 from tests.conftest import space_text
-
-
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "moe_codesign.cli", *arguments], capture_output=True, text=True, check=False, cwd=cwd
-    )
-
 
 COMMANDS = ("search", "audit", "predict", "calibrate", "compile", "bench", "regress", "report", "list")
 
@@ -34,7 +28,7 @@ def test_help_is_light() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
-    done = run(command, "--help")
+    done = invoke(command, "--help")
     assert done.returncode == 0
     assert "Example: moe-codesign" in done.stdout
 
@@ -75,20 +69,27 @@ def test_every_option_has_help() -> None:
     ],
 )
 def test_wrong_use_is_one_line_and_exit_2(arguments: list[str], says: str, tmp_path: Path) -> None:
-    done = run(*arguments, cwd=tmp_path)
+    done = invoke(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
 
 
+def test_wrong_use_ends_a_process_without_a_traceback(tmp_path: Path) -> None:
+    done = run("audit", "Qwen3-30B", "--chips", "h100_sxm", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("what", ["chips", "models", "kernels", "spaces", "studies"])
 def test_lists(what: str, tmp_path: Path) -> None:
-    done = run("list", what, "--json", cwd=tmp_path)
+    done = invoke("list", what, "--json", cwd=tmp_path)
     assert done.returncode == 0
     rows = json.loads(done.stdout)
     assert bool(rows) == (what != "studies")
-    assert run("list", what, cwd=tmp_path).returncode == 0
+    assert invoke("list", what, cwd=tmp_path).returncode == 0
 
 
 def test_search_report_and_list_from_the_command_line(tmp_path: Path) -> None:
@@ -97,11 +98,11 @@ def test_search_report_and_list_from_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "datasheet" in done.stdout
     assert (tmp_path / "results/runs/test/report.html").exists()
-    assert json.loads(run("list", "studies", "--json", cwd=tmp_path).stdout)[0]["trials"] == 15
-    again = run("report", "test", "--out", "r.html", "--json", cwd=tmp_path)
+    assert json.loads(invoke("list", "studies", "--json", cwd=tmp_path).stdout)[0]["trials"] == 15
+    again = invoke("report", "test", "--out", "r.html", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["trials"] == 15
     assert (tmp_path / "r.html").stat().st_size > 1e6, "plotly's script is inside"
-    unknown = run("report", "other", cwd=tmp_path)
+    unknown = invoke("report", "other", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "test" in unknown.stderr
 
@@ -133,7 +134,7 @@ def test_bench_measures_and_verifies() -> None:
 def test_audit_of_a_config_file(tmp_path: Path) -> None:
     config = {"hidden_size": 4096, "intermediate_size": 14336, "num_local_experts": 8, "num_experts_per_tok": 2}
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 32, "model_type": "mixtral"}))
-    done = run("audit", "config.json", "--chips", "trainium2", "--json", cwd=tmp_path)
+    done = invoke("audit", "config.json", "--chips", "trainium2", "--json", cwd=tmp_path)
     rows = json.loads(done.stdout)
     assert [row["num_tokens"] for row in rows] == [1, 64, 4096]
     assert all(row["estimate"]["timing"]["grade"] == "datasheet" for row in rows)
@@ -142,8 +143,7 @@ def test_audit_of_a_config_file(tmp_path: Path) -> None:
 def test_python_names_are_the_commands() -> None:
     import moe_codesign as mc
 
-    for name in ("search", "audit", "predict", "report", "bench", "compile_kernel"):
+    for name in mc.__all__:
         assert callable(getattr(mc, name)), name
-    assert callable(mc.report)
     with pytest.raises(AttributeError):
         mc.nothing  # noqa: B018
