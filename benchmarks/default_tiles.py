@@ -18,7 +18,7 @@ from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import table_of
-from moe_codesign.cost.estimate import rank_tiles
+from moe_codesign.cost.ours.model import rank_tiles
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.models import models
 from moe_codesign.versions import compiler_version

@@ -16,7 +16,8 @@ import numpy as np
 from moe_codesign.calibrations.catalogue import UNKNOWN_INTERVAL
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import NoTileError, estimate_layer
+from moe_codesign.cost.estimate import NoTileError
+from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape

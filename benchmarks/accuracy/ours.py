@@ -20,9 +20,9 @@ from moe_codesign.calibrations.catalogue import SHIPPED
 from moe_codesign.calibrations.ours import OurCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import estimate_layer
 from moe_codesign.cost.ours import shipped
 from moe_codesign.cost.ours.learned import OurModel
+from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import Uniform

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_layer
+from moe_codesign.cost.estimate import Estimate, NoTileError
+from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing
 from moe_codesign.domain.shape import MoEShape

@@ -1,41 +1,24 @@
-"""Times for a table of problems: each row answered, or told in its own row why not."""
+"""Times for a table of problems. A row that cannot be answered says why; the others are unaffected."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
-from moe_codesign.chips import Chip, GpuChip, load_chip
+from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler.build import Progress
-from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import Estimate, NoTileError, estimate_gemm, estimate_layer
-from moe_codesign.cost.stacks import shipped
-from moe_codesign.cost.stacks.columns import check, columns_of
-from moe_codesign.domain.dtype import DTYPE_BYTES
-from moe_codesign.domain.grouped_gemm import GroupedGemm
-from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.shape import MoEShape
-from moe_codesign.domain.timing import Timing
-from moe_codesign.domain.token_counts import token_counts
-from moe_codesign.domain.workload import Workload
+from moe_codesign.cost.estimate import ABSURD, Answer, CostModel, Estimate, failure_of
+from moe_codesign.cost.model_for import kind_of, model_for
+from moe_codesign.domain.failure import Failure
+from moe_codesign.domain.question import Question
 from moe_codesign.errors import UserError
-from moe_codesign.formats.problem_rows import Row, flag, layer_of, missing, routing_of, routing_text, text, whole
+from moe_codesign.formats.problem_rows import Row, routing_text, text
+from moe_codesign.formats.questions import INPUT, question_of
 from moe_codesign.formats.tables import check_output, read_table, write_table
-from moe_codesign.formats.tile_columns import gemm_tile, tiles_of
-from moe_codesign.formats.tuned_files import STACKS, tuned_tiles
-from moe_kernels.kernel import Op, up_op
-from moe_kernels.tile import TileConfig
 
 OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "warning", "error")
-_INPUT = frozenset(
-    {"chip", "hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "n_shared_experts"}
-    | {"gated", "num_tokens", "dtype", "routing", "seed", "tp", "ep", "stack", "kernel", "tile"}
-    | {"op", "m", "k", "n", "groups"}
-)
-_ROW_ERRORS = (ValueError, OverflowError, MemoryError, OSError)
-"""What absurd numbers raise further down: one row's error, not the table's."""
-_OPS = ("fused_moe", "grouped_gemm")
+Key = tuple[str, ...]
+"""All that a row asks, as text."""
 
 
 def predict_rows(
@@ -49,174 +32,73 @@ def predict_rows(
     """Answer every problem, in order.
 
     Args:
-        rows: one problem each, with the columns of README "predict". Values may be text, as in CSV.
+        rows: one problem each, with the columns of docs/predict.md. Values may be text, as in CSV.
         tables: compiled tiles; what the rows need and the cache lacks is compiled first, in one go.
         explain: add ``parts_us``, JSON of where the time goes.
         tuned: folder of a stack's tuned files, which come before its default rule.
-        progress: called with (rows done, rows).
+        progress: called with (distinct problems done, distinct problems).
 
     Returns:
         The rows with OUTPUT columns added; ``error`` is empty where there is an answer. ``routing`` says which routing
         was taken where the row named none.
     """
-    ours = [row for row in rows if text(row, "stack", "ours") == "ours"]
-    _prepare(ours, tables)
-    keys = [json.dumps({k: str(v) for k, v in row.items() if k in _INPUT}, sort_keys=True) for row in rows]
+    keys = [tuple([str(row.get(name, "")) for name in INPUT]) for row in rows]
     distinct = dict(zip(keys, rows, strict=True))
-    known: dict[str, Row] = {}
-    of_stacks: dict[str, _Problem] = {}
-    for number, (key, row) in enumerate(distinct.items(), 1):
-        try:
-            problem = _Problem.parse(row)
-            if problem.stack == "ours":
-                known[key] = _answer(problem.estimate(tables), explain)
-            else:
-                # Loads are counted here, where what is wrong with one row is told in it alone; they are kept.
-                columns_of([problem.layer] if problem.layer else [])
-                of_stacks[key] = problem
-        except (UserError, NoTileError, *_ROW_ERRORS) as error:
-            known[key] = _failed(row, error)
-        if progress and (number % 200 == 0 or number == len(distinct)):
-            progress(number, len(distinct))
-    for same in _by_calibration(of_stacks):
-        try:
-            answers = _stack_answers([of_stacks[key] for key in same], explain, tuned)
-        except (UserError, *_ROW_ERRORS) as error:
-            answers = [_failed(distinct[key], error) for key in same]
-        known.update(zip(same, answers, strict=True))
-    return [{**row, "routing": routing_text(row), **known[key]} for key, row in zip(keys, rows, strict=True)]
-
-
-def _by_calibration(problems: dict[str, "_Problem"]) -> list[list[str]]:
-    """Keys of problems that one calibration answers together."""
-    groups: dict[tuple[int, str, str], list[str]] = {}
-    for key, problem in problems.items():
-        assert problem.layer is not None
-        groups.setdefault((id(problem.chip), problem.stack, problem.layer[1].dtype), []).append(key)
-    return list(groups.values())
-
-
-def _stack_answers(problems: list["_Problem"], explain: bool, tuned: Path | None) -> list[Row]:
-    """Answers from measured times of the stack on the chip, or on the most similar chip."""
-    chip, stack = GpuChip.of(problems[0].chip), problems[0].stack
-    layers = [problem.layer for problem in problems if problem.layer is not None]
-    dtype = layers[0][1].dtype
-    found = shipped.find(chip, stack, dtype).value
-    files = tuned_tiles(tuned, chip.device_name, dtype) if tuned is not None else None
-    times = found.predict(chip, columns_of(layers), files)
-    answers = []
-    for i in range(len(layers)):
-        timing = Timing(
-            grade="modelled",
-            latency_us=float(times.latency_us[i]),
-            low_us=float(times.low_us[i]),
-            high_us=float(times.high_us[i]),
-            bound_us=float(times.bound_us[i]),
-            limiter=times.limiter[i],
-            parts_us={name: float(values[i]) for name, values in times.parts_us.items()},
-        )
-        answers.append(_row_of(timing, json.dumps(times.tiles.of_row(i)), times.note[i], explain))
-    return answers
-
-
-def _prepare(rows: Iterable[Row], tables: Tables) -> None:
-    wanted: dict[tuple[str, str], set[Op]] = {}
-    for row in rows:
-        if not missing(row.get("tile")):
-            continue  # that tile alone is compiled
+    answers: dict[Key, Answer] = {}
+    groups: dict[tuple[Chip, Hashable], dict[Key, Question]] = {}
+    for key, row in distinct.items():
         try:
             chip = load_chip(text(row, "chip"))
-            up = up_op(gated=flag(row, "gated", True))
-            dtype = text(row, "dtype", "bfloat16")
-            if chip.compiles and chip.has(dtype) and dtype in kernel_for(chip).dtypes:
-                ops: set[Op] = {"down"} if text(row, "op", "fused_moe") == "grouped_gemm" else {up, "down"}
-                wanted.setdefault((text(row, "chip"), dtype), set()).update(ops)
-        except (UserError, *_ROW_ERRORS):
-            continue  # told in the row itself
-    wanted_tables = ((load_chip(name), None, sorted(ops), dtype) for (name, dtype), ops in wanted.items())
-    tables.prepare(wanted_tables, lenient=True)
+            question = question_of(row, chip)
+        except (UserError, *ABSURD) as error:
+            answers[key] = failure_of(error)
+        else:
+            groups.setdefault((chip, kind_of(question)), {})[key] = question
+    models: list[tuple[CostModel[Question], dict[Key, Question]]] = []
+    for (chip, _), asked in groups.items():
+        try:
+            models.append((model_for(next(iter(asked.values())), chip, tables, tuned=tuned), asked))
+        except (UserError, *ABSURD) as error:
+            answers |= dict.fromkeys(asked, failure_of(error))
+    tables.prepare([need for model, asked in models for need in model.needs(asked.values())], lenient=True)
+    for model, asked in models:
+        waiting = list(asked.items())
+        for start in range(0, len(waiting), model.at_once):
+            some = waiting[start : start + model.at_once]
+            answers |= zip((key for key, _ in some), model.answer([question for _, question in some]), strict=True)
+            if progress:
+                progress(len(answers), len(distinct))
+    written = {key: _columns(answers[key], distinct[key], explain) for key in distinct}
+    return [{**row, "routing": routing_text(row), **written[key]} for key, row in zip(keys, rows, strict=True)]
 
 
-def _failed(row: Row, error: Exception) -> Row:
-    reason = str(error) if isinstance(error, UserError | NoTileError) else f"{type(error).__name__}: {error}"
-    return {**dict.fromkeys(OUTPUT), "tile": row.get("tile"), "error": reason}
-
-
-def _answer(estimate: Estimate, explain: bool) -> Row:
-    tiles = [tile.as_dict() for tile in estimate.tiles]
-    named = dict(zip(("up", "down"), tiles, strict=True)) if len(tiles) == 2 else (tiles[0] if tiles else None)
-    return _row_of(estimate.timing, json.dumps(named) if named else "", "; ".join(estimate.notes), explain)
-
-
-def _row_of(timing: Timing, tile: str, warning: str, explain: bool) -> Row:
-    answer = {
+def _columns(answer: Answer, row: Row, explain: bool) -> Row:
+    """The OUTPUT columns of a row."""
+    if isinstance(answer, Failure):
+        return {**dict.fromkeys(OUTPUT), "tile": row.get("tile"), "error": answer.text}
+    timing = answer.timing
+    columns = {
         "latency_us": round(timing.latency_us, 4),
         "low_us": round(timing.low_us, 4),
         "high_us": round(timing.high_us, 4),
         "grade": timing.grade,
         "bound_us": round(timing.bound_us, 4),
         "limiter": timing.limiter,
-        "tile": tile,
-        "warning": warning,
+        "tile": _tile_text(answer),
+        "warning": "; ".join(answer.notes),
         "error": "",
     }
     if explain:
-        answer["parts_us"] = json.dumps({name: round(value, 3) for name, value in timing.parts_us.items()})
-    return answer
+        columns["parts_us"] = json.dumps({name: round(value, 3) for name, value in timing.parts_us.items()})
+    return columns
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """A validated row."""
-
-    chip: Chip
-    stack: str
-    kernel: str | None
-    tiles: tuple[TileConfig, TileConfig] | None
-    layer: tuple[MoEShape, Workload] | None
-    gemm: GroupedGemm | None
-
-    @classmethod
-    def parse(cls, row: Row) -> "_Problem":
-        chip = load_chip(text(row, "chip"))
-        op, stack = text(row, "op", "fused_moe"), text(row, "stack", "ours")
-        if op not in _OPS:
-            raise UserError("op", value=op, fix="use fused_moe or grouped_gemm")
-        if stack not in ("ours", *STACKS):
-            raise UserError("stack", value=stack, fix="use ours, " + ", ".join(STACKS))
-        if stack != "ours" and not isinstance(chip, GpuChip):
-            raise UserError(f"stack {stack} runs Triton kernels", fix=f"leave the stack out for {chip.name}")
-        if stack != "ours" and op != "fused_moe":
-            raise UserError(f"stack {stack} is calibrated for op fused_moe alone", fix="leave the stack out (ours)")
-        for name in ("kernel", "tile"):
-            if stack != "ours" and not missing(row.get(name)):
-                raise UserError(f"stack {stack} chooses its own {name}", fix=f"leave out {name}, or the stack")
-        kernel = text(row, "kernel", "") or None
-        dtype = text(row, "dtype", "bfloat16")
-        if op == "grouped_gemm":
-            routing = routing_of(row)
-            seed = whole(row, "seed", 0)
-            if dtype not in DTYPE_BYTES:
-                raise UserError("dtype", value=dtype, fix="use one of " + ", ".join(DTYPE_BYTES))
-            m, k, n, groups = (whole(row, name) for name in ("m", "k", "n", "groups"))
-            if min(m, k, n, groups) < 1:
-                raise UserError("m, k, n, groups", value=(m, k, n, groups), fix="give whole numbers of at least 1")
-            rows = token_counts(routing, m, groups, 1, seed)
-            gemm = GroupedGemm("down", rows, k, n, m, dtype, accumulates=False)
-            tile = gemm_tile(row, chip, kernel_for(chip, kernel), gemm) if chip.compiles else None
-            return cls(chip, stack, kernel, (tile, tile) if tile else None, None, gemm)
-        shape, workload = layer_of(row, dtype)
-        tiles = tiles_of(row, chip, kernel)
-        if stack != "ours":
-            check(shape, workload)
-        return cls(chip, stack, kernel, tiles, (shape, workload), None)
-
-    def estimate(self, tables: Tables) -> Estimate:
-        if self.gemm is not None:
-            tile = self.tiles[1] if self.tiles else None
-            return estimate_gemm(tables, self.chip, self.gemm, tile=tile, kernel_name=self.kernel)
-        assert self.layer is not None
-        return estimate_layer(tables, self.chip, rank_work(*self.layer), tiles=self.tiles, kernel_name=self.kernel)
+def _tile_text(estimate: Estimate) -> str:
+    """JSON of the tile, or of both GEMMs' tiles; empty where there is none."""
+    tiles = [tile.as_dict() for tile in estimate.tiles]
+    if len(tiles) == 2:
+        return json.dumps({"up": tiles[0], "down": tiles[1]})
+    return json.dumps(tiles[0]) if tiles else ""
 
 
 def predict(
@@ -230,10 +112,23 @@ def predict(
     compiling: Progress | None = None,
     running: Progress | None = None,
 ) -> list[Row]:
-    """Answer a table of problems (a file, or rows); writes ``out`` if given. A bad row is told in its row.
+    """Answer a table of problems. A row that cannot be answered gets its reason in ``error``.
 
-    ``explain`` adds ``parts_us``, JSON of where each time goes. ``tuned`` is a folder of vLLM's or SGLang's tuned
-    files, for rows with that ``stack``. ``recompile`` compiles here what the facts that come with the package answer.
+    Args:
+        problems: a .csv, .jsonl or .parquet file, or rows.
+        out: file to write the answered rows to.
+        explain: add the column ``parts_us``, JSON of where each time goes.
+        tuned: folder of vLLM's or SGLang's tuned files, for rows with that ``stack``.
+        jobs: compiler processes.
+        recompile: compile here what the facts that come with the package would answer.
+        compiling: called with how many tiles are compiled, of how many.
+        running: called with how many problems are answered, of how many.
+
+    Returns:
+        The rows with the columns of the answer; see docs/predict.md.
+
+    Raises:
+        UserError: a file cannot be read or written.
     """
     if out is not None:
         check_output(Path(out))

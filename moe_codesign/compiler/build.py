@@ -166,8 +166,8 @@ def launch_limit(gpu: GpuFacts, num_warps: int, chip: GpuChip) -> str | None:
             f"shared memory: needs {gpu.shared_bytes} bytes per block, {chip.name} allows "
             f"{core.shared_bytes_per_block}; use smaller blocks or fewer stages"
         )
-    threads = num_warps * (core.warp_size or 32)
-    if core.registers is not None and gpu.registers * threads > core.registers:
+    threads = num_warps * core.warp_size
+    if gpu.registers * threads > core.registers:
         return (
             f"registers: needs {gpu.registers} x {threads} threads, {chip.name} has {core.registers} in a core; "
             "use smaller blocks"

@@ -5,6 +5,7 @@ import json
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.errors import UserError
 from moe_codesign.formats.problem_rows import Row, missing
 from moe_kernels.kernel import Kernel
@@ -46,11 +47,11 @@ def gemm_tile(row: Row, chip: Chip, kernel: Kernel, gemm: GroupedGemm) -> TileCo
         raise UserError(f"tile {value!r}: {error}", fix='give JSON such as {"block_m": 64, ...}') from None
 
 
-def tiles_of(row: Row, chip: Chip, kernel: str | None) -> tuple[TileConfig, TileConfig] | None:
+def tiles_of(row: Row, chip: Chip, kernel: str | None) -> TilePair | None:
     """The tiles of both GEMMs that the column ``tile`` gives, or None where it is empty.
 
     Raises:
-        UserError: it is no JSON, or names a field that the kernel does not have.
+        UserError: it is not JSON, or names a field that the kernel does not have.
     """
     value = row.get("tile")
     if missing(value):
@@ -59,8 +60,8 @@ def tiles_of(row: Row, chip: Chip, kernel: str | None) -> tuple[TileConfig, Tile
         data = json.loads(value) if isinstance(value, str) else dict(value or {})
         tile_type = kernel_for(chip, kernel).tile_type
         if {"up", "down"} == set(data):
-            return tile_type.from_dict(data["up"]), tile_type.from_dict(data["down"])
+            return TilePair(tile_type.from_dict(data["up"]), tile_type.from_dict(data["down"]))
         tile = tile_type.from_dict(data)
     except (ValueError, TypeError) as error:
         raise UserError(f"tile {value!r}: {error}", fix='give JSON such as {"block_m": 64, ...}') from None
-    return tile, tile
+    return TilePair(tile, tile)

@@ -8,7 +8,7 @@ from moe_codesign.compiler import Compiled, Outcome, Request, requests_for, unla
 from moe_codesign.compiler.artifact import GpuFacts, TpuFacts
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import table_of
-from moe_codesign.cost.estimate import rank_tiles
+from moe_codesign.cost.ours.model import rank_tiles
 from moe_codesign.cost.ours.tpu_step import step_of
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work

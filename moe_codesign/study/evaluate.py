@@ -3,7 +3,8 @@
 from moe_codesign.chips import Chip, DatasheetChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import Estimate, NoTileError, default_tiles, estimate_layer
+from moe_codesign.cost.estimate import Estimate, NoTileError
+from moe_codesign.cost.ours.model import default_tiles, estimate_layer
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair

@@ -11,6 +11,7 @@ from moe_codesign.chips import load_chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.trial import Answered
 from moe_codesign.models import find_model
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.space import parse_space
@@ -24,11 +25,12 @@ def predicted(shape: MoEShape, chip: str, **problem: Any) -> dict[str, Any]:
 
 
 def searched(shape: MoEShape, chip: str, tokens: int, ep: int) -> float:
-    text = space_text(chips=f'"{chip}"', constraint="").replace("num_tokens = 64", f"num_tokens = {tokens}")
+    text = space_text(chips=[chip], min_quality_ratio=None).replace("num_tokens = 64", f"num_tokens = {tokens}")
     space = parse_space(text.replace("ep = 4", f"ep = {ep}"))
-    evaluator = Evaluator(space, load_chip(chip), Tables(), None)
-    (pair,) = evaluator.pairs(shape, None, mode="nested", trial=0)
-    return pair.timing.latency_us
+    evaluator = Evaluator(space, load_chip(chip), find_model(space.reference), Tables(), None)
+    outcome = evaluator.evaluate(shape, None, seed=0)
+    assert isinstance(outcome, Answered), outcome
+    return outcome.pairs[0].timing.latency_us
 
 
 def test_a_row_without_routing_is_answered_as_audit_does() -> None:

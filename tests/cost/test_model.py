@@ -11,8 +11,9 @@ from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.bound import layer_bound
-from moe_codesign.cost.estimate import NoTileError, estimate_gemm, estimate_layer
+from moe_codesign.cost.estimate import NoTileError
 from moe_codesign.cost.occupancy import resident_blocks
+from moe_codesign.cost.ours.model import estimate_gemm, estimate_layer
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import parse_routing

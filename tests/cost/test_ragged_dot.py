@@ -81,10 +81,32 @@ def test_a_chip_without_its_own_says_so() -> None:
 
 def test_predict_takes_the_tiles_of_others() -> None:
     row = {"chip": "h100_sxm", "op": "grouped_gemm", "m": 131072, "k": 2048, "n": 768, "groups": 128}
+    row |= {"routing": "balanced"}
     tile = '{"block_m": 128, "block_n": 128, "block_k": 32, "num_warps": 4, "num_stages": 4, "split_k": 1, "x": null}'
-    theirs, ours = mc.predict([{**row, "tile": tile}, {**row, "tile": tile, "kernel": "triton.grouped_matmul"}])
-    assert (theirs["error"], ours["error"]) == ("", "")
+    theirs, ours, named = mc.predict(
+        [
+            {**row, "tile": tile, "stack": "ragged_dot"},
+            {**row, "tile": tile},
+            {**row, "tile": tile, "kernel": "triton.grouped_gemm"},
+        ]
+    )
+    assert [one["error"] for one in (theirs, ours, named)] == ["", "", ""]
+    assert ours["latency_us"] == named["latency_us"], "without a stack it is our kernel, whatever else is given"
     # Published: 1.14 ms (tokamax' autotuning cache).
     assert float(theirs["latency_us"]) == pytest.approx(1144, rel=0.15)
     assert float(theirs["latency_us"]) != float(ours["latency_us"])
     assert float(theirs["low_us"]) >= float(theirs["bound_us"])
+
+
+def test_what_ragged_dot_does_not_run_says_so() -> None:
+    row = {"chip": "h100_sxm", "op": "grouped_gemm", "m": 64, "k": 256, "n": 256, "groups": 4, "stack": "ragged_dot"}
+    tile = {"block_m": 64, "block_n": 64, "block_k": 64}
+    wrong = (
+        ({}, "needs a tile"),
+        ({"tile": tile, "kernel": "triton.grouped_matmul"}, "kernels of its own"),
+        ({"tile": tile, "op": "fused_moe"}, "op = grouped_gemm"),
+        ({"tile": tile, "chip": "trainium2"}, "does not run on trainium2"),
+    )
+    for change, said in wrong:
+        (answer,) = mc.predict([{**row, **change}])
+        assert said in answer["error"]

@@ -205,13 +205,13 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
     columns = columns_of([(SHAPE, work(60)), (SHAPE, work(9000)), (other, work(60))])
     device = chip.device_name
     said, rule = found.predict(chip, columns, tuned_tiles(tmp_path, device, "bfloat16")), found.predict(chip, columns)
-    assert [said.tiles.of_row(i)["BLOCK_SIZE_M"] for i in range(3)] == [16, 128, 16]
-    assert [said.tiles.of_row(i)["BLOCK_SIZE_N"] for i in range(3)] == [256, 256, 32]
+    assert [said.tiles.of_row(i).as_dict()["BLOCK_SIZE_M"] for i in range(3)] == [16, 128, 16]
+    assert [said.tiles.of_row(i).as_dict()["BLOCK_SIZE_N"] for i in range(3)] == [256, 256, 32]
     assert said.latency_us[2] == rule.latency_us[2]
     assert said.latency_us[1] != rule.latency_us[1]
     blocks = tuned_tiles(tmp_path, device, "fp8_block")
     narrow = shipped.find(chip, "sglang", "fp8_block").value.predict(chip, columns, blocks)
-    assert narrow.tiles.of_row(0)["BLOCK_SIZE_M"] == 32
+    assert narrow.tiles.of_row(0).as_dict()["BLOCK_SIZE_M"] == 32
     (tmp_path / "E=8,N=8,device_name=NVIDIA_B200,dtype=fp8_w8a8.json").write_text("{")
     with pytest.raises(UserError, match=r"tuned file .*NVIDIA_B200"):
         tuned_tiles(tmp_path, device, "fp8")

@@ -86,7 +86,7 @@ def test_a_prediction_says_what_was_timed() -> None:
     columns = columns_of([(qwen, work()), (mixtral, work(2)), (mixtral, work())])
     said = found.predict(CHIP, columns)
     assert "tuned configuration" in said.note[0]
-    assert said.tiles.of_row(0)["BLOCK_SIZE_N"] == 64  # the rule's
+    assert said.tiles.of_row(0).as_dict()["BLOCK_SIZE_N"] == 64  # the rule's
     assert "every expert choice" in said.note[1]
     assert said.note[2] == ""
     # Half of the experts with all of their tokens' choices take about as long as all of them.

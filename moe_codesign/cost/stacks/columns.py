@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.arrays import F64
+from moe_codesign.domain.question import check_fused
 from moe_codesign.domain.routing import Balanced, PowerLaw, Routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.token_counts import Counts, is_drawn, token_counts, tokens_with
 from moe_codesign.domain.workload import Workload
-from moe_codesign.errors import UserError
 from moe_codesign.formats.tuned_files import BLOCK_M
 
 _DRAWS = 5
@@ -89,19 +89,11 @@ def columns_of(problems: Sequence[tuple[MoEShape, Workload]]) -> Columns:
     Raises:
         UserError: a shape that cannot be split so, or that has shared experts.
     """
-    for shape, work in problems:
-        check(shape, work)
-    loads = [
-        _loads(
-            work.routing,
-            work.num_tokens,
-            experts=shape.num_experts,
-            top_k=shape.num_experts_per_tok,
-            ranks=work.ep,
-            seed=work.seed,
-        )
-        for shape, work in problems
-    ]
+    return columns_from(problems, [loads_of(shape, work) for shape, work in problems])
+
+
+def columns_from(problems: Sequence[tuple[MoEShape, Workload]], loads: Sequence["Loads"]) -> Columns:
+    """Columns of problems whose loads are counted already; see :func:`loads_of`."""
 
     def column(values: Iterable[float]) -> F64:
         return np.fromiter(values, dtype=float, count=len(problems))
@@ -122,18 +114,8 @@ def columns_of(problems: Sequence[tuple[MoEShape, Workload]]) -> Columns:
     )
 
 
-def check(shape: MoEShape, work: Workload) -> None:
-    """Raise UserError for a shape that cannot be split so, or that has shared experts."""
-    if reason := work.misfit(shape):
-        raise UserError(reason, fix="change tp, ep or the shape")
-    if shape.n_shared_experts:
-        raise UserError(
-            "n_shared_experts", value=shape.n_shared_experts, fix="a stack runs them apart from its fused op; give 0"
-        )
-
-
 @dataclass(frozen=True)
-class _Loads:
+class Loads:
     """The columns of one problem that its routing decides; see :class:`Columns`."""
 
     rows: float
@@ -143,8 +125,25 @@ class _Loads:
     row_tiles: tuple[float, ...]
 
 
+def loads_of(shape: MoEShape, work: Workload) -> Loads:
+    """Loads of one problem's busiest rank.
+
+    Raises:
+        UserError: a shape that cannot be split so, or that has shared experts.
+    """
+    check_fused(shape, work)
+    return _loads(
+        work.routing,
+        work.num_tokens,
+        experts=shape.num_experts,
+        top_k=shape.num_experts_per_tok,
+        ranks=work.ep,
+        seed=work.seed,
+    )
+
+
 @functools.lru_cache(maxsize=2**16)
-def _loads(routing: Routing, tokens: int, *, experts: int, top_k: int, ranks: int, seed: int) -> _Loads:
+def _loads(routing: Routing, tokens: int, *, experts: int, top_k: int, ranks: int, seed: int) -> Loads:
     """Loads of the busiest rank, mean of the draws."""
     drawn = []
     for draw in range(_DRAWS if is_drawn(routing) else 1):
@@ -152,7 +151,7 @@ def _loads(routing: Routing, tokens: int, *, experts: int, top_k: int, ranks: in
         busiest = int(by_rank.sum(axis=1).argmax())
         counts = by_rank[busiest]
         drawn.append(
-            _Loads(
+            Loads(
                 rows=float(counts.sum()),
                 active=float((counts > 0).sum()),
                 largest=float(counts.max()),
@@ -160,7 +159,7 @@ def _loads(routing: Routing, tokens: int, *, experts: int, top_k: int, ranks: in
                 row_tiles=tuple(float((-(-counts // height)).sum()) for height in BLOCK_M),
             )
         )
-    return _Loads(
+    return Loads(
         rows=float(np.mean([one.rows for one in drawn])),
         active=float(np.mean([one.active for one in drawn])),
         largest=float(np.mean([one.largest for one in drawn])),

@@ -1,0 +1,84 @@
+"""A row of a problem table as a question to the cost model."""
+
+from moe_codesign.chips import Chip
+from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.domain.question import OurGemm, OurLayer, Question, RaggedDot, StackLayer
+from moe_codesign.domain.token_counts import token_counts
+from moe_codesign.errors import UserError
+from moe_codesign.formats.problem_rows import Row, layer_of, missing, routing_of, text, whole
+from moe_codesign.formats.tile_columns import gemm_tile, tiles_of
+from moe_codesign.formats.tuned_files import STACKS
+
+OPS = ("fused_moe", "grouped_gemm")
+SOFTWARE = ("ours", *STACKS, "ragged_dot")
+"""What the column ``stack`` may say."""
+INPUT = (
+    *("chip", "hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "n_shared_experts"),
+    *("gated", "num_tokens", "dtype", "routing", "seed", "tp", "ep", "stack", "kernel", "tile"),
+    *("op", "m", "k", "n", "groups"),
+)
+"""Every column that a question is read from."""
+
+
+def question_of(row: Row, chip: Chip) -> Question:
+    """The question that a row asks about a chip.
+
+    Raises:
+        UserError: a column is missing, means nothing, or is not for this op or stack.
+    """
+    op, stack = text(row, "op", "fused_moe"), text(row, "stack", "ours")
+    if op not in OPS:
+        raise UserError("op", value=op, fix="use " + " or ".join(OPS))
+    if stack not in SOFTWARE:
+        raise UserError("stack", value=stack, fix="use " + ", ".join(SOFTWARE))
+    dtype = text(row, "dtype", "bfloat16")
+    kernel = text(row, "kernel", "") or None
+    if stack == "ragged_dot":
+        return _ragged_dot(row, chip, op, dtype)
+    if stack != "ours":
+        return _stack_layer(row, chip, op, stack, dtype)
+    if op == "grouped_gemm":
+        gemm = _gemm(row, dtype)
+        tile = gemm_tile(row, chip, kernel_for(chip, kernel), gemm) if chip.compiles else None
+        return OurGemm(gemm=gemm, tile=tile, kernel=kernel)
+    shape, workload = layer_of(row, dtype)
+    return OurLayer(shape=shape, workload=workload, tiles=tiles_of(row, chip, kernel), kernel=kernel)
+
+
+def _stack_layer(row: Row, chip: Chip, op: str, stack: str, dtype: str) -> StackLayer:
+    if not chip.runs("triton"):
+        raise UserError(f"stack {stack} runs Triton kernels", fix=f"leave the stack out for {chip.name}")
+    if op != "fused_moe":
+        raise UserError(f"stack {stack} is calibrated for op fused_moe alone", fix="leave the stack out (ours)")
+    for name in ("kernel", "tile"):
+        if not missing(row.get(name)):
+            raise UserError(f"stack {stack} chooses its own {name}", fix=f"leave out {name}, or the stack")
+    shape, workload = layer_of(row, dtype)
+    return StackLayer(stack=stack, shape=shape, workload=workload)
+
+
+def _ragged_dot(row: Row, chip: Chip, op: str, dtype: str) -> RaggedDot:
+    if op != "grouped_gemm":
+        raise UserError("stack ragged_dot multiplies groups, it runs no layer", fix="give op = grouped_gemm")
+    if not missing(row.get("kernel")):
+        raise UserError("stack ragged_dot has kernels of its own", fix="leave out kernel, or the stack")
+    if not chip.compiles:
+        raise UserError(f"stack ragged_dot does not run on {chip.name}", fix="name a GPU or a TPU")
+    gemm = _gemm(row, dtype)
+    tile = gemm_tile(row, chip, kernel_for(chip), gemm)
+    if tile is None:
+        raise UserError("stack ragged_dot needs a tile", fix="give its tile, or leave the stack out for our best one")
+    return RaggedDot(gemm=gemm, tile=tile)
+
+
+def _gemm(row: Row, dtype: str) -> GroupedGemm:
+    routing, seed = routing_of(row), whole(row, "seed", 0)
+    if dtype not in DTYPE_BYTES:
+        raise UserError("dtype", value=dtype, fix="use one of " + ", ".join(DTYPE_BYTES))
+    m, k, n, groups = (whole(row, name) for name in ("m", "k", "n", "groups"))
+    if min(m, k, n, groups) < 1:
+        raise UserError("m, k, n, groups", value=(m, k, n, groups), fix="give whole numbers of at least 1")
+    rows = token_counts(routing, m, groups, 1, seed)
+    return GroupedGemm("down", rows, k, n, m, dtype, accumulates=False)
