@@ -1,6 +1,6 @@
-"""Tables for a terminal. Everything with a time shows its grade."""
+"""The table of an audit, for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +10,10 @@ from moe_codesign.reports.text import interval_text, time_text
 
 
 def print_audit(console: Console, title: str, rows: Sequence[AuditRow]) -> None:
-    """Losses per chip and token count, as shares of the time."""
+    """Losses per chip and token count, as shares of the time.
+
+    Below the table stand the reasons why a row has no time, and notes on the other rows.
+    """
     names = [n for n in LOSSES if any(row.estimate and row.estimate.losses_us.get(n) for row in rows)]
     table = Table(title=title, title_justify="left")
     for column in ("chip", "tokens", "time", "interval", "grade", "bound", "of bound"):
@@ -20,7 +23,7 @@ def print_audit(console: Console, title: str, rows: Sequence[AuditRow]) -> None:
     table.add_column("tiles: GEMM 1 | GEMM 2", overflow="fold")
     for row in rows:
         if row.estimate is None:
-            table.add_row(row.chip, str(row.num_tokens), row.error)
+            table.add_row(row.chip, str(row.num_tokens), *["-"] * (5 + len(names)), "see below")
             continue
         timing, losses = row.estimate.timing, row.estimate.losses_us
         table.add_row(
@@ -35,3 +38,17 @@ def print_audit(console: Console, title: str, rows: Sequence[AuditRow]) -> None:
             " | ".join(t.label() for t in row.estimate.tiles) or "-",
         )
     console.print(table)
+    for line in _remarks(rows):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _remarks(rows: Sequence[AuditRow]) -> Iterator[str]:
+    """Errors and notes, each once for a chip; with the token counts that it is for unless it is for all of them."""
+    tokens: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        for text in row.estimate.notes if row.estimate is not None else (row.error,):
+            tokens.setdefault((row.chip, text), []).append(row.num_tokens)
+    for (chip, text), some in tokens.items():
+        every = [row.num_tokens for row in rows if row.chip == chip]
+        where = "" if some == every else f", {', '.join(map(str, some))} tokens"
+        yield f"{chip}{where}: {text}"
