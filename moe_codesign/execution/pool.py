@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -71,10 +72,13 @@ class Pool:
 
     def start(self) -> None:
         """Start the workers now, without waiting for them; else they start at the first call."""
-        if not self._pool.active:
-            # A worker died while it had nothing to do, which makes Pebble give up.
-            self._stop()
-            self._pool = self._new_pool()
+        with _interrupts_held():
+            if self._pool.active:
+                return
+        # A worker died while it had nothing to do, which makes Pebble give up.
+        self._stop()
+        self._pool = self._new_pool()
+        self.start()
 
     def call(self, function: Callable[..., _T], *arguments: Any, time_limit_s: float) -> Outcome[_T]:
         """The outcome of one call.
@@ -119,6 +123,7 @@ class Pool:
         running: dict[ProcessFuture[bytes], _Pickled] = {}
         watch = _Watch()
         starts = 0
+        self.start()
         try:
             while True:
                 if not self._pool.active:
@@ -249,6 +254,24 @@ def _call(job: bytes) -> bytes:
         return pickle.dumps(Raised.of(error))
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """What starts here, threads and what they start included, begins with SIGINT blocked.
+
+    The terminal sends Ctrl-C to workers too, which ignore it once they run: one that is still importing would print a
+    traceback.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # where it starts, SIGINT is let through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _enter(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
     """In the worker, first."""
     if sys.platform != "win32":
@@ -256,6 +279,8 @@ def _enter(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -
         # process that hangs in C at once, where Python's handler would never run.
         os.setpgid(0, 0)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _die_with_parent()
     if initializer is not None:
         initializer(*initargs)

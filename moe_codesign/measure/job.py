@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.rank import RankWork
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import Timing
@@ -71,10 +70,6 @@ class Measurement:
             limiter=bound_kind,
             samples_us=self.samples_us,
         )
-
-
-Outcome = Measurement | Failure
-"""Of one candidate: a verified time, or why there is none (a failure of kind ``MEASUREMENT``)."""
 
 
 class TokenOrder(NamedTuple):

@@ -22,7 +22,7 @@ def device_for(chip: Chip) -> Platform | None:
         if torch.cuda.is_available():
             total = torch.cuda.get_device_properties(0).total_memory
             same_memory = abs(total / chip.memory.hbm_bytes - 1) < 0.15
-            if same_memory and _same_product(chip.product, torch.cuda.get_device_name()):
+            if same_memory and same_product(chip.product, torch.cuda.get_device_name()):
                 return "cuda"
     # A TPU host shows its chips as /dev/accel* (v4, v5) or /dev/vfio/* (v6e on). A chip of two devices is not
     # measured: one call runs on one of them.
@@ -54,7 +54,7 @@ def _present(*paths: str) -> bool:
     return any(Path(path).exists() for path in paths)
 
 
-def _same_product(product: str, device_name: str) -> bool:
+def same_product(product: str, device_name: str) -> bool:
     """Whether ``NVIDIA H100 80GB HBM3`` is the chip file's ``NVIDIA H100 SXM5 80 GB``: the model word decides."""
     word = re.search(r"\b([A-Z]{1,2}\d{2,4}[A-Z]?)\b", product)
     if ("PCIe" in product) != ("pcie" in device_name.lower()):

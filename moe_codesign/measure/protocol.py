@@ -10,7 +10,7 @@ from moe_codesign.arrays import F64
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.execution import Raised
-from moe_codesign.measure.job import LayerJob, Measurement, Outcome, token_orders
+from moe_codesign.measure.job import LayerJob, Measurement, token_orders
 from moe_kernels import reference
 
 WARM_S = 0.05
@@ -50,13 +50,17 @@ class _Candidate:
     samples: list[float]
 
 
-def measure_layer(job: LayerJob, device: Device) -> list[Outcome]:
-    """Verify and time every candidate of a job; a candidate that fails does not stop the others."""
+def measure_layer(job: LayerJob, device: Device) -> list[Measurement | Failure]:
+    """Verify and time every candidate of a job; a candidate that fails does not stop the others.
+
+    Returns:
+        For each candidate its measurement, or a failure of kind ``MEASUREMENT``.
+    """
     device.load(job)
     tolerance = reference.LAYER_TOLERANCE[job.dtype]
     expected = functools.cache(device.expected)
     alive: list[_Candidate] = []
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, Measurement | Failure] = {}
     for position, tiles in enumerate(job.candidates):
         try:
             error, checks = _verify(device, tiles, expected, range(len(token_orders(job))), tolerance)

@@ -8,7 +8,7 @@ from typing import Self
 
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.execution import Died, Done, Pool
-from moe_codesign.measure.job import LayerJob, Outcome
+from moe_codesign.measure.job import LayerJob, Measurement
 from moe_codesign.measure.presence import Platform
 from moe_codesign.measure.protocol import Device, measure_layer
 
@@ -16,7 +16,7 @@ TIME_LIMIT_S = 120.0
 _device: Device | None = None
 
 
-def _measure(job: LayerJob, platform: Platform) -> list[Outcome]:
+def _measure(job: LayerJob, platform: Platform) -> list[Measurement | Failure]:
     global _device
     if _device is None:
         if platform == "cuda":
@@ -55,7 +55,7 @@ class MeasuringProcess:
     ) -> None:
         self._pool.__exit__(kind, error, trace)
 
-    def measure(self, job: LayerJob) -> list[Outcome]:
+    def measure(self, job: LayerJob) -> list[Measurement | Failure]:
         """An outcome per candidate. If the process dies or hangs, each candidate is tried again by itself."""
         limit_s = self.time_limit_s * max(1, len(job.candidates))
         called = self._pool.call(_measure, job, self.platform, time_limit_s=limit_s)

@@ -183,3 +183,33 @@ def test_an_interrupt_ends_the_program_at_once(tmp_path: Path) -> None:
     parent.send_signal(signal.SIGINT)
     assert parent.wait(60) == 130
     assert [ends(int(pid)) for pid in (tmp_path / "pids").read_text().split()] == [True, True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interrupt_while_workers_start_shows_no_traceback(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys, time\n"
+        "from moe_codesign.execution import Pool\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        with Pool(2) as pool:\n"
+        "            pool.start()\n"
+        "            time.sleep(0.02)\n"
+        "            os.killpg(0, signal.SIGINT)\n"
+        "            time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit(130)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    signal.signal(signal.SIGINT, before)
+    assert (done.returncode, done.stderr) == (130, "")

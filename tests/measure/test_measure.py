@@ -13,8 +13,8 @@ from moe_codesign.arrays import F64
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.measure import LayerJob, Measurement, MeasuringProcess, worker
-from moe_codesign.measure.job import Outcome, token_orders
-from moe_codesign.measure.presence import _same_product
+from moe_codesign.measure.job import token_orders
+from moe_codesign.measure.presence import same_product
 from moe_codesign.measure.protocol import measure_layer
 from moe_kernels import reference
 from moe_kernels.tile import BlockedTile
@@ -68,7 +68,7 @@ class FakeDevice:
         return lambda: 10.0
 
 
-def outcome(tiles: TilePair) -> Outcome:
+def outcome(tiles: TilePair) -> Measurement | Failure:
     return measure_layer(dataclasses.replace(JOB, candidates=(tiles,)), FakeDevice())[0]
 
 
@@ -128,10 +128,10 @@ def test_the_same_tiles_twice_are_two_measurements() -> None:
     ],
 )
 def test_a_device_is_the_chip_or_it_is_not(product: str, device: str, same: bool) -> None:
-    assert _same_product(product, device) == same
+    assert same_product(product, device) == same
 
 
-def crash_or_hang(job: LayerJob, platform: str) -> list[Outcome]:
+def crash_or_hang(job: LayerJob, platform: str) -> list[Measurement | Failure]:
     if job.seed == 1:
         os.kill(os.getpid(), signal.SIGSEGV)
     if job.seed == 2:
