@@ -82,7 +82,13 @@ class Studies:
         # Whoever comes first makes it: asking first whether it exists would leave room for another process in between.
         with contextlib.suppress(sa.exc.IntegrityError), self._engine.begin() as connection:
             connection.execute(_STUDIES.insert().values(**row))
-        if self.get(name).identity != identity:
+        self.check(name, identity)
+
+    def check(self, name: str, identity: str) -> None:
+        """Raise UserError where a study of that name exists with another identity; nothing is stored."""
+        with self._engine.connect() as connection:
+            stored = connection.scalar(sa.select(_STUDIES.c.identity).where(_STUDIES.c.name == name))
+        if stored is not None and stored != identity:
             raise UserError(
                 f"study {name!r} was begun with another space, another chip file or other --chips",
                 fix="give another --study or --storage",

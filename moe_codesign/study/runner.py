@@ -71,8 +71,9 @@ def run_search(
     What was stored is kept; calling it again with the same arguments goes on where it stopped.
 
     Raises:
-        UserError: unknown model, a tile field that no kernel has, or a study that is locked or of another space.
-            All of it is found before anything is stored.
+        UserError: unknown model, a tile field that no kernel has, a compiler that is not installed, or a study that is
+            locked or of another space. All of it is found before anything is stored.
+        KeyboardInterrupt: Ctrl-C while tiles were compiled, before the study has begun.
     """
     reference = find_model(space.reference)
     for chip in space.chips:
@@ -84,13 +85,14 @@ def run_search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     interrupted = False
     with studies.database.lock(study):
+        studies.check(study, space.identity())
+        tables.prepare(
+            (chip, space.tile_space(chip), ops, workload.dtype)
+            for chip in chips
+            for workload in space.workloads_on(chip)
+        )
         studies.begin(study, space.identity(), provenance)
         try:
-            tables.prepare(
-                (chip, space.tile_space(chip), ops, workload.dtype)
-                for chip in chips
-                for workload in space.workloads_on(chip)
-            )
             with _optuna_storage(studies) as storage:
                 for chip in chips:
                     with _bench(chip) as bench:

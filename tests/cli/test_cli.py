@@ -101,6 +101,11 @@ def test_search_report_and_list_from_the_command_line(tmp_path: Path) -> None:
     assert json.loads(invoke("list", "studies", "--json", cwd=tmp_path).stdout)[0]["trials"] == 15
     again = invoke("report", "test", "--out", "r.html", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["trials"] == 15
+    resumed = json.loads(run("search", "mine.toml", "--trials", "15", "--seed", "3", "--json", cwd=tmp_path).stdout)
+    stored = json.loads(again.stdout)
+    assert 0 < len(resumed["pairs"]) < len(resumed["all_pairs"])
+    assert all(row["on_frontier"] for row in resumed["pairs"])
+    assert (resumed["pairs"], resumed["all_pairs"]) == (stored["pairs"], stored["all_pairs"]), "the same words in both"
     assert (tmp_path / "r.html").stat().st_size > 1e6, "plotly's script is inside"
     unknown = invoke("report", "other", cwd=tmp_path)
     assert unknown.returncode == 2

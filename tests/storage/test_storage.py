@@ -85,8 +85,12 @@ class TestStudies:
         studies.begin("s", "{}", {"triton": "1"})
         studies.begin("s", "{}", {"triton": "2"})
         assert studies.get("s").provenance == {"triton": "1"}
-        with pytest.raises(UserError, match="another space"):
-            studies.begin("s", '{"seed": 1}', {})
+        for ask in (lambda: studies.begin("s", '{"seed": 1}', {}), lambda: studies.check("s", '{"seed": 1}')):
+            with pytest.raises(UserError, match="another space"):
+                ask()
+        studies.check("s", "{}")
+        studies.check("t", "{}")
+        assert [study["name"] for study in studies.every()] == ["s"]
 
     def test_an_unknown_study_is_one_line_with_those_there_are(self, studies: Studies) -> None:
         with pytest.raises(UserError, match="has no study"):

@@ -196,6 +196,18 @@ def test_a_refused_search_has_not_made_its_study(url: str, changes: dict[str, An
     assert len(mc.search(make_space(), trials=2, storage=url, study="a").trials) == 2, "the corrected space runs"
 
 
+def test_a_search_whose_tiles_cannot_be_compiled_has_not_made_its_study(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise UserError("triton is not installed")
+
+    monkeypatch.setattr(Tables, "prepare", refuse)
+    with pytest.raises(UserError, match="not installed"):
+        mc.search(make_space(), trials=2, storage=url, study="a")
+    assert Studies(Database(url)).every() == []
+
+
 def test_a_histogram_of_another_length_rules_out_trials_not_the_search(url: str, tmp_path: Path) -> None:
     (tmp_path / "h.json").write_text(json.dumps([1] * 64))
     space = make_space(workload={"routing": f"histogram:{tmp_path}/h.json", "ep": 1}, constraints={})
