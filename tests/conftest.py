@@ -13,10 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from moe_codesign.study.space import Space
 from moe_codesign.tables import read_table
+
+# The same examples every time, and no failure for a machine that is busy.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 SMALL_TILES = """
 [tiles.triton]
