@@ -30,6 +30,10 @@ TRIES = 3
 """A compiler that takes its process down so often on one tile, each time alone, does so because of the tile."""
 _SHARES = (1, 2, 4, 8)
 """Parts that the expert width is split into, whose default tiles are shipped too."""
+_SIZES = (96, 100, 128, 256, 512, 768, 1408, 2048, 4096, 7168, 14336, 28672)
+"""Depths and widths that stand for any: small and large, some of them no multiple of 16 bytes."""
+_ROWS = (*DEFAULT_ROWS, 12, 25, 38, 50, 64, 76, 90, 140, 250, 350, 480, 4096)
+"""Rows per expert: one of each range that a default rule tells apart."""
 _DTYPES = ("bfloat16", "fp8_block", "fp8", "mxfp4", "int4", "int8", "float16")
 """The order in which missing files are made: what is asked for most comes first."""
 
@@ -57,19 +61,20 @@ class FactsFile:
         Empty where the kernel refuses every tile, as for a data type that the target lacks: that needs no compiler.
         """
         problem = Problem(op=self.op, dtype=self.dtype)
-        tiles = [*tiles_of(self.kernel, self.target, self.op, self.dtype), *self._defaults()]
+        tiles = dict.fromkeys([*tiles_of(self.kernel, self.target, self.op, self.dtype), *self._defaults()])
         good = (tile for tile in tiles if self.kernel.refuses(problem, tile, self.target) is None)
         requests = (request(self.kernel, self.op, tile, self.dtype, self.target) for tile in good)
         return {key_of(one.tile): one for one in requests}
 
     def _defaults(self) -> Iterator[TileConfig]:
-        """What an untuned user gets for the catalogue's models: sizes may need a simpler form of the usual tile."""
+        """What an untuned user gets, for the catalogue's models and others: a size may need a tile of its own."""
+        sizes = set(itertools.product(_SIZES, _SIZES))
         for shape, share in itertools.product(models().values(), _SHARES):
             inner = shape.moe_intermediate_size // share
-            k, n = (inner, shape.hidden_size) if self.op == "down" else (shape.hidden_size, inner)
+            sizes.add((inner, shape.hidden_size) if self.op == "down" else (shape.hidden_size, inner))
+        for (k, n), rows in itertools.product(sorted(sizes), _ROWS):
             problem = Problem(op=self.op, dtype=self.dtype, k=k, n=n)
-            for rows in DEFAULT_ROWS:
-                yield self.kernel.default_tile(problem, rows, self.target)
+            yield self.kernel.default_tile(problem, rows, self.target)
 
     def shipped(self) -> ShippedTable | None:
         """The table that is there, if it is of the kernel as it is now."""

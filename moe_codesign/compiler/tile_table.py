@@ -1,7 +1,7 @@
 """One chip's compiled tiles of one kernel and op, as columns ready for arithmetic."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -196,11 +196,17 @@ def table_of(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Outco
         columns["spill_bytes"] = np.array([f.spill_bytes for f in gpu], dtype=float)
         columns["loop_instructions"] = np.array([f.loop_instructions for f in gpu], dtype=float)
         columns["waves_per_simd"] = np.array([f.waves_per_simd or 0 for f in gpu], dtype=float)
-        columns["wide_mma"] = np.array([f.count("GMMA", "UTC") > 0 for f in gpu], dtype=float)
-        columns["narrow_mma"] = np.array([f.count(*_NARROW_MMA) > 0 for f in gpu], dtype=float)
+        columns["wide_mma"] = _has(gpu, "GMMA", "UTC")
+        columns["narrow_mma"] = _has(gpu, *_NARROW_MMA)
     facts = tuple(a.facts for a in good.values())
     note = compiler_note(kernel.backend, {a.compiler for a in good.values()})
     return TileTable(kernel, chip, op, tuple(good), facts, columns, refused, note)
+
+
+def _has(binaries: Sequence[GpuFacts], *words: str) -> F64:
+    """1 where a binary has an instruction with any of these words; tiles that differ at launch share a binary."""
+    known = {id(facts): float(facts.count(*words) > 0) for facts in {id(f): f for f in binaries}.values()}
+    return np.array([known[id(facts)] for facts in binaries])
 
 
 def compiler_note(backend: str, compilers: Iterable[str]) -> str:
