@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from moe_codesign.compiler.artifact import Artifact, Compiled, GpuFacts, Reason, Refused, TpuFacts
 from moe_codesign.compiler.request import Request
-from moe_codesign.errors import UserError
+from moe_codesign.errors import UserError, first_line
 from moe_kernels.kernel import Op
 from moe_kernels.tile import TileConfig, Value
 
@@ -87,7 +87,7 @@ def read_table(path: Path) -> ShippedTable | None:
             raise ValueError(f"format {data.format}, this version reads {FORMAT}")
         return ShippedTable(data.source_hash, data.compiler, tuple(data.tiles), _decode(data))
     except (OSError, lzma.LZMAError, ValidationError, ValueError, KeyError, IndexError) as error:
-        text = str(error).splitlines()[0]
+        text = first_line(error)
         raise UserError(
             f"shipped facts {path} cannot be read ({type(error).__name__}: {text})", fix="install the package again"
         ) from None

@@ -6,6 +6,7 @@ from typing import assert_never
 import numpy as np
 import numpy.typing as npt
 
+from moe_codesign.arrays import F64
 from moe_codesign.domain.routing import Balanced, Histogram, PowerLaw, Routing, Uniform, Zipf
 from moe_codesign.errors import UserError
 
@@ -124,7 +125,7 @@ def _limited_counts(routing: Balanced | PowerLaw, chosen: Counts, num_experts: i
     return counts
 
 
-def _draw(log_weight: npt.NDArray[np.float64], num_tokens: int, top_k: int, rng: np.random.Generator) -> Counts:
+def _draw(log_weight: F64, num_tokens: int, top_k: int, rng: np.random.Generator) -> Counts:
     """Each token takes ``top_k`` distinct experts: the largest of log weight plus Gumbel noise."""
     num_experts = len(log_weight)
     counts = np.zeros(num_experts, dtype=np.int64)
@@ -138,7 +139,7 @@ def _draw(log_weight: npt.NDArray[np.float64], num_tokens: int, top_k: int, rng:
     return counts
 
 
-def _power_law(alpha: float, low: float, high: float, size: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _power_law(alpha: float, low: float, high: float, size: int, rng: np.random.Generator) -> F64:
     """Inverse-transform draws with density x**-alpha on [low, high]."""
     u = rng.random(size)
     if abs(alpha - 1.0) < 1e-9:
@@ -231,7 +232,7 @@ def _limited(chosen: Counts, num_experts: int, groups: int, kept: int) -> Counts
     return np.asarray((stays | fill).sum(axis=0))
 
 
-def _settle(weight: npt.NDArray[np.float64], total: int, most: int) -> Counts:
+def _settle(weight: F64, total: int, most: int) -> Counts:
     """Whole counts in proportion to ``weight`` that sum to ``total``, none above ``most``."""
     counts: Counts = np.minimum(np.rint(weight / weight.sum() * total), most).astype(np.int64)
     missing = total - int(counts.sum())

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from moe_codesign.arrays import F64
+from moe_codesign.arrays import F64, Mask
 from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns, with_others_on_first
@@ -142,7 +142,7 @@ def _log_error(data: Measured, x: StackCoefficients, work: Columns, tiles: Stack
     return np.asarray(np.abs(np.log(times / data.latency_us)))
 
 
-def _better(place: npt.NDArray[np.int64], one: F64, other: F64, limits: tuple[float, float]) -> npt.NDArray[np.bool_]:
+def _better(place: npt.NDArray[np.int64], one: F64, other: F64, limits: tuple[float, float]) -> Mask:
     """Groups of rows in which the other's mean error is below that share of the one's, and by so much."""
     rows = np.bincount(place)
     before, after = (np.bincount(place, errors) / rows for errors in (one, other))

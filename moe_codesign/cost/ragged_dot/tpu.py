@@ -8,6 +8,7 @@ They run on one core.
 import numpy as np
 import numpy.typing as npt
 
+from moe_codesign.arrays import F64
 from moe_codesign.calibrations.ragged_dot import RaggedDotTpuCoefficients
 from moe_codesign.chips import TpuChip
 from moe_codesign.cost.occupancy import TPU_LAUNCH_US
@@ -25,7 +26,7 @@ def visits_of(sizes: npt.NDArray[np.int64], tile_m: int) -> tuple[npt.NDArray[np
     return group, starts[group] // tile_m + place
 
 
-def visit_bytes(gemm: GroupedGemm, tile: tuple[int, int, int]) -> npt.NDArray[np.float64]:
+def visit_bytes(gemm: GroupedGemm, tile: tuple[int, int, int]) -> F64:
     """What each visit of one tile of columns (their mean) moves: weights of a new group, rows and results of a new row
     tile."""
     tile_m, tile_k, tile_n = tile
