@@ -1,8 +1,8 @@
 """Launch, verify and time a layer on a device that is here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from moe_codesign.answers.bench import BenchRow
 from moe_codesign.chips import Chip, chip_names, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.cost.ours.model import default_tiles
@@ -10,7 +10,6 @@ from moe_codesign.domain.rank import RankWork, rank_work
 from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
-from moe_codesign.domain.timing import Timing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.funnel import Failed, Timed, implausible, race
@@ -18,30 +17,6 @@ from moe_codesign.measure import MeasuringProcess, device_for
 from moe_codesign.models import find_model
 from moe_kernels.kernel import Kernel
 from moe_kernels.tile import Value
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchRow:
-    """One pair of tiles at one batch size, with its time, or with the reason why it has none.
-
-    Args:
-        num_tokens: the batch size.
-        tiles: of the two grouped GEMMs.
-        timing: None where the pair could not be launched or gave a wrong result.
-        error: the largest row error against float64 over all checks.
-        checks: how often the result was compared.
-        device, software: what was measured; names as the device's own software gives them.
-        reason: why there is no time, or why the time cannot be believed; else empty.
-    """
-
-    num_tokens: int
-    tiles: TilePair
-    timing: Timing | None = None
-    error: float | None = None
-    checks: int = 0
-    device: str
-    software: str = ""
-    reason: str = ""
 
 
 def bench(

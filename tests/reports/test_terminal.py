@@ -7,7 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from moe_codesign.answers.audit import AuditRow
-from moe_codesign.api.bench import BenchRow
+from moe_codesign.answers.bench import BenchRow
+from moe_codesign.answers.compiled import CompiledKernel
+from moe_codesign.compiler import Request, artifact
 from moe_codesign.cost.estimate import Estimate
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
@@ -18,6 +20,7 @@ from moe_codesign.domain.trial import Answered, Refused, Trial
 from moe_codesign.domain.workload import Workload
 from moe_codesign.reports.terminal.audit import print_audit
 from moe_codesign.reports.terminal.bench import print_bench
+from moe_codesign.reports.terminal.compiled import print_compiled
 from moe_codesign.reports.terminal.search import print_search
 from moe_codesign.study.runner import SearchResult
 from moe_kernels.tile import BlockedTile, TritonTile
@@ -56,6 +59,26 @@ def test_bench() -> None:
         BenchRow(reason="wrong result: row error 0.5", **common),
     ]
     assert printed(print_bench, "Some model, ep 1", rows) == BENCH
+
+
+def test_compile() -> None:
+    facts = artifact.GpuFacts(
+        registers=128, spill_bytes=0, stack_bytes=0, shared_bytes=65536, code_bytes=4096, loop_instructions=60,
+        loop_matrix=8, instructions={"HGMMA.64x128x16.F32.BF16": 8, "UTMALDG.4D": 2, "FADD": 90},
+    )  # fmt: skip
+    asked = Request("triton.grouped_gemm", "down", TILE, "bfloat16", "cuda:90", "triton 3.7.1", "0123")
+    rows = [
+        CompiledKernel(
+            asked,
+            artifact.Compiled(facts=facts, compiler="triton 3.6.0"),
+            None,
+            "facts by triton 3.6.0; triton 3.7.1 is installed",
+        ),
+        CompiledKernel(
+            asked, artifact.Refused(kind="refused", reason="shared memory: too much"), "shared memory: too much"
+        ),
+    ]
+    assert printed(print_compiled, "h100_sxm", rows) == COMPILE
 
 
 def test_search() -> None:
@@ -98,6 +121,21 @@ Some model, ep 1
 │      8 │ 16x1024x512 | 16x1024x512 │ wrong result: row error 0.5 │                   │          │         │           │        │
 └────────┴───────────────────────────┴─────────────────────────────┴───────────────────┴──────────┴─────────┴───────────┴────────┘
 cpu, jax 1.0"""
+COMPILE = """\
+triton.grouped_gemm down on h100_sxm (cuda:90, triton 3.6.0)
+  tile              block_m=64, block_n=128, block_k=64, num_warps=4, num_stages=3, group_m=8, split_k=1, persistent=False, tma=True, swap_ab=False, maxnreg=255
+  note: facts by triton 3.6.0; triton 3.7.1 is installed
+  registers         128 a thread, 0 bytes spilled
+  shared memory     65536 bytes a block
+  code              4096 bytes
+  main loop         60 instructions a warp, 8 of them matrix (7.5 issued per matrix instruction)
+  instructions      100
+    matrix, wgmma     8 HGMMA.64x128x16.F32.BF16
+    async copies      2 UTMALDG.4D
+    global loads      2 UTMALDG.4D
+triton.grouped_gemm down on h100_sxm (cuda:90, triton 3.7.1)
+  tile              block_m=64, block_n=128, block_k=64, num_warps=4, num_stages=3, group_m=8, split_k=1, persistent=False, tma=True, swap_ab=False, maxnreg=255
+  refused: shared memory: too much"""
 SEARCH = """\
 mine: pairs on each chip's frontier
 ┏━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━┓

@@ -1,16 +1,16 @@
 """The table of a measurement, for a terminal."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from moe_codesign.answers.bench import BenchRow
 from moe_codesign.reports.text import interval_text, time_text
 
 
-def print_bench(console: Console, title: str, rows: Sequence[Any]) -> None:
-    """Measured tiles."""
+def print_bench(console: Console, title: str, rows: Sequence[BenchRow]) -> None:
+    """Measured tiles, one row each, then the device that they were measured on."""
     table = Table(title=title, title_justify="left")
     for column in ("tokens", "tiles: GEMM 1 | GEMM 2", "time", "5..95 %", "grade", "samples", "row error", "checks"):
         table.add_column(column, justify="right" if column != "tiles: GEMM 1 | GEMM 2" else "left")

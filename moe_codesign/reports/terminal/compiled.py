@@ -1,16 +1,16 @@
 """What a compiler made of a kernel or function, for a terminal."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 
+from moe_codesign.answers.compiled import CompiledFunction, CompiledKernel
 from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.compiler.artifact import Compiled, GpuFacts, ProgramFacts, TpuFacts
 from moe_codesign.cost.ours.tpu_step import Step, step_of
 
 
-def print_compiled(console: Console, chip: str, compiled: Sequence[Any]) -> None:
+def print_compiled(console: Console, chip: str, compiled: Sequence[CompiledKernel]) -> None:
     """Facts of each op's binary."""
     for one in compiled:
         asked, outcome = one.request, one.outcome
@@ -37,7 +37,7 @@ def print_compiled(console: Console, chip: str, compiled: Sequence[Any]) -> None
             _print_program(console, tpu.program)
 
 
-def print_function(console: Console, function: str, chip: str, found: Any) -> None:
+def print_function(console: Console, function: str, chip: str, found: CompiledFunction) -> None:
     """Every kernel of a compiled function, longest first."""
     console.print(f"{function} on {chip}", highlight=False)
     for text in (found.refused, found.note):

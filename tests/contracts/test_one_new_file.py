@@ -1,0 +1,62 @@
+"""A scaling law is one new file and one line, as CONTRIBUTING says.
+
+The same of a chip is in tests/chips, of a model in tests/models, of a kernel in tests/kernels/test_registry.py.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package, to which a test adds files."""
+    shutil.copytree(ROOT / "moe_codesign", tmp_path / "moe_codesign", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "moe_codesign"
+
+
+def run(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line of a copied package."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package.parent), str(ROOT / "kernels")])}
+    command = [sys.executable, "-P", "-m", "moe_codesign.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=package.parent, env=environment)
+
+
+def add_line(registry: Path, after: str, line: str) -> None:
+    text = registry.read_text()
+    assert text.count(after) == 1
+    registry.write_text(text.replace(after, f"{after}\n    {line}"))
+
+
+def test_a_scaling_law(package: Path) -> None:
+    (package / "quality" / "active.py").write_text(
+        '"""More active parameters are better."""\n'
+        "from dataclasses import dataclass\n"
+        "from moe_codesign.quality.law import Quality\n"
+        "@dataclass(frozen=True)\n"
+        "class Active:\n"
+        '    measure: str = "active parameters"\n'
+        "    def quality(self, shape, training_tokens):\n"
+        "        return Quality(shape.active_flops_per_token, ())\n"
+        "LAW = Active()\n"
+    )
+    add_line(package / "quality" / "__init__.py", "LAWS = {", '"active": "moe_codesign.quality.active",')
+    (package.parent / "space.toml").write_text(
+        'name = "s"\nreference = "Qwen3-30B-A3B"\ntraining_tokens = 1e12\nlaw = "active"\nchips = ["trainium2"]\n'
+        'objectives = ["decode.latency_us", "quality"]\n[shape]\nmoe_intermediate_size = [768, 1536]\n'
+        '[[workloads]]\nname = "decode"\nnum_tokens = 64\nep = 8\n'
+    )
+    done = run(package, "search", "space.toml", "--trials", "12", "--json")
+    assert done.returncode == 0, done.stderr
+    ratios = {
+        pair["shape"]["moe_intermediate_size"]: pair["quality_ratio"] for pair in json.loads(done.stdout)["all_pairs"]
+    }
+    assert ratios == {768: 1.0, 1536: 2.0}
+    assert "active parameters over Qwen3-30B-A3B's" in run(package, "report", "s").stdout
