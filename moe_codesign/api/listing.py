@@ -86,4 +86,7 @@ def _studies(storage: str) -> list[dict[str, Any]]:
     from moe_codesign.storage.database import Database, exists
     from moe_codesign.storage.studies import Studies
 
-    return Studies(Database(storage)).every() if exists(storage) else []
+    if not exists(storage):
+        return []
+    with Database(storage) as database:
+        return Studies(database).every()

@@ -37,9 +37,8 @@ def regress(
     Raises:
         UserError: no such suite, no baseline, or a name in it that does not exist.
     """
-    return regress_suite(
-        load_suite(suite), Regressions(Database(storage)), update=update, jobs=jobs, progress=compiling
-    )
+    with Database(storage) as database:
+        return regress_suite(load_suite(suite), Regressions(database), update=update, jobs=jobs, progress=compiling)
 
 
 def regress_against(
@@ -124,7 +123,8 @@ def regress_history(
     from moe_codesign.reports.html.history import write_history
 
     found = load_suite(suite)
-    runs = Regressions(Database(storage)).of(found.name)
+    with Database(storage) as database:
+        runs = Regressions(database).of(found.name)
     if not runs:
         raise UserError(f"no stored runs of {found.name} in {storage}", fix="run `moe-codesign regress` first")
     page = Path(out) if out is not None else Path("results/runs") / f"{found.name}-history.html"

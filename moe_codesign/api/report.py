@@ -27,8 +27,9 @@ def load_study(name: str, *, storage: str = DEFAULT_STORAGE) -> SearchResult:
     Raises:
         UserError: no such study, or another version of moe-codesign wrote it.
     """
-    studies = Studies(Database(storage, must_exist=True))
-    return read_search(stored_space(name, studies.get(name).identity), studies, name)
+    with Database(storage, must_exist=True) as database:
+        studies = Studies(database)
+        return read_search(stored_space(name, studies.get(name).identity), studies, name)
 
 
 def report(study: str, *, storage: str = DEFAULT_STORAGE, out: str | Path = "report.html") -> Path:

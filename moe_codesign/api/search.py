@@ -53,15 +53,16 @@ def search(
         raise UserError("trials", value=asked, fix="give at least 1")
     if out is not None:
         check_folder(Path(out))
-    result = run_search(
-        loaded,
-        Studies(Database(storage)),
-        Tables(jobs=jobs, progress=compiling, recompile=recompile),
-        study=study or loaded.name,
-        trials=asked,
-        provenance=provenance(),
-        progress=running,
-    )
+    with Database(storage) as database:
+        result = run_search(
+            loaded,
+            Studies(database),
+            Tables(jobs=jobs, progress=compiling, recompile=recompile),
+            study=study or loaded.name,
+            trials=asked,
+            provenance=provenance(),
+            progress=running,
+        )
     if out is not None:
         write_report(result, Path(out))
     return result

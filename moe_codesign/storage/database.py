@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
@@ -26,7 +26,7 @@ _OF_FORMAT_1 = ("moe_codesign_studies", "moe_codesign_trials", "moe_codesign_reg
 
 
 class Database:
-    """The database behind a URL (``sqlite:///file.db``, ``postgresql+psycopg://...``).
+    """The database behind a URL (``sqlite:///file.db``, ``postgresql+psycopg://...``); ``with`` closes its connections.
 
     Args:
         url: of SQLAlchemy. An SQLite file is made where there is none.
@@ -47,10 +47,19 @@ class Database:
             self.engine = sa.create_engine(url)
             if self.engine.dialect.name == "sqlite":
                 sa.event.listen(self.engine, "connect", configure_sqlite)
-            self._create()
+            with contextlib.ExitStack() as undo:
+                undo.callback(self.engine.dispose)
+                self._create()
+                undo.pop_all()
         except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
             text = first_line(error)
             raise UserError(f"storage {url!r} cannot be opened ({text})", fix="try sqlite:///results.db") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.dispose()
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -29,11 +29,12 @@ def test_steps_are_multiplied_up_while_tiles_come_and_go() -> None:
 
 
 def test_runs_are_kept(tmp_path: object) -> None:
-    store = Regressions(Database(f"sqlite:///{tmp_path}/runs.db"))
     first = run({("k", "c", "t"): {"cycles": 3.0, "bundles": 4}})
-    store.put(first)
-    store.put(run({("k", "c", "t"): {"cycles": 4.0}}))
-    kept = store.of("s")
+    with Database(f"sqlite:///{tmp_path}/runs.db") as database:
+        store = Regressions(database)
+        store.put(first)
+        store.put(run({("k", "c", "t"): {"cycles": 4.0}}))
+        kept = store.of("s")
+        assert store.of("another") == []
     assert kept[0] == first
     assert len(kept) == 2
-    assert store.of("another") == []

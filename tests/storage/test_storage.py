@@ -6,6 +6,7 @@ PostgreSQL is tried where ``MOE_CODESIGN_TEST_POSTGRESQL`` names a server's URL;
 import dataclasses
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,19 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def studies(url: str) -> Studies:
-    return Studies(Database(url))
+def database(url: str) -> Iterator[Database]:
+    with Database(url) as database:
+        yield database
+
+
+@pytest.fixture
+def studies(database: Database) -> Studies:
+    return Studies(database)
+
+
+def names(url: str) -> list[str]:
+    with Database(url) as database:
+        return [study["name"] for study in Studies(database).every()]
 
 
 def execute(url: str, statement: str, **values: Any) -> None:
@@ -50,16 +62,18 @@ def execute(url: str, statement: str, **values: Any) -> None:
 
 
 def _open(url: str) -> None:
-    Studies(Database(url)).begin("s", "{}", {})
+    with Database(url) as database:
+        Studies(database).begin("s", "{}", {})
 
 
 class TestStudies:
     def test_trials_come_back_equal_and_in_order(self, studies: Studies, url: str) -> None:
         for trial in (REFUSED, dataclasses.replace(ANSWERED, mode="nested"), ANSWERED):
             studies.put("s", trial)
-        again = Studies(Database(url))
-        assert again.trials("s") == [ANSWERED, REFUSED, dataclasses.replace(ANSWERED, mode="nested")]
-        assert again.trials("another") == []
+        with Database(url) as database:
+            again = Studies(database)
+            assert again.trials("s") == [ANSWERED, REFUSED, dataclasses.replace(ANSWERED, mode="nested")]
+            assert again.trials("another") == []
 
     @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(trial=trials())
@@ -119,13 +133,14 @@ class TestStudies:
         assert "\n" not in str(error.value)
 
     def test_a_study_is_held_by_one_process(self, studies: Studies, url: str) -> None:
-        with studies.database.lock("s"):
-            with pytest.raises(UserError, match="another process"), Database(url).lock("s"):
+        with Database(url) as other:
+            with studies.database.lock("s"):
+                with pytest.raises(UserError, match="another process"), other.lock("s"):
+                    pass
+                with other.lock("t"):
+                    pass
+            with other.lock("s"):
                 pass
-            with Database(url).lock("t"):
-                pass
-        with Database(url).lock("s"):
-            pass
 
     def test_many_processes_can_make_the_database_at_once(self, url: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -135,21 +150,23 @@ class TestStudies:
         for process in processes:
             process.join()
         assert [process.exitcode for process in processes] == [0, 0, 0]
-        assert [study["name"] for study in Studies(Database(url)).every()] == ["s"]
+        assert names(url) == ["s"]
 
 
 class TestRegressions:
-    def test_runs_come_back_equal(self, url: str) -> None:
+    def test_runs_come_back_equal(self, database: Database, url: str) -> None:
         run = RegressionRun("s", "2026-01-01", "abc", {"triton": "1"}, 1, {("k", "c", "t"): {"cycles": 3.0}})
-        Regressions(Database(url)).put(run)
-        assert Regressions(Database(url)).of("s") == [run]
-        assert Regressions(Database(url)).of("t") == []
+        Regressions(database).put(run)
+        with Database(url) as again:
+            assert Regressions(again).of("s") == [run]
+            assert Regressions(again).of("t") == []
 
 
 class TestFormat:
     @pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
     def test_another_format_is_one_line(self, url: str, number: int) -> None:
-        Database(url)
+        with Database(url):
+            pass
         execute(url, "update moe_codesign_version set format = :number", number=number)
         with pytest.raises(UserError, match=f"format {number}; this one reads format {FORMAT}; give another --storage"):
             Database(url)
@@ -161,8 +178,8 @@ class TestFormat:
 
     def test_a_database_that_was_left_half_made_is_completed(self, url: str) -> None:
         execute(url, "create table moe_codesign_version (id integer primary key, format integer not null)")
-        Studies(Database(url)).begin("s", "{}", {})
-        assert [study["name"] for study in Studies(Database(url)).every()] == ["s"]
+        _open(url)
+        assert names(url) == ["s"]
 
 
 def test_a_file_that_is_not_there_can_be_required(tmp_path: Path) -> None:
@@ -171,9 +188,10 @@ def test_a_file_that_is_not_there_can_be_required(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing\.db.*no such file"):
         Database(url, must_exist=True)
     assert not (tmp_path / "missing.db").exists()
-    Database(url)
-    assert exists(url)
-    Database(url, must_exist=True)
+    with Database(url):
+        assert exists(url)
+    with Database(url, must_exist=True):
+        pass
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/nowhere/x.db", "mysql+nothing://x"])

@@ -30,6 +30,11 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 's.db'}"
 
 
+def names(url: str) -> list[str]:
+    with Database(url) as database:
+        return [study["name"] for study in Studies(database).every()]
+
+
 def failures(result: SearchResult) -> list[Failure]:
     return [trial.failure for trial in result.trials if trial.failure]
 
@@ -177,7 +182,7 @@ def test_two_chip_files_of_one_name_do_not_share_a_study(url: str, tmp_path: Pat
 
 
 def test_a_running_study_is_locked(url: str) -> None:
-    with Database(url).lock("a"), pytest.raises(UserError, match="another process"):
+    with Database(url) as database, database.lock("a"), pytest.raises(UserError, match="another process"):
         mc.search(make_space(), trials=2, storage=url, study="a")
 
 
@@ -192,7 +197,7 @@ def test_a_running_study_is_locked(url: str) -> None:
 def test_a_refused_search_has_not_made_its_study(url: str, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         mc.search(make_space(**changes), trials=2, storage=url, study="a")
-    assert Studies(Database(url)).every() == []
+    assert names(url) == []
     assert len(mc.search(make_space(), trials=2, storage=url, study="a").trials) == 2, "the corrected space runs"
 
 
@@ -205,7 +210,7 @@ def test_a_search_whose_tiles_cannot_be_compiled_has_not_made_its_study(
     monkeypatch.setattr(Tables, "prepare", refuse)
     with pytest.raises(UserError, match="not installed"):
         mc.search(make_space(), trials=2, storage=url, study="a")
-    assert Studies(Database(url)).every() == []
+    assert names(url) == []
 
 
 def test_a_histogram_of_another_length_rules_out_trials_not_the_search(url: str, tmp_path: Path) -> None:
