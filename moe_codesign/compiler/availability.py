@@ -20,11 +20,15 @@ def missing_package(backend: str) -> str | None:
     return next((name for name in _PACKAGES[backend] if importlib.util.find_spec(name) is None), None)
 
 
-def require_compiler(target: str, what: str) -> None:
-    """Raise UserError, naming the extra to install, where ``what`` cannot be compiled here."""
+def require_compiler(target: str, what: str, *, recompile: bool = False) -> None:
+    """Raise UserError, naming the extra to install, where ``what`` cannot be compiled here.
+
+    ``recompile``: a compile was asked for; else ``what`` is not among the facts that come with the package.
+    """
     backend = backend_of(target)
     if package := missing_package(backend):
+        why = "" if recompile else " is not among the facts that come with the package, and"
         raise UserError(
-            f"{what} is not among the facts that come with the package, and {package} is not installed to compile it",
+            f"{what}{why} cannot be compiled here: {package} is not installed",
             fix=f'pip install "moe-codesign[{EXTRAS[backend]}]"',
         )

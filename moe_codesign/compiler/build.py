@@ -87,7 +87,7 @@ def compile_all(
         else:
             found[one] = known
     for one in missing:
-        require_compiler(one.target, one.describe())
+        require_compiler(one.target, one.describe(), recompile=recompile or isinstance(one, FunctionRequest))
     if not missing:
         return found
     if progress:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from moe_codesign.chips import chip_names, load_chip
 from moe_codesign.compiler.artifact import Artifact, Compiled, Outcome, Refused, Unanswered
@@ -172,40 +173,42 @@ def build(
     incomplete = []
     for work in works:
         known = dict(work.known)
-        outcomes: dict[Request, Outcome] = compile_all(
-            work.missing.values(),
-            cache,
-            jobs=jobs,
-            progress=progress(work) if progress else None,
-            time_limit_s=TIME_LIMIT_S,
-            recompile=True,
-        )
-        unknown = []
+        outcomes = _compiled(work.missing.values(), cache, jobs, progress(work) if progress else None)
         for key, one in work.missing.items():
             outcome = outcomes[one]
             if isinstance(outcome, Unanswered):
-                outcome = _tried_again(one, outcome, cache)
-            if isinstance(outcome, Unanswered):
-                unknown.append(f"{one.describe()}: {outcome.reason}")
+                incomplete.append(f"{one.describe()}: {outcome.reason}")
             else:
                 known[key] = _without_times(outcome)
         if known and not (work.written and known == work.known):
             work.file.write(known, compiler_version(work.file.kernel.backend))
-        incomplete += unknown
     return incomplete
 
 
-def _tried_again(one: Request, first: Unanswered, cache: ArtifactCache) -> Outcome:
-    """The outcome of a compile that took its process down, after further tries, each alone in a process of its own."""
-    outcome: Outcome = first
+def _compiled(
+    requests: Iterable[Request], cache: ArtifactCache, jobs: int, progress: Progress | None
+) -> dict[Request, Outcome]:
+    """The outcome of each compile. One that took its process down is tried again, in a process of its own each time.
+
+    What happens :data:`TRIES` times is no chance: the compiler refuses the tile in its own way.
+    """
+    outcomes: dict[Request, Outcome] = compile_all(
+        requests, cache, jobs=jobs, progress=progress, time_limit_s=TIME_LIMIT_S, recompile=True
+    )
     for _ in range(TRIES - 1):
-        if not isinstance(outcome, Unanswered) or outcome.kind != "crashed":
-            return outcome
+        crashed = [one for one, outcome in outcomes.items() if _crashed(outcome)]
         fresh = ArtifactCache(cache.folder.parent)
-        outcome = compile_all([one], fresh, time_limit_s=TIME_LIMIT_S, recompile=True, fresh_processes=True)[one]
-    if isinstance(outcome, Unanswered) and outcome.kind == "crashed":
-        return Refused(kind="refused", reason=outcome.reason, compiler=one.compiler)
-    return outcome
+        outcomes |= compile_all(
+            crashed, fresh, jobs=jobs, time_limit_s=TIME_LIMIT_S, recompile=True, fresh_processes=True
+        )
+    return {
+        one: Refused(kind="refused", reason=outcome.reason, compiler=one.compiler) if _crashed(outcome) else outcome
+        for one, outcome in outcomes.items()
+    }
+
+
+def _crashed(outcome: Outcome) -> TypeGuard[Unanswered]:
+    return isinstance(outcome, Unanswered) and outcome.kind == "crashed"
 
 
 def _without_times(artifact: Artifact) -> Artifact:
@@ -276,12 +279,10 @@ def check(
                 file.target,
             )
             wanted[one] = (one.describe(), table.artifacts[key])
-    outcomes = compile_all(wanted, cache, jobs=jobs, progress=progress, time_limit_s=TIME_LIMIT_S, recompile=True)
+    outcomes = _compiled(wanted, cache, jobs, progress)
     differences = []
     for one, (what, known) in wanted.items():
         outcome = outcomes[one]
-        if isinstance(outcome, Unanswered):
-            outcome = _tried_again(one, outcome, cache)
         here = outcome if isinstance(outcome, Unanswered) else _without_times(outcome)
         if here != known:
             differences.append(Difference(what, known, here))
