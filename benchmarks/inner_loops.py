@@ -33,6 +33,7 @@ from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileTable, table_of
 from moe_codesign.cost.ours import gpu
 from moe_codesign.cost.ours.shipped import of_chip
+from moe_codesign.cost.stacks.default_rules import default_tiles
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import Balanced
@@ -157,16 +158,17 @@ def moe_ops_tiles() -> dict[str, list[TritonTile]]:
     }
 
 
-def vllm_default(num_tokens: int) -> TritonTile:
-    """vLLM's rule for 16-bit layers without a tuned file (0.33.0, CUDA)."""
-    m = num_tokens
+def vllm_default(num_tokens: int, num_experts: int) -> TritonTile:
+    """vLLM's rule for 16-bit layers without a tuned file."""
+    tokens, experts = np.array([float(num_tokens)]), np.array([float(num_experts)])
+    tile = default_tiles("vllm", "bfloat16", tokens, experts).of_row(0)
     return TritonTile(
-        block_m=16 if m <= 32 else 32 if m <= 96 else 64 if m <= 512 else 128,
-        block_n=64 if m <= 64 else 128,
-        block_k=128 if m <= 64 else 64,
-        num_warps=4 if m <= 128 else 8,
-        num_stages=4 if m <= 32 else 3,
-        group_m=1,
+        block_m=tile.BLOCK_SIZE_M,
+        block_n=tile.BLOCK_SIZE_N,
+        block_k=tile.BLOCK_SIZE_K,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+        group_m=1,  # rows of all experts pass before the next column, as in the plain kernel
     )
 
 
@@ -249,7 +251,7 @@ def others(gemm: GroupedGemm, num_tokens: int, facts: dict[Other, GpuFacts], tem
     # Neither fuses the activation: GEMM 1 is one product of 2 I columns.
     flat = dataclasses.replace(gemm, op="down" if gemm.op == "down" else "up", n=gemm.n * gemm.matrices)
     found = []
-    candidates = {"plain": [vllm_default(num_tokens)], **moe_ops_tiles()}
+    candidates = {"plain": [vllm_default(num_tokens, len(gemm.rows))], **moe_ops_tiles()}
     for kernel, tiles in candidates.items():
         known = [(t, facts[o]) for t in tiles if (o := Other(kernel, t, flat.n, flat.k)) in facts]
         known = [(t, f) for t, f in known if f.shared_bytes <= 232448]
@@ -360,7 +362,7 @@ def main() -> None:
     wanted = {
         Other(kernel, tile, gemm.n * gemm.matrices, gemm.k)
         for _, num_tokens, gemm in problems
-        for kernel, tiles in {"plain": [vllm_default(num_tokens)], **moe_ops_tiles()}.items()
+        for kernel, tiles in {"plain": [vllm_default(num_tokens, len(gemm.rows))], **moe_ops_tiles()}.items()
         for tile in tiles
     }
     print(f"compiling {len(wanted)} configurations of others")

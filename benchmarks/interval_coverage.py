@@ -7,7 +7,6 @@ TPUs: see benchmarks/tpu/validation.py.
 """
 
 import argparse
-import importlib.util
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,10 +18,9 @@ from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import NoTileError
 from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import parse_routing
-from moe_codesign.domain.shape import MoEShape
-from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
+from moe_codesign.formats.aiconfigurator import aiconfigurator_folder, renamed
+from moe_codesign.formats.problem_rows import layer_of
 
 GPU_SETS = (
     ("h200_sxm", "h200_sxm", "vllm/0.24.0"),
@@ -37,10 +35,7 @@ def gpu_ratios(tables: Tables, per_set: int) -> Ratios:
     """(measured / estimate, inside the interval, tokens) of a seeded sample of each set."""
     import pyarrow.parquet as parquet
 
-    spec = importlib.util.find_spec("aiconfigurator_core")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("install aiconfigurator-core first: pip install --no-deps aiconfigurator-core")
-    root = Path(spec.submodule_search_locations[0]) / "systems" / "data"
+    root = aiconfigurator_folder() / "data"
     found: Ratios = defaultdict(list)
     for chip_name, folder, version in GPU_SETS:
         path = root / folder / "moe" / version / "moe_perf.parquet"
@@ -59,19 +54,8 @@ def gpu_ratios(tables: Tables, per_set: int) -> Ratios:
             row = rows[int(position)]
             if len(found[f"{chip_name} {version}"]) >= per_set:
                 break
-            shape = MoEShape(
-                hidden_size=row["hidden_size"],
-                moe_intermediate_size=row["inter_size"],
-                num_experts=row["num_experts"],
-                num_experts_per_tok=row["topk"],
-                gated=row["inter_size"] * row["hidden_size"] != 2688 * 1856,
-            )
-            routing = parse_routing(row["distribution"].replace("power_law_", "power_law:"))
             try:
-                workload = Workload(
-                    name="row", num_tokens=row["num_tokens"], routing=routing, tp=row["moe_tp_size"], seed=0
-                )
-                timing = estimate_layer(tables, chip, rank_work(shape, workload)).timing
+                timing = estimate_layer(tables, chip, rank_work(*layer_of(renamed(row), "bfloat16"))).timing
             except (UserError, NoTileError):
                 continue
             measured = row["latency"] * 1e3

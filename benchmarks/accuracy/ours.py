@@ -16,11 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_codesign.calibrations.catalogue import SHIPPED
-from moe_codesign.calibrations.ours import OurCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.ours import shipped
 from moe_codesign.cost.ours.learned import OurModel
 from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.pair import Pair
@@ -29,7 +26,7 @@ from moe_codesign.domain.routing import Uniform
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.domain.workload import Workload
-from moe_codesign.fitting.ours import Judged, calibrate, fit_physics, judge, without_trees
+from moe_codesign.fitting.ours import START, Judged, calibrate, fit_physics, judge, without_trees
 from moe_codesign.fitting.races import Race, read_races
 from moe_codesign.versions import compiler_version
 from moe_kernels.tile import TritonTile
@@ -37,11 +34,6 @@ from moe_kernels.tile import TritonTile
 RESULTS = Path(__file__).parents[2] / "results"
 STEM = "NVIDIA_H100_80GB_HBM3"
 CHIP = "h100_sxm"
-START = OurCoefficients(
-    overlap=2.0, matrix=1.2, alone=0.3, legacy=2.0, issue=1.0, shared=1.0, latency=2.0, fetch=1.0, edge=3.0,
-    epilogue=2.0, waves=1.0, memory=1.1, rows=2.0, reread=0.5, l2=1.0, add=4.0, launch_us=4.0,
-)  # fmt: skip
-"""Of every fit here: round numbers that no race has touched."""
 LAYERS = {
     # hidden_size, moe_intermediate_size, experts of all ranks, top_k, ranks: as benchmarks/gpu/layers.py times them
     "DeepSeek-V3 EP8": (7168, 2048, 256, 8, 8),
@@ -157,7 +149,6 @@ def searched(tables: Tables) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="the shipped calibration too")
     options = parser.parse_args()
     jobs = options.jobs
     chip = GpuChip.of(load_chip(CHIP))
@@ -167,8 +158,6 @@ def main() -> None:
     blind = judge((OurModel(fitted, CHIP), 0.0), second)
     both = [*first, *second]
     whole, judged = calibrate(chip, both, "results/gpu", START)
-    if options.write:
-        shipped.save(whole, SHIPPED)
 
     def physics_only(races: Sequence[Race]) -> tuple[OurModel, float]:
         return without_trees(chip, races, START)
@@ -199,7 +188,7 @@ def main() -> None:
         line("physics, without the binaries' facts", bare, physics=True),
         "\n## The default rule\n",
         "What the tile of an untuned call loses. The rule is chosen by the model, over the catalogue's models and not",
-        "over these problems (benchmarks/default_tiles.py); the model was fitted to these races.",
+        "over these problems (benchmarks/shipped/default_tiles.py); the model was fitted to these races.",
         "",
         *default_rule(both),
         "\n## Whole layers\n",

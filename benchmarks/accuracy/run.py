@@ -1,8 +1,8 @@
 """How right the calibrated cost model is about measured fused MoE times: writes results/accuracy/.
 
 Everything is rebuilt from the installed aiconfigurator-core 0.12.0. Splits are by shape (hidden, inter, experts,
-top-k): those whose hash falls in one class of five are in no fit. ``--write`` also writes the calibrations that the
-project ships.
+top-k): those whose hash falls in one class of five are in no fit. benchmarks/shipped/stacks.py writes the calibrations
+that the project ships.
 
     make accuracy     about 20 minutes on two cores
 """
@@ -28,7 +28,6 @@ from tables import (
     peers_table,
 )
 
-from moe_codesign.calibrations.catalogue import SHIPPED
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import Columns
@@ -99,14 +98,10 @@ def speed() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the shipped calibrations too")
-    options = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sets = every_set()
     for one in sets:
         print(one.name, [round(value, 1) for value in one.test_errors], flush=True)
-        if options.write:
-            shipped.save(one.calibration, SHIPPED)
     OUT.mkdir(parents=True, exist_ok=True)
     plot(sets, OUT / "accuracy.png")
     lines = [

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from ablations import TERMS, coefficients_without
 from peers import estimates, shape_keys
-from sets import Set, Triple, Which, each, load
+from sets import Set, Triple, each
 
 from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
@@ -23,6 +23,7 @@ from moe_codesign.fitting.intervals import errors
 from moe_codesign.fitting.measured import Measured
 from moe_codesign.fitting.splits import in_test_split
 from moe_codesign.fitting.stack_conventions import even_sample, fit_to_terms
+from moe_codesign.fitting.stack_sets import Which, load_split
 from moe_codesign.fitting.stacks import calibrate
 from moe_codesign.formats.aiconfigurator import SETS, aiconfigurator_rows, renamed
 from moe_codesign.formats.problem_rows import layer_of
@@ -138,7 +139,7 @@ def _new_cells(a: Sequence[float]) -> str:
 def _as_new(which: Which) -> tuple[str, list[float]] | None:
     """Mean and median error and share in the interval, with none of the chip's rows and with few."""
     chip, stack, dtype = which
-    fitted, test = load(which)
+    fitted, test = load_split(which)
     try:
         found = shipped.find(test.chip, stack, dtype, without=chip, shipped_only=True)
     except UserError:

@@ -1,20 +1,18 @@
-"""Write the default rule of the Triton kernels: for each family of chips the tiles that lose least untuned.
+"""The default rule of the Triton kernels: for each family of chips the tiles that lose least untuned.
 
-Compiles the kernel's tile spaces for one chip of each family, asks the cost model for every tile's time on the GEMMs of
-every catalogue model at several rows per expert, and keeps per range of rows the tile with the smallest mean loss
-against the best tile of each problem. Takes most of an hour on two cores where nothing is compiled yet.
-
-    python benchmarks/default_tiles.py [--jobs N] [--chips h100_sxm,b200]
+The kernel's tile spaces are compiled for one chip of each family. The cost model is asked for every tile's time on the
+GEMMs of every catalogue model at several rows per expert, and for each range of rows the tile is kept whose mean loss
+against the best tile of each problem is smallest.
 """
 
-import argparse
 import itertools
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from moe_codesign.chips import Chip, load_chip
+from moe_codesign.chips import Chip, GpuChip, load_chip
 from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import table_of
@@ -26,18 +24,32 @@ from moe_kernels.kernel import Kernel, Op, Problem
 from moe_kernels.tile import TileConfig
 from moe_kernels.triton.tiles import ROW_STEPS, family, width_class
 
-OUT = Path(__file__).parents[1] / "kernels" / "moe_kernels" / "triton" / "default_tiles.json"
+Said = Callable[[str], None]
 CHIPS = ("a100_sxm", "l40s", "h100_sxm", "b200", "mi300x", "mi355x")
 DTYPES = {"16": "bfloat16", "8": "fp8_block", "4": "mxfp4"}
 """The type that stands for a width: of the 8-bit ones the one with most registers."""
 RANKS = (1, 8)
-"""That share the experts."""
+"""Ranks that share the experts."""
 ROWS = ((1, 3), (6, 11), (14, 22), (28, 44), (60, 90), (150, 400), (1000, 4000))
 """Mean rows per expert that stand for each range of ROW_STEPS."""
 
 
-def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: int) -> list[dict[str, int | bool]]:
-    chip = load_chip(chip_name)
+def best_tiles(
+    chip: Chip, dtype: str, op: Op, cache: ArtifactCache, *, jobs: int = 1, said: Said | None = None
+) -> list[TileConfig]:
+    """For each range of rows the tile that loses least over the catalogue's models.
+
+    Args:
+        chip: whose tiles.
+        dtype: data type of the weights.
+        op: which GEMM.
+        cache: compiled tiles.
+        jobs: compiler processes.
+        said: called with one line for each range.
+
+    Returns:
+        A tile for each range of ROW_STEPS, the last one for all rows beyond.
+    """
     kernel = kernel_for(chip)
     problem = Problem(op=op, dtype=dtype)
     every = [tile for tile in kernel.tiles() if kernel.refuses(problem, tile, chip.target) is None]
@@ -66,8 +78,9 @@ def best_tiles(chip_name: str, dtype: str, op: Op, cache: ArtifactCache, jobs: i
                     losses.append(np.log(times / times.min()))
         mean = np.mean(losses, axis=0)
         best = next(int(i) for i in mean.argsort() if _fits_its_width(kernel, chip, op, dtype, table.tiles[i], cache))
-        print(f"{chip_name} {dtype} {op} {rows}: {table.tiles[best].label()}, {np.exp(mean[best]):.3f} of the best")
-        chosen.append(table.tiles[best].as_dict())
+        if said:
+            said(f"{chip.name} {dtype} {op} {rows}: {table.tiles[best].label()}, {np.exp(mean[best]):.3f} of the best")
+        chosen.append(table.tiles[best])
     assert len(chosen) == len(ROW_STEPS) + 1
     return chosen
 
@@ -87,27 +100,25 @@ def _fits_its_width(kernel: Kernel, chip: Chip, op: Op, dtype: str, tile: TileCo
     return True
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--chips", default=",".join(CHIPS), help="whose families to write; the others stay")
-    options = parser.parse_args()
-    jobs = options.jobs
+def write_rule(path: Path, chips: Sequence[str], *, jobs: int = 1, said: Said | None = None) -> None:
+    """Choose the tiles of those chips' families and write them into the rule; other families stay as they are.
+
+    The file is written after each chip: one takes most of an hour on two cores where nothing is compiled yet.
+    """
     cache = ArtifactCache()
-    rule: dict[str, dict[str, dict[str, list[dict[str, int | bool]]]]] = json.loads(OUT.read_text())["tiles"]
-    steps: dict[str, list[int]] = json.loads(OUT.read_text())["row_steps"]
-    for chip_name in options.chips.split(","):
-        chip = load_chip(chip_name)
+    before = json.loads(path.read_text(encoding="utf-8"))
+    rule: dict[str, dict[str, dict[str, list[dict[str, int | bool]]]]] = before["tiles"]
+    steps: dict[str, list[int]] = before["row_steps"]
+    for name in chips:
+        chip = GpuChip.of(load_chip(name))
         by_width = rule.setdefault(family(chip.target), {})
         for width, dtype in DTYPES.items():
             stand_in = dtype if chip.has(dtype) else "int8"
-            assert width_class(stand_in) == width
             ops: tuple[Op, ...] = ("gate_up", "down")
-            by_width[width] = {op: best_tiles(chip_name, stand_in, op, cache, jobs) for op in ops}
+            by_width[width] = {
+                op: [tile.as_dict() for tile in best_tiles(chip, stand_in, op, cache, jobs=jobs, said=said)]
+                for op in ops
+            }
         steps[family(chip.target)] = list(ROW_STEPS)
         made = {"made_with": compiler_version("triton"), "row_steps": steps, "tiles": rule}
-        OUT.write_text(json.dumps(made, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        path.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
