@@ -86,9 +86,8 @@ class Studies:
 
     def check(self, name: str, identity: str) -> None:
         """Raise UserError where a study of that name exists with another identity; nothing is stored."""
-        with self._engine.connect() as connection:
-            stored = connection.scalar(sa.select(_STUDIES.c.identity).where(_STUDIES.c.name == name))
-        if stored is not None and stored != identity:
+        stored = self.find(name)
+        if stored is not None and stored.identity != identity:
             raise UserError(
                 f"study {name!r} was begun with another space, another chip file or other --chips",
                 fix="give another --study or --storage",
@@ -100,13 +99,18 @@ class Studies:
         Raises:
             UserError: no such study; names those that exist.
         """
-        with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_STUDIES).where(_STUDIES.c.name == name)).one_or_none()
-        if row is None:
+        study = self.find(name)
+        if study is None:
             names = ", ".join(study["name"] for study in self.every())
             where = f"studies in {self.database.url}: {names}" if names else f"{self.database.url} has no study"
             raise UserError("study", value=name, fix=where)
-        return StoredStudy(row.name, row.identity, json.loads(row.provenance), row.created)
+        return study
+
+    def find(self, name: str) -> StoredStudy | None:
+        """The study of that name, or None."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_STUDIES).where(_STUDIES.c.name == name)).one_or_none()
+        return None if row is None else StoredStudy(row.name, row.identity, json.loads(row.provenance), row.created)
 
     def every(self) -> list[dict[str, Any]]:
         """Name, creation time and number of trials of each study, the oldest first."""

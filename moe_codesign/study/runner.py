@@ -28,7 +28,7 @@ from moe_codesign.storage.database import configure_sqlite
 from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.samplers import sampler_for, suggest_shape, suggest_tiles
-from moe_codesign.study.space import Space
+from moe_codesign.study.space import Space, stored_space
 from moe_kernels.kernel import Op, up_op
 
 TrialProgress = Callable[[str, str, int, int], None]
@@ -85,13 +85,13 @@ def run_search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     interrupted = False
     with studies.database.lock(study):
-        studies.check(study, space.identity())
+        identity = _identity(space, studies, study)
         tables.prepare(
             (chip, space.tile_space(chip), ops, workload.dtype)
             for chip in chips
             for workload in space.workloads_on(chip)
         )
-        studies.begin(study, space.identity(), provenance)
+        studies.begin(study, identity, provenance)
         try:
             with _optuna_storage(studies) as storage:
                 for chip in chips:
@@ -121,6 +121,21 @@ def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool
         provenance=studies.get(study).provenance,
         interrupted=interrupted,
     )
+
+
+def _identity(space: Space, studies: Studies, study: str) -> str:
+    """What the study is kept under: as it was begun, where that is the same space as this version reads it.
+
+    Raises:
+        UserError: it was begun with another space, or with one that this version cannot read.
+    """
+    identity = space.identity()
+    if (begun := studies.find(study)) is not None:
+        if stored_space(study, begun.identity).identity() == identity:
+            # A key that was added to spaces since then has its default there.
+            return begun.identity
+        studies.check(study, identity)
+    return identity
 
 
 def _check_tiles(space: Space, chip: Chip) -> None:

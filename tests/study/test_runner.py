@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 
 import moe_codesign as mc
 from moe_codesign.answers.frontier_rows import json_rows, report_rows
@@ -33,6 +34,11 @@ def url(tmp_path: Path) -> str:
 def names(url: str) -> list[str]:
     with Database(url) as database:
         return [study["name"] for study in Studies(database).every()]
+
+
+def rewrite(url: str, identity: str) -> None:
+    with Database(url) as database, database.engine.begin() as connection:
+        connection.execute(sa.text("update moe_codesign_studies set identity = :identity"), {"identity": identity})
 
 
 def failures(result: SearchResult) -> list[Failure]:
@@ -171,6 +177,27 @@ def test_another_space_under_the_same_name_is_refused(url: str) -> None:
     mc.search(make_space(), trials=2, storage=url, study="a")
     with pytest.raises(UserError, match="another space"):
         mc.search(make_space(constraints={}), trials=2, storage=url, study="a")
+
+
+def test_a_study_from_before_a_key_of_spaces_goes_on(url: str) -> None:
+    mc.search(make_space(), trials=2, storage=url, study="a")
+    older = json.loads(make_space().identity())
+    del older["constraints"]["memory_fraction"]
+    rewrite(url, json.dumps(older))
+    assert len(mc.search(make_space(), trials=4, storage=url, study="a").trials) == 4
+    with pytest.raises(UserError, match="another space"):
+        mc.search(make_space(constraints={"memory_fraction": 0.5}), trials=4, storage=url, study="a")
+
+
+def test_a_study_with_a_key_that_this_version_does_not_know_is_one_line(url: str) -> None:
+    mc.search(make_space(), trials=2, storage=url, study="a")
+    rewrite(url, json.dumps({**json.loads(make_space().identity()), "colour": 1}))
+    for ask in (
+        lambda: mc.search(make_space(), trials=4, storage=url, study="a"),
+        lambda: mc.load_study("a", storage=url),
+    ):
+        with pytest.raises(UserError, match=r"study 'a'.*colour is unknown"):
+            ask()
 
 
 def test_two_chip_files_of_one_name_do_not_share_a_study(url: str, tmp_path: Path) -> None:
