@@ -1,6 +1,7 @@
 """Find what is known of many requests, and compile the rest in child processes with a time limit."""
 
 import dataclasses
+import signal
 import tempfile
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -24,6 +25,8 @@ TIME_LIMIT_S = 180.0
 
 Progress = Callable[[int, int], None]
 _R = TypeVar("_R", Request, FunctionRequest)
+_ABORTED = Died(-signal.SIGABRT)
+"""A check of the compiler's own failed. Whoever kills a process from outside sends another signal."""
 
 
 def requests_for(
@@ -62,9 +65,11 @@ def compile_all(
     source, by the compiler that is here), then in the facts that come with the package (of the same source, by
     whichever compiler), and else compiled in one of ``jobs`` child processes.
 
-    A compile that hangs is killed at its limit; one may take its process down (libtpu aborts on some inputs). Both are
-    answered as :class:`Unanswered`, and tried again by the next command. Each artifact is in the cache as soon as it is
-    known, so an interrupted run loses at most what was being compiled.
+    A compile that hangs is killed at its limit, and one may take its process down. Both are answered as
+    :class:`Unanswered`, and tried again by the next command: the machine may have been busy or full. A compiler that
+    aborts by itself (libtpu does on some tiles) is tried once more at once, in a fresh process, and a tile on which it
+    aborts again is refused. Each artifact is in the cache as soon as it is known, so an interrupted run loses at most
+    what was being compiled.
 
     Args:
         requests: what to compile.
@@ -98,11 +103,25 @@ def compile_all(
         tempfile.TemporaryDirectory(prefix="moe-codesign-", ignore_cleanup_errors=True) as scratch,
         Pool(workers, initializer=start, initargs=(scratch,), calls_per_process=calls) as pool,
     ):
-        for done, (one, called) in enumerate(pool.map_unordered(compile_one, missing, time_limit_s=time_limit_s), 1):
-            found[one] = _outcome(one, called)
-            cache.put(one, found[one])
+        done = 0
+        aborted: list[_R] = []
+
+        def keep(one: _R, outcome: Outcome) -> None:
+            nonlocal done
+            found[one] = outcome
+            cache.put(one, outcome)
+            done += 1
             if progress:
                 progress(done, len(missing))
+
+        for one, called in pool.map_unordered(compile_one, missing, time_limit_s=time_limit_s):
+            if called == _ABORTED and isinstance(one, Request):
+                aborted.append(one)
+            else:
+                keep(one, _outcome(one, called))
+        for one, called in pool.map_unordered(compile_one, aborted, time_limit_s=time_limit_s):
+            twice = Refused(kind="failed", reason="the compiler aborts on this tile", compiler=one.compiler)
+            keep(one, twice if called == _ABORTED else _outcome(one, called))
     return found
 
 

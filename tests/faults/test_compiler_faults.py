@@ -18,7 +18,7 @@ from moe_codesign.compiler.request import request
 from moe_kernels.registry import kernels
 from moe_kernels.tile import TritonTile
 
-FAULTS = ("hang", "crash", "raise", "good", "no memory", "exit", "leave")
+FAULTS = ("hang", "crash", "raise", "good", "no memory", "exit", "leave", "abort")
 """Each by its tile, which has as many stages as its place here."""
 FACTS = GpuFacts(
     registers=168,
@@ -56,7 +56,9 @@ def faulty_compile(one: Request) -> Outcome:
     if kind == "hang":
         time.sleep(600)
     if kind == "crash":
-        os.kill(os.getpid(), signal.SIGABRT)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "abort":
+        os.abort()
     if kind == "raise":
         raise RuntimeError("no")
     if kind == "exit":
@@ -81,13 +83,13 @@ def test_hang_crash_and_error_are_results(tmp_path: Path, monkeypatch: pytest.Mo
     assert time.monotonic() - start < 60, "a hang is killed at its limit"
     assert {name: found[one].status for name, one in wanted.items()} == {
         "hang": "timeout", "crash": "crashed", "raise": "failed", "good": "ok", "no memory": "crashed",
-        "exit": "failed", "leave": "crashed",
+        "exit": "failed", "leave": "crashed", "abort": "failed",
     }  # fmt: skip
     assert found[wanted["hang"]] == Unanswered(kind="timeout", reason="no result within 8 s")
     assert all(cache.get(one) == found[one] for one in wanted.values()), "one command waits for a time limit once"
     again = ArtifactCache(tmp_path)
     kept = {name for name, one in wanted.items() if again.get(one) == found[one]}
-    assert kept == {"raise", "good", "exit"}, "what the compiler said is kept, what chance did is not"
+    assert kept == {"raise", "good", "exit", "abort"}, "what the compiler said is kept, what chance did is not"
     assert list((tmp_path / "temporary").iterdir()) == [], "what the killed ones dumped is gone"
 
 

@@ -132,7 +132,6 @@ triton.grouped_gemm down on h100_sxm (cuda:90, triton 3.6.0)
   instructions      100
     matrix, wgmma     8 HGMMA.64x128x16.F32.BF16
     async copies      2 UTMALDG.4D
-    global loads      2 UTMALDG.4D
 triton.grouped_gemm down on h100_sxm (cuda:90, triton 3.7.1)
   tile              block_m=64, block_n=128, block_k=64, num_warps=4, num_stages=3, group_m=8, split_k=1, persistent=False, tma=True, swap_ab=False, maxnreg=255
   refused: shared memory: too much"""

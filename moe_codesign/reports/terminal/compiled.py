@@ -94,7 +94,10 @@ _GPU_GROUPS = {
 
 def _print_opcodes(console: Console, counts: dict[str, int], groups: dict[str, tuple[str, ...]]) -> None:
     console.print(f"  instructions      {sum(counts.values())}", highlight=False)
+    rest = dict(counts)
     for name, words in groups.items():
-        found = [f"{n} {op}" for op, n in counts.items() if any(w in op for w in words)]
+        of_group = [op for op in rest if any(word in op for word in words)]
+        # The first group that fits has the opcode: UTMALDG is no LDG.
+        found = [f"{rest.pop(op)} {op}" for op in of_group]
         if found:
             console.print(f"    {name:<18}{', '.join(found[:8])}", highlight=False, soft_wrap=True)
