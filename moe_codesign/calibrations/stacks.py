@@ -99,7 +99,8 @@ class StackFile(Table):
     interval: tuple[float, float, float]
     fitted_range: dict[str, tuple[float, float]]
     tuned: tuple[str, ...] = ()
-    """experts-width of a rank for which the measured stack had a tuned file that is not told; see conventions.py."""
+    """experts-width of a rank for which the measured stack had a tuned file that was not published: see
+    cost/stacks/conventions.py."""
     all_choices_here: dict[str, bool] = {}
-    """By hidden-experts-topk; see conventions.py."""
+    """By hidden-experts-topk, whether ranks ran all choices; see cost/stacks/conventions.py."""
     held_out: Accuracy | None = None

@@ -17,7 +17,7 @@ from moe_codesign.fitting.measured import Measured
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 AS_GOOD, _CLEARLY = 1.05, 0.7
-"""Of an error, what is as good as it, and what is clearly better. Chosen."""
+"""Factors on an error up to which another is as good, and below which it is clearly better. Chosen."""
 
 
 def with_conventions_of(data: Measured, start: Calibration | None) -> Calibration | None:

@@ -1,4 +1,4 @@
-"""Measured times of whole fused MoE operations, from aiconfigurator-core or a table, and what is dirt in them."""
+"""Measured times of whole fused MoE operations, from aiconfigurator-core or a table, and which rows are left out."""
 
 import importlib.util
 from collections import Counter
@@ -101,7 +101,7 @@ def _measured(
             left_out[str(error)] += 1
             continue
         except (KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
-            left_out[f"latency_us or another number is none ({type(error).__name__})"] += 1
+            left_out[f"latency_us or another column is not a number ({type(error).__name__})"] += 1
             continue
         if not np.isfinite(time_us) or time_us <= 0:
             left_out["no time"] += 1

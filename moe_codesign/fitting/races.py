@@ -28,8 +28,8 @@ from moe_kernels.tile import TileConfig
 
 OPS: tuple[Op, ...] = ("gate_up", "down")
 GOOD = 1.5
-"""Times the fastest: the tiles that a choice is among, of which errors are told. Slower ones are fitted, with less
-weight."""
+"""A choice is among the tiles up to so many times the fastest, and their errors are reported. Slower ones are fitted,
+with less weight."""
 _DIRTY = {"write": 1.0, "read": 0.0}
 """How the L2 was flushed: by writing, it is full of lines that must be written back on the clock."""
 
@@ -72,7 +72,7 @@ def read_races(path: Path, chip: GpuChip, *, jobs: int = 1) -> list[Race]:
     without a time are passed over. Every tile is compiled for the chip, whose facts the model reads.
 
     Raises:
-        UserError: no such table, a row that is none, or no races in it.
+        UserError: no such table, a malformed row, or no races in it.
     """
     if importlib.util.find_spec("catboost") is None:
         raise UserError("a fit needs catboost", fix='pip install "moe-codesign[calibrate]"')
@@ -97,7 +97,7 @@ def read_races(path: Path, chip: GpuChip, *, jobs: int = 1) -> list[Race]:
 
 
 def _timed_rows(path: Path, chip: GpuChip, kernel: Kernel) -> list[Row]:
-    """Rows of races with a time. Raises UserError, which names the row, where one is none."""
+    """Rows that have a time. Raises UserError, naming the line, if a row is malformed."""
     try:
         plain = path.read_bytes()
         lines = (gzip.decompress(plain) if path.suffix == ".gz" else plain).decode().splitlines()

@@ -1,4 +1,6 @@
-"""Find in measured times how they were taken (see :mod:`moe_codesign.cost.conventions`), and fit the physics to that.
+"""Find in measured times how they were taken, and fit the physics to that.
+
+What there is to find: :mod:`moe_codesign.cost.stacks.conventions`.
 
 The physics is first fitted where no convention matters: ranks that have all experts, at the rule's tile. What then is
 off by far, and is right under the other convention, was timed under it; with that known it is fitted again.
@@ -25,7 +27,7 @@ _PRIOR = 0.03
 _TRIES, _SPREAD = 8, 0.7
 """Places to begin a fit at and how far apart their logarithms lie. Chosen: of 12, 5 found the best of five minima."""
 _ROUNDS = 3
-"""Of finding conventions and fitting again. Chosen."""
+"""How often conventions are looked for and the physics is fitted again. Chosen."""
 _FEWEST = 20
 """Rows of a shape or a pair below which nothing is read from them. Chosen, as are the next two lines' numbers."""
 _ALL_CHOICES = (0.7, 0.04)
@@ -106,7 +108,8 @@ def fit_physics(
 
 
 def _all_choices(data: Measured, x: StackCoefficients, found: Conventions) -> dict[str, bool]:
-    """Of each shape with rows on several ranks. If it holds of most, what disagrees is the model's fault."""
+    """For each shape with rows on several ranks, whether they ran all choices. If most did, what disagrees is the
+    model's fault."""
     rows = np.flatnonzero(data.columns.local_experts < data.columns.experts)
     some = data.take(rows)
     if not len(some):
@@ -125,7 +128,7 @@ def _all_choices(data: Measured, x: StackCoefficients, found: Conventions) -> di
 
 
 def _tuned(data: Measured, x: StackCoefficients, found: Conventions) -> frozenset[str]:
-    """Of types of 16 bits, whose files' usual tiles are known."""
+    """Experts and width with a tuned file, for types of 16 bits, whose files' usual tiles are known."""
     if DTYPE_BYTES[data.dtype] != 2:
         return frozenset()
     work = found.as_timed(data.columns)

@@ -14,7 +14,7 @@ _MOST = 2**40
 
 
 def missing(value: Any) -> bool:
-    """Empty, or no number."""
+    """Whether a cell is empty: None, an empty text or NaN."""
     return value is None or value == "" or (isinstance(value, float) and bool(np.isnan(value)))
 
 

@@ -110,7 +110,7 @@ def tuned_tiles(folder: Path, device: str | None, dtype: str) -> Tuned:
                 if tokens.isdigit()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"tuned file {path}: {error}", fix="mend or remove it") from None
+            raise UserError(f"tuned file {path}: {error}", fix="correct or remove it") from None
         # A height that no kernel of theirs has is not a tile of it.
         found[int(match["experts"]), int(match["width"])] = {m: t for m, t in tiles.items() if t[0] in BLOCK_M}
     return found

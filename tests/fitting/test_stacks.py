@@ -127,7 +127,7 @@ def test_dirt_is_left_out_and_counted() -> None:
         "no time": 1,
         "hidden_size: got 'wide'; give a whole number": 1,
         "n_shared_experts: got 1; a stack runs them apart from its fused op; give 0": 1,
-        "latency_us or another number is none (ValueError)": 1,
+        "latency_us or another column is not a number (ValueError)": 1,
         "faster than the physical bound": 1,
     }
     with pytest.raises(UserError, match="no usable row"):

@@ -13,7 +13,7 @@ from moe_codesign.domain.dtype import DTYPE_BYTES, activation_bytes
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 
 _SHARED_BYTES_PER_CYCLE = 128.0
-"""Of a core's shared memory: 32 banks of 4 bytes (CUDA C++ Programming Guide)."""
+"""What a core reads of its shared memory: 32 banks of 4 bytes (CUDA C++ Programming Guide)."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def work_of(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) 
         stages=c["num_stages"],
         matrix_us=1e6 * 2.0 * bm * bn * bk * gemm.matrices / (peak / cores),
         is_wide=wide if _has_wide_mma(chip) else one,
-        # Of Blackwell one thread issues for all.
+        # On Blackwell one thread issues the matrix instructions of the whole block.
         is_alone=wide * (groups <= 1) * (chip.target == "cuda:90"),
         issue_us=1e6 * c["loop_instructions"] * c["num_warps"] / chip.core.schedulers / clock,
         # Elsewhere instructions have other shapes, and nothing was fitted.

@@ -20,12 +20,12 @@ from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 
 LAYER_LOG_WIDTH = 0.2
-"""Of a layer's 90 % interval, at least: its other kernels are counted, not fitted. Chosen; what it holds is in
+"""Least width of a layer's 90 % interval: its other kernels are counted, not fitted. Chosen; what it holds is in
 results/accuracy/ours.md."""
 _BEYOND = 2.0
-"""Times the rows per expert that were raced, up to which a race tells. Chosen."""
+"""Up to so many times the rows per expert that were raced, the races say something. Chosen."""
 INPUTS = 32
-"""Of the trees; see :func:`features`."""
+"""Inputs of the trees; see :func:`features`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class OurModel:
         return self.calibration.file.chip != self.chip
 
     def _width(self, gemm: GroupedGemm) -> float | None:
-        """Of the interval of a GEMM like those that were raced."""
+        """Width of the interval of a GEMM like those that were raced; None for another."""
         dtype, file = _raced_as(gemm), self.calibration.file
         if self.is_transferred or dtype not in file.log_width:
             return None

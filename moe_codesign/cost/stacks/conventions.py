@@ -1,13 +1,13 @@
-"""How a measured stack was timed where its table does not tell: two conventions that the times themselves show.
+"""How a measured stack was timed where its table does not say: two conventions that the times themselves show.
 
-- Of some shapes with experts on several ranks (all of SGLang 0.5.10's; in 0.5.14 those with a plain softmax router),
+- For some shapes with experts on several ranks (all of SGLang 0.5.10's; in 0.5.14 those with a plain softmax router),
   tokens without an expert on the rank did not enter, and those that did ran all their choices there: aiconfigurator's
-  collector puts the choices of other ranks on the rank's first expert, as the kernel takes no number that stands for
-  none. Others let all tokens enter and write zeros for the choices of other ranks, as the stack does.
-- For some (experts, width) the stack has a tuned file, which is not told: its tile is one of those that such files
-  name most, the fastest of them by the model.
+  collector puts the choices of other ranks on the rank's first expert, as no number that the kernel
+  takes means "no expert". Others let all tokens enter and write zeros for other ranks' choices, as the stack does.
+- For some (experts, width) the stack has a tuned file that was not published: its tile is taken to be the fastest, by
+  the model, of those that such files name most.
 
-They are found by :mod:`moe_codesign.calibrating.conventions`.
+They are found by :mod:`moe_codesign.fitting.stack_conventions`.
 """
 
 from collections.abc import Mapping, Set
@@ -47,7 +47,7 @@ MOST = 2 / 3
 
 @dataclass(frozen=True)
 class Conventions:
-    """Of one chip's measured stack.
+    """How one chip's measured stack was timed.
 
     Args:
         all_choices_here: by hidden-experts-topk, of every shape with times on several ranks, whether tokens that
@@ -59,10 +59,10 @@ class Conventions:
     tuned: Set[str] = frozenset()
 
     def runs_all_choices(self, columns: Columns) -> Mask:
-        """Rows whose rank did.
+        """Rows whose rank ran every choice of the tokens that entered it.
 
-        A shape that is not known is one of them if all are that share its experts and top-k, or, where none does, if
-        most are.
+        For a shape that was not measured: true if it is true of every measured shape with the same number of experts
+        and top-k; if there is no such shape, true if it is true of most measured shapes.
         """
         known = self.all_choices_here
         found = np.zeros(len(columns), dtype=bool)
@@ -107,7 +107,7 @@ def named(*sizes: F64) -> tuple[list[str], npt.NDArray[np.int64]]:
 
 
 def fastest_usual(x: StackCoefficients, columns: Columns, chip: GpuChip, dtype: str) -> StackTiles:
-    """Of the tiles that tuned files name most, the fastest for each row."""
+    """The fastest for each row among the tiles that tuned files name most."""
     every = [StackTiles(*(np.full(len(columns), float(value)) for value in tile)) for tile in _USUAL]
     times = [fused_moe.total_us(x, fused_moe.terms(columns, chip, dtype, tiles)) for tiles in every]
     return StackTiles(*np.array(_USUAL, dtype=float)[np.argmin(times, axis=0)].T)
@@ -116,7 +116,7 @@ def fastest_usual(x: StackCoefficients, columns: Columns, chip: GpuChip, dtype: 
 def timed_tiles(
     x: StackCoefficients, found: Conventions, columns: Columns, chip: GpuChip, stack: str, dtype: str
 ) -> StackTiles:
-    """The tiles that ran: the rule's, or of rows with a tuned file the fastest usual one by those coefficients."""
+    """The tiles that ran: the rule's, or, for rows with a tuned file, the fastest usual one by those coefficients."""
     tiles = fused_moe.stack_tiles(columns, stack, dtype)
     rows = np.flatnonzero(found.has_tuned(columns))
     return tiles.replaced(rows, fastest_usual(x, columns.take(rows), chip, dtype)) if len(rows) else tiles
@@ -135,7 +135,7 @@ def timed_terms(
     """The work that was timed, and its terms.
 
     Args:
-        x: coefficients by which an untold tuned tile is chosen.
+        x: coefficients by which an unpublished tuned tile is chosen.
         found: conventions. columns, chip, stack, dtype: problems and where they run.
         tuned: the stack's tuned tiles. With them no tile is guessed: what has none runs the rule.
     """

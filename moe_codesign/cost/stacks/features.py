@@ -7,7 +7,7 @@ from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.cost.stacks.physics import Terms
 
 INPUTS = 27
-"""Of the correction's trees; see :func:`features`."""
+"""Inputs of the correction's trees; see :func:`features`."""
 
 
 def features(columns: Columns, t: Terms, physics_us: F64) -> F64:

@@ -117,7 +117,7 @@ class Terms:
 
     @property
     def weight_bytes(self) -> F64:
-        """Of both GEMMs' active experts: what the L2 would have to keep from one run to the next."""
+        """Bytes of both GEMMs' active experts: what the L2 would have to keep from one run to the next."""
         return self.gemms[0].weight_bytes + self.gemms[1].weight_bytes
 
 
