@@ -33,13 +33,13 @@ from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileTable, table_of
 from moe_codesign.cost.ours import gpu
 from moe_codesign.cost.ours.shipped import of_chip
-from moe_codesign.cost.stacks.default_rules import default_tiles
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import Balanced
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import first_line
 from moe_codesign.models import find_model
+from moe_codesign.stacks import default_rule
 from moe_codesign.versions import compiler_version
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
@@ -161,7 +161,7 @@ def moe_ops_tiles() -> dict[str, list[TritonTile]]:
 def vllm_default(num_tokens: int, num_experts: int) -> TritonTile:
     """vLLM's rule for 16-bit layers without a tuned file."""
     tokens, experts = np.array([float(num_tokens)]), np.array([float(num_experts)])
-    tile = default_tiles("vllm", "bfloat16", tokens, experts).of_row(0)
+    tile = default_rule("vllm")("bfloat16", tokens, experts).of_row(0)
     return TritonTile(
         block_m=tile.BLOCK_SIZE_M,
         block_n=tile.BLOCK_SIZE_N,

@@ -32,7 +32,7 @@ from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.fitting.measured import from_aiconfigurator
-from moe_codesign.formats.tuned_files import BLOCK_M
+from moe_codesign.stacks.tiles import BLOCK_M
 
 SPEED_ROWS = 2**18
 OUT = Path(__file__).parents[2] / "results" / "accuracy"

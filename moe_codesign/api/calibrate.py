@@ -15,7 +15,7 @@ from moe_codesign.fitting.measured import from_aiconfigurator, from_rows
 from moe_codesign.fitting.races import read_races
 from moe_codesign.fitting.stacks import calibrate_split
 from moe_codesign.formats.tables import read_table
-from moe_codesign.formats.tuned_files import STACKS
+from moe_codesign.stacks import STACKS
 
 
 def calibrate(

@@ -19,7 +19,7 @@ from moe_codesign.cost.stacks.conventions import MOST, Conventions, fastest_usua
 from moe_codesign.cost.stacks.physics import Terms
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.fitting.measured import Measured
-from moe_codesign.formats.tuned_files import StackTiles
+from moe_codesign.stacks.tiles import StackTiles
 
 _ROWS_OF_PHYSICS = 1500
 _PRIOR = 0.03

@@ -9,7 +9,7 @@ from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.errors import UserError
 from moe_codesign.formats.problem_rows import Row, layer_of, missing, routing_of, text, whole
 from moe_codesign.formats.tile_columns import gemm_tile, tiles_of
-from moe_codesign.formats.tuned_files import STACKS
+from moe_codesign.stacks import STACKS
 
 OPS = ("fused_moe", "grouped_gemm")
 SOFTWARE = ("ours", *STACKS, "ragged_dot")

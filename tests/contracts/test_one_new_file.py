@@ -1,4 +1,4 @@
-"""A scaling law is one new file and one line, as CONTRIBUTING says.
+"""A scaling law, or a serving stack, is one new file and one line, as CONTRIBUTING says.
 
 The same of a chip is in tests/chips, of a model in tests/models, of a kernel in tests/kernels/test_registry.py.
 """
@@ -60,3 +60,21 @@ def test_a_scaling_law(package: Path) -> None:
     }
     assert ratios == {768: 1.0, 1536: 2.0}
     assert "active parameters over Qwen3-30B-A3B's" in run(package, "report", "s").stdout
+
+
+def test_a_serving_stack(package: Path) -> None:
+    (package / "stacks" / "mine.py").write_text((package / "stacks" / "vllm.py").read_text())
+    add_line(package / "stacks" / "__init__.py", "STACKS = {", '"mine": "moe_codesign.stacks.mine",')
+    # Measured times of it would be fitted by `calibrate`; here another stack's are taken for its own.
+    known = package / "calibrations" / "h100_sxm-vllm-bfloat16"
+    text = known.with_suffix(".toml").read_text().replace('stack = "vllm"', 'stack = "mine"')
+    (package / "calibrations" / "h100_sxm-mine-bfloat16.toml").write_text(text)
+    shutil.copy(known.with_suffix(".trees.npz"), package / "calibrations" / "h100_sxm-mine-bfloat16.trees.npz")
+    header = "chip,stack,hidden_size,moe_intermediate_size,num_experts,num_experts_per_tok,num_tokens\n"
+    rows = "".join(f"h100_sxm,{stack},2048,768,128,8,64\n" for stack in ("vllm", "mine", "yours"))
+    (package.parent / "in.csv").write_text(header + rows)
+    done = run(package, "predict", "in.csv", "--out", "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    vllm, mine, yours = map(json.loads, (package.parent / "out.jsonl").read_text().splitlines())
+    assert mine["latency_us"] == vllm["latency_us"] > 0
+    assert "mine" in yours["error"], "an unknown stack names those there are"

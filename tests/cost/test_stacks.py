@@ -16,14 +16,15 @@ from moe_codesign.cost.stacks import model as calibration
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import Columns, columns_of, with_others_on_first
-from moe_codesign.cost.stacks.default_rules import default_tiles
 from moe_codesign.cost.stacks.physics import Terms, stack_tiles
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
-from moe_codesign.formats.tuned_files import BLOCK_M, tuned_tiles
+from moe_codesign.formats.tuned_files import tuned_tiles
+from moe_codesign.stacks import default_rule
+from moe_codesign.stacks.tiles import BLOCK_M
 
 SHAPE = MoEShape(hidden_size=4096, moe_intermediate_size=2048, num_experts=64, num_experts_per_tok=8)
 
@@ -53,7 +54,7 @@ def work(tokens: int, routing: str = "balanced", **split: int) -> Workload:
 )
 def test_the_stacks_own_tile(stack: str, dtype: str, tokens: int, tile: tuple[int, ...]) -> None:
     one = np.ones(1)
-    found = default_tiles(stack, dtype, tokens * one, 64 * one)
+    found = default_rule(stack)(dtype, tokens * one, 64 * one)
     assert tuple(int(values[0]) for values in dataclasses.astuple(found)) == tile
 
 

@@ -13,7 +13,7 @@ from moe_codesign.domain.routing import Balanced, PowerLaw, Routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.token_counts import Counts, is_drawn, token_counts, tokens_with
 from moe_codesign.domain.workload import Workload
-from moe_codesign.formats.tuned_files import BLOCK_M
+from moe_codesign.stacks.tiles import BLOCK_M
 
 _DRAWS = 5
 """Draws of a random routing whose loads are averaged, as the measured latencies average them."""

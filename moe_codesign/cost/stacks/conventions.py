@@ -22,7 +22,8 @@ from moe_codesign.chips import GpuChip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns, with_others_on_first
 from moe_codesign.cost.stacks.physics import Terms
-from moe_codesign.formats.tuned_files import StackTiles, Tuned
+from moe_codesign.formats.tuned_files import Tuned
+from moe_codesign.stacks.tiles import StackTiles
 
 _BITS = 20
 _USUAL = (

@@ -23,7 +23,8 @@ from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
 from moe_codesign.cost.stacks.features import features
 from moe_codesign.cost.stacks.physics import Terms
-from moe_codesign.formats.tuned_files import StackTiles, Tuned
+from moe_codesign.formats.tuned_files import Tuned
+from moe_codesign.stacks.tiles import StackTiles
 
 _SIBLING_WIDENING, _TRANSFER_WIDENING = 1.5, 3.0
 """Factors on the interval of a donor of the same architecture, and of another: results/accuracy/README.md has what

@@ -18,10 +18,11 @@ from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip
 from moe_codesign.cost.bound import layer_bytes, layer_flops
 from moe_codesign.cost.stacks.columns import Columns
-from moe_codesign.cost.stacks.default_rules import default_tiles
 from moe_codesign.cost.stacks.tiles import with_tuned
 from moe_codesign.domain.dtype import DTYPE_BYTES
-from moe_codesign.formats.tuned_files import BLOCK_M, StackTiles, Tuned
+from moe_codesign.formats.tuned_files import Tuned
+from moe_codesign.stacks import default_rule
+from moe_codesign.stacks.tiles import BLOCK_M, StackTiles
 
 _LINE_BYTES = 128.0
 _FITTED_REGISTERS = 65536
@@ -147,7 +148,7 @@ def stack_tiles(columns: Columns, stack: str, dtype: str, tuned: Tuned | None = 
     Raises:
         UserError: the stack is unknown.
     """
-    tiles = default_tiles(stack, dtype, columns.num_tokens, columns.local_experts)
+    tiles = default_rule(stack)(dtype, columns.num_tokens, columns.local_experts)
     return with_tuned(tiles, tuned or {}, columns.num_tokens, columns.local_experts, columns.width)
 
 

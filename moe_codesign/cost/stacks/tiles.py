@@ -3,7 +3,8 @@
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.formats.tuned_files import StackTiles, Tuned
+from moe_codesign.formats.tuned_files import Tuned
+from moe_codesign.stacks.tiles import StackTiles
 
 
 def with_tuned(tiles: StackTiles, tuned: Tuned, num_tokens: F64, local_experts: F64, width: F64) -> StackTiles:
