@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from moe_codesign.formats import columns
 from moe_codesign.regression import suite
 from moe_codesign.study import space
 
@@ -50,7 +51,12 @@ def page_text(text: str) -> str:
 
 
 def table_of(name: str) -> str:
-    """The Markdown table of one schema's keys."""
+    """The Markdown table of one schema's keys, or of the columns of a problem table."""
+    if name in columns.TABLES:
+        rows = [(f"`{c.name}`", c.default or "required", c.meaning) for c in columns.TABLES[name]]
+        if name == "the answer":
+            return _markdown(("column", "meaning"), [(column, meaning) for column, _, meaning in rows])
+        return _markdown(("column", "default", "meaning"), rows)
     return _markdown(("key", "value", "default", "meaning"), list(_keys(SCHEMAS[name])))
 
 

@@ -12,11 +12,11 @@ from moe_codesign.cost.model_for import kind_of, model_for
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.question import Question
 from moe_codesign.errors import UserError
+from moe_codesign.formats.columns import INPUT, OUTPUT
 from moe_codesign.formats.problem_rows import Row, routing_text, text
-from moe_codesign.formats.questions import INPUT, question_of
+from moe_codesign.formats.questions import question_of
 from moe_codesign.formats.tables import check_output, read_table, write_table
 
-OUTPUT = ("latency_us", "low_us", "high_us", "grade", "bound_us", "limiter", "tile", "warning", "error")
 Key = tuple[str, ...]
 """All that a row asks, as text."""
 

@@ -7,19 +7,9 @@ from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.domain.question import OurGemm, OurLayer, Question, RaggedDot, StackLayer
 from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.errors import UserError
+from moe_codesign.formats.columns import OPS, SOFTWARE
 from moe_codesign.formats.problem_rows import Row, layer_of, missing, routing_of, text, whole
 from moe_codesign.formats.tile_columns import gemm_tile, tiles_of
-from moe_codesign.stacks import STACKS
-
-OPS = ("fused_moe", "grouped_gemm")
-SOFTWARE = ("ours", *STACKS, "ragged_dot")
-"""What the column ``stack`` may say."""
-INPUT = (
-    *("chip", "hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "n_shared_experts"),
-    *("gated", "num_tokens", "dtype", "routing", "seed", "tp", "ep", "stack", "kernel", "tile"),
-    *("op", "m", "k", "n", "groups"),
-)
-"""Every column that a question is read from."""
 
 
 def question_of(row: Row, chip: Chip) -> Question:

@@ -6,8 +6,8 @@ import pytest
 
 import moe_codesign as mc
 from moe_codesign import chips
-from moe_codesign.api.predict import OUTPUT
 from moe_codesign.errors import UserError
+from moe_codesign.formats.columns import OUTPUT
 from moe_codesign.formats.tables import read_table, write_table
 
 GOOD = {
