@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import platformdirs
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from moe_codesign.compiler.artifact import Artifact, Outcome, Unanswered, from_json, to_json
 from moe_codesign.compiler.request import CompileRequest
+from moe_codesign.files import replace_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,10 +69,7 @@ class ArtifactCache:
     @staticmethod
     def _write(path: Path, artifact: Artifact) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(to_json(artifact))
-        os.replace(temporary, path)
+        replace_file(path, to_json(artifact))
 
 
 def file_hash(path: Path) -> str:

@@ -8,8 +8,6 @@ the compiler. Facts of another source are not used; facts of another compiler ar
 
 import functools
 import lzma
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from moe_codesign.compiler.artifact import Artifact, Compiled, GpuFacts, Reason, Refused, TpuFacts
 from moe_codesign.compiler.request import Request
 from moe_codesign.errors import UserError, first_line
+from moe_codesign.files import replace_file
 from moe_kernels.kernel import Op
 from moe_kernels.tile import TileConfig, Value
 
@@ -97,11 +96,7 @@ def write_table(path: Path, table: ShippedTable) -> None:
     """Write a file in one step. The same table gives the same bytes."""
     text = _FILE.dump_json(_encode(table), exclude_none=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(lzma.compress(text, check=lzma.CHECK_CRC32, preset=9 | lzma.PRESET_EXTREME))
-    Path(temporary).chmod(0o644)
-    os.replace(temporary, path)
+    replace_file(path, lzma.compress(text, check=lzma.CHECK_CRC32, preset=9 | lzma.PRESET_EXTREME))
     _table.cache_clear()
 
 
