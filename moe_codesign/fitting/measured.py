@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from moe_codesign.arrays import F64
 from moe_codesign.chips import GpuChip
-from moe_codesign.cost.stacks.columns import Columns, columns_of
+from moe_codesign.cost.stacks.columns import Columns, columns_from, loads_of
 from moe_codesign.cost.stacks.physics import bound_us
 from moe_codesign.errors import UserError
 from moe_codesign.formats.aiconfigurator import aiconfigurator_rows, renamed
@@ -87,7 +87,7 @@ def _measured(
     version: str,
 ) -> Measured:
     left_out: Counter[str] = Counter()
-    problems, latency, keys, routing = [], [], [], []
+    problems, loads, latency, keys, routing = [], [], [], [], []
     wanted = {"chip": chip.name, "stack": stack, "dtype": dtype, "op": "fused_moe"}
     for row in rows:
         try:
@@ -95,7 +95,7 @@ def _measured(
                 left_out[f"another {other}"] += 1
                 continue
             shape, work = layer_of(row, dtype)
-            columns_of([(shape, work)])
+            counted = loads_of(shape, work)
             time_us = float(row["latency_us"])
         except UserError as error:
             left_out[str(error)] += 1
@@ -107,12 +107,13 @@ def _measured(
             left_out["no time"] += 1
         else:
             problems.append((shape, work))
+            loads.append(counted)
             latency.append(time_us)
             routing.append(routing_text(row))
             keys.append(
                 f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
             )
-    columns = columns_of(problems)
+    columns = columns_from(problems, loads)
     times = np.array(latency)
     impossible = times < bound_us(columns, chip, dtype)
     if impossible.any():

@@ -175,7 +175,7 @@ def test_too_few_races_and_none(tmp_path: Path) -> None:
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"op,latency_us\n")[:12])
     with pytest.raises(UserError, match="cannot be read"):
         mc.calibrate_ours("h100_sxm", tmp_path / "cut.csv.gz", out=tmp_path / "out")
-    with pytest.raises(UserError, match="tpu_v6e is none"):
+    with pytest.raises(UserError, match="tpu_v6e is a TPU"):
         mc.calibrate_ours("tpu_v6e", tmp_path / "empty.csv", out=tmp_path / "out")
 
 
