@@ -75,7 +75,7 @@ def test_an_error_names_the_key_as_it_is_written_the_value_and_the_fix(data: dic
 
 def test_a_table_cannot_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Circle(radius=1).radius = 2  # type: ignore[misc]
+        Circle(radius=1).radius = 2
 
 
 def test_an_unknown_word_names_the_nearest_or_all() -> None:

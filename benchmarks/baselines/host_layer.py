@@ -35,6 +35,8 @@ def layer() -> tuple[Callable[[], np.ndarray], np.ndarray, float]:
     def run() -> np.ndarray:
         return np.asarray(moe_experts(*arguments, tile_up=tile, tile_down=tile, interpret=True))
 
-    wide = (np.asarray(a, np.float64) for a in (x, gate, up, down))
-    expected = reference.moe_experts(*wide, token, weight.astype(np.float32).astype(float), sizes)
+    wide = [np.asarray(a, np.float64) for a in (x, gate, up, down)]
+    expected = reference.moe_experts(
+        wide[0], wide[1], wide[2], wide[3], token, weight.astype(np.float32).astype(float), sizes
+    )
     return run, expected, reference.BF16_TOLERANCE

@@ -203,7 +203,8 @@ def small(dtype: str, op: Op) -> Gemm:
 
 def race(gemm: Gemm, tiles: list[TritonTile], dtype: str, flush: CacheFlush) -> list[dict[str, Any]]:
     """A row per tile: verified, then timed in rounds over all."""
-    rows, alive = [], []
+    rows: list[dict[str, Any]] = []
+    alive: list[tuple[dict[str, Any], Callable[[], Any], list[float]]] = []
     launched = watched()
     for tile in tiles:
         row: dict[str, Any] = {"tile": json.dumps(tile.as_dict()), "reason": ""}
@@ -250,7 +251,8 @@ def race(gemm: Gemm, tiles: list[TritonTile], dtype: str, flush: CacheFlush) -> 
 
 def watched() -> list[Any]:
     """A list that holds, from now on, the binary that the kernel's last launch ran."""
-    kernel, held = grouped_gemm_kernel, []
+    kernel: Any = grouped_gemm_kernel
+    held: list[Any] = []
     run = type(kernel).run
 
     def watching(*arguments: Any, **options: Any) -> Any:
@@ -262,7 +264,7 @@ def watched() -> list[Any]:
 
 
 @triton.jit
-def _nothing_kernel(x_ptr):
+def _nothing_kernel(x_ptr):  # type: ignore[no-untyped-def]
     tl.store(x_ptr, 0.0)
 
 

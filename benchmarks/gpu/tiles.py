@@ -87,10 +87,14 @@ def forms(dtype: str, op: Op, target: str | None) -> list[TritonTile]:
     Each stands for all its values of ``group_m`` and ``split_k``, which are no part of a binary.
     """
     problem = Problem(op=op, dtype=dtype)
-    good = [tile for tile in KERNEL.tiles() if KERNEL.refuses(problem, tile, target) is None]
+    good = [tile for tile in every_tile() if KERNEL.refuses(problem, tile, target) is None]
     every = list(dict.fromkeys(form_of(tile) for tile in good))
     picked = np.random.default_rng(0).permutation(len(every))[: round(SHARE[dtype] * len(every))]
     return [every[i] for i in sorted(picked)]
+
+
+def every_tile() -> list[TritonTile]:
+    return [tile for tile in KERNEL.tiles() if isinstance(tile, TritonTile)]
 
 
 def form_of(tile: TritonTile) -> TritonTile:
@@ -106,7 +110,7 @@ def tiles_of(gemm: Gemm, dtype: str, target: str | None) -> list[TritonTile]:
     sizes = torch.diff(gemm.rows[16].start)
     default = default_tile(problem, float(sizes.sum() / (sizes > 0).sum()), target)
     of_type = set(forms(dtype, gemm.op, target))
-    tiles = (tile for tile in KERNEL.tiles() if form_of(tile) in of_type and gemm.k % tile.block_k == 0)
+    tiles = (tile for tile in every_tile() if form_of(tile) in of_type and gemm.k % tile.block_k == 0)
     taken = (tile for tile in tiles if KERNEL.refuses(problem, tile, target) is None)
     return list(dict.fromkeys([default, *taken]))
 

@@ -65,7 +65,7 @@ class GmmV2:
         width = problem.n / columns
         moved = 2.0 * (np.add.reduceat(blocks, first) * (problem.k + width) + problem.k * width)
         per_us = bytes_per_us(self.chip)
-        start = 2.0 * problem.k * (width + blocks[0]) / per_us
+        start = 2.0 * problem.k * (width + float(blocks[0])) / per_us
         return start + columns * float(np.maximum(np.add.reduceat(compute, first), moved / per_us).sum())
 
     def default_tile(self, problem: Problem) -> tuple[int, int]:

@@ -117,7 +117,7 @@ def megablox(
 
     per_group, n, k = per_group or visits, n or form.tn, form.k
     groups, rows = visits // per_group, form.tm * visits
-    module = importlib.import_module("jax.experimental.pallas.ops.tpu.megablox.gmm")
+    module: Any = importlib.import_module("jax.experimental.pallas.ops.tpu.megablox.gmm")
     original, metadata = pl.pallas_call, module.make_group_metadata
     of_weights = form.kind == "weights"
 

@@ -29,7 +29,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gmm_v2 import GmmV2
@@ -94,7 +93,7 @@ def cases(path: Path) -> list[Case]:
 
     Explicit group sizes are not told, and are taken as drawn at random.
     """
-    times: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    times: dict[tuple[str, str, Kind, Problem, Tile | None], list[float]] = defaultdict(list)
     with gzip.open(path, "rt") as file:
         for row in csv.DictReader(file):
             types = row["lhs"].startswith("bf") and row["rhs"].startswith("bf")

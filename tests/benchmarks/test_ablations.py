@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
+from ablations import TERMS, coefficients_without
 
-from benchmarks.accuracy.ablations import TERMS, coefficients_without
 from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics

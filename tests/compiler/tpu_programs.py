@@ -44,6 +44,7 @@ def cases(target: str, share: int, shares: int) -> Any:
             k, n = (n, k) if op == "down" else (k, n)
             matrices = 2 if op == "gate_up" else 1
             tile = KERNEL.default_tile(Problem(op=op, dtype="bfloat16", k=k, n=n), 512.0, target)
+            assert isinstance(tile, PallasTile)
             function = partial(forward, tile, ACTIVATION_OF[op], False, matrices)
             yield f"{name} {op}", function, [array(ROWS, k), sizes, *[array(GROUPS, k, n)] * matrices]
     for k, n in UNALIGNED:

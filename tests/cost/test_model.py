@@ -11,7 +11,7 @@ from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.bound import layer_bound
-from moe_codesign.cost.estimate import NoTileError
+from moe_codesign.cost.estimate import Estimate, NoTileError
 from moe_codesign.cost.occupancy import resident_blocks
 from moe_codesign.cost.ours.model import estimate_gemm, estimate_layer
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
@@ -47,8 +47,10 @@ def tables() -> Tables:
     return Tables(jobs=2)
 
 
-def estimate(tables: Tables, chip: str, shape: MoEShape, tokens: int, routing: str = "balanced", **split: int):  # type: ignore[no-untyped-def]
-    workload = Workload(name="w", num_tokens=tokens, routing=parse_routing(routing), **split)
+def estimate(
+    tables: Tables, chip: str, shape: MoEShape, tokens: int, routing: str = "balanced", *, ep: int = 1
+) -> Estimate:
+    workload = Workload(name="w", num_tokens=tokens, routing=parse_routing(routing), ep=ep)
     return estimate_layer(tables, load_chip(chip), rank_work(shape, workload), space=SPACE[chip], with_losses=True)
 
 

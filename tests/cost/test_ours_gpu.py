@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from moe_codesign.calibrations.ours import OurCoefficients
-from moe_codesign.chips import load_chip
+from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.occupancy import LAUNCH_US
@@ -17,7 +17,7 @@ from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_kernels.kernel import Op
 from moe_kernels.tile import TritonTile
 
-CHIP = load_chip("h100_sxm")
+CHIP = GpuChip.of(load_chip("h100_sxm"))
 TILE = TritonTile(block_m=128, block_n=256, block_k=64, num_warps=8, num_stages=4)
 FACTS = {
     "registers": 168.0, "shared_bytes": 4 * (128 + 256) * 64 * 2.0, "spill_bytes": 0.0, "loop_instructions": 100.0,

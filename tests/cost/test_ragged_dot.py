@@ -54,7 +54,7 @@ def test_rows_are_read_again_where_the_cache_is_small(table: TileTable) -> None:
     many = gemm(8, m=1 << 18)
     kept, lost = (tile_times(table, many, dataclasses.replace(PLAIN, rows_kept=k)).parts_us for k in (1e6, 1e-6))
     columns, rows = -(-4096 // 128), 2.0 * (1 << 18) * 2048
-    chip = table.chip
+    chip = GpuChip.of(table.chip)
     again = 1e6 * (columns - 1) * rows / (chip.memory.hbm_bytes_per_s * chip.memory.hbm_efficiency)
     assert lost["memory"][0] - kept["memory"][0] == pytest.approx(again, rel=0.01)
 
@@ -101,7 +101,7 @@ def test_predict_takes_the_tiles_of_others() -> None:
 def test_what_ragged_dot_does_not_run_says_so() -> None:
     row = {"chip": "h100_sxm", "op": "grouped_gemm", "m": 64, "k": 256, "n": 256, "groups": 4, "stack": "ragged_dot"}
     tile = {"block_m": 64, "block_n": 64, "block_k": 64}
-    wrong = (
+    wrong: tuple[tuple[dict[str, object], str], ...] = (
         ({}, "needs a tile"),
         ({"tile": tile, "kernel": "triton.grouped_matmul"}, "kernels of its own"),
         ({"tile": tile, "op": "fused_moe"}, "op = grouped_gemm"),

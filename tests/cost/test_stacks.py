@@ -34,8 +34,8 @@ def terms_of(columns: Columns, name: str, stack: str, dtype: str = "bfloat16") -
     return fused_moe.terms(columns, chip, dtype, stack_tiles(columns, stack, dtype))
 
 
-def work(tokens: int, routing: str = "balanced", **split: int) -> Workload:
-    return Workload(name="w", num_tokens=tokens, routing=parse_routing(routing), **split)
+def work(tokens: int, routing: str = "balanced", *, tp: int = 1, ep: int = 1) -> Workload:
+    return Workload(name="w", num_tokens=tokens, routing=parse_routing(routing), tp=tp, ep=ep)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_timing_without_meaning_cannot_be_built(changes: dict[str, Any]) -> No
 @pytest.mark.parametrize("gated", ["no", 1, None])
 def test_gated_is_true_or_false(gated: object) -> None:
     with pytest.raises(UserError, match="gated"):
-        dataclasses.replace(SHAPE, gated=gated)
+        dataclasses.replace(SHAPE, gated=gated)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("changes", [{"quality_ratio": math.nan}, {"quality_ratio": 0.0}, {"tile_labels": ("a",)}])
@@ -72,7 +72,7 @@ def test_a_trial_has_pairs_or_a_failure() -> None:
         Answered((PAIR, PAIR))
     for failure in (("memory", "too much"), (FailureKind.MEMORY, " "), (FailureKind.MEMORY, "x", math.nan)):
         with pytest.raises(ValueError, match=r"kind|text|violation"):
-            Failure(*failure)  # type: ignore[arg-type]
+            Failure(*failure)
     answered = Trial(chip="a chip", mode="joint", number=0, outcome=Answered((PAIR,)))
     assert answered.pairs == (PAIR,)
     assert answered.failure is None
@@ -82,7 +82,7 @@ def test_a_trial_has_pairs_or_a_failure() -> None:
     assert answered != refused
     for changes in ({"mode": "reference"}, {"number": -1}, {"chip": "another"}):
         with pytest.raises(ValueError, match=r"mode|number|another chip"):
-            dataclasses.replace(answered, **changes)  # type: ignore[arg-type]
+            dataclasses.replace(answered, **changes)
 
 
 def test_a_failure_is_printed_with_its_kind() -> None:

@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.models import find_model
 
-QWEN = {"hidden_size": 2048, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}
+QWEN: dict[str, Any] = {"hidden_size": 2048, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}
 
 
 def test_counts_of_a_published_model() -> None:
@@ -23,7 +25,7 @@ def test_an_ungated_layer_has_two_projections() -> None:
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
 def test_bad_sizes_are_named(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field):
-        MoEShape(**{**QWEN, field: value})  # type: ignore[arg-type]
+        MoEShape(**{**QWEN, field: value})
 
 
 def test_top_k_over_the_experts_is_refused() -> None:

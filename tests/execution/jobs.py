@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,7 +49,13 @@ def raise_timeout(_: object = None) -> NoReturn:
 
 
 def misbehave(way: str) -> Any:
-    return {"hang": hang_for_ever, "exit": lambda: leave(0), "raise": system_exit, "good": lambda: "good"}[way]()
+    ways: dict[str, Callable[[], Any]] = {
+        "hang": hang_for_ever,
+        "exit": lambda: leave(0),
+        "raise": system_exit,
+        "good": lambda: "good",
+    }
+    return ways[way]()
 
 
 class NeedsTwoError(Exception):

@@ -160,5 +160,6 @@ def test_the_key_knows_everything_the_binary_depends_on() -> None:
     assert len({one.key, *(c.key for c in changed)}) == 7
     assert requests()["good"].key == one.key
     kernel = kernels()[0]["triton.grouped_gemm"]
-    launch = dataclasses.replace(one.tile, group_m=64)  # type: ignore[call-arg]
+    assert isinstance(one.tile, TritonTile)
+    launch = dataclasses.replace(one.tile, group_m=64)
     assert request(kernel, "down", launch, "bfloat16", "cuda:90").key == one.key, "launch fields change no binary"

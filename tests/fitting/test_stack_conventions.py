@@ -32,8 +32,8 @@ def timed(conventions: Conventions) -> Measured:
         for tokens in (1, 8, 64, 256, 1024, 4096, 16384):
             for tp in (1, 2, 4):
                 for ep in (1, 2, 4, 8):
-                    for routing in ("balanced", "uniform"):
-                        load = Workload(name="w", num_tokens=tokens, tp=tp, ep=ep, routing=parse_routing(routing))
+                    for word in ("balanced", "uniform"):
+                        load = Workload(name="w", num_tokens=tokens, tp=tp, ep=ep, routing=parse_routing(word))
                         problems.append((shape, load))
                         keys.append(f"{hidden}-{width}-{experts}-{top_k}")
     columns = columns_of(problems)

@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import importlib.util
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import catboost
 import numpy as np
@@ -238,7 +240,7 @@ def test_harmed_trees_are_told_in_their_rows_alone(harm: str, tmp_path: Path, mo
 
 
 def test_without_catboost_it_is_named_before_anything_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(fit, "fit_physics", None)
     with pytest.raises(UserError, match=r"catboost is not installed.*moe-codesign\[calibrate\]"):
         calibrate(measured())
@@ -283,12 +285,13 @@ def test_arrays_say_what_catboost_says(monkeypatch: pytest.MonkeyPatch) -> None:
     target = np.where(inputs[:, 0] > 0.3, inputs[:, 1], np.sin(3 * inputs[:, 2])) + 0.7
     kept: list[catboost.CatBoostRegressor] = []
 
-    class Kept(catboost.CatBoostRegressor):
-        def fit(self, *args: object, **options: object) -> "Kept":
-            kept.append(self)
-            return super().fit(*args, **options)
+    fit_trees = catboost.CatBoostRegressor.fit
 
-    monkeypatch.setattr(catboost, "CatBoostRegressor", Kept)
+    def kept_fit(self: Any, *args: object, **options: object) -> Any:
+        kept.append(self)
+        return fit_trees(self, *args, **options)
+
+    monkeypatch.setattr(catboost.CatBoostRegressor, "fit", kept_fit)
     trees = learn_by_shape(inputs, target, np.repeat(["a", "b", "c"], 1000))
     unseen = rng.normal(size=(9001, 5))
     said = trees.predict(unseen)

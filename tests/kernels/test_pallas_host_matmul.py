@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_kernels import reference
+from moe_kernels.kernel import Op
 from moe_kernels.pallas.host_matmul.matmul import host_matmul, plan_visits, visit_bound
 from moe_kernels.pallas.layer import moe_experts
 from moe_kernels.reference import BF16_TOLERANCE
@@ -37,11 +38,11 @@ def f64(array: jnp.ndarray) -> np.ndarray:
         ("down", [0, 1, 0], 384, 128),
     ],
 )
-def test_matches_float64(op: str, sizes: list[int], k: int, n: int) -> None:
+def test_matches_float64(op: Op, sizes: list[int], k: int, n: int) -> None:
     rng = np.random.default_rng(0)
     lhs = bf16(rng, sum(sizes), k) * 8
     weights = tuple(bf16(rng, len(sizes), k, n) for _ in range(2 if op == "gate_up" else 1))
-    out = host_matmul(lhs, weights, jnp.asarray(sizes), op=op, tile=TILE, interpret=True)  # type: ignore[arg-type]
+    out = host_matmul(lhs, weights, jnp.asarray(sizes), op=op, tile=TILE, interpret=True)
     products = [reference.grouped_gemm(f64(lhs), f64(w), np.array(sizes)) for w in weights]
     if op == "gate_up":
         expected = reference.activate(products[0], products[1])

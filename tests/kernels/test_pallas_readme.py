@@ -19,6 +19,7 @@ def test_the_example_runs() -> None:
     out, rows, gate, up, down = (names[name] for name in ("out", "rows", "w_gate", "w_up", "w_down"))
     assert all(isinstance(a, jnp.ndarray) for a in (out, rows, gate, up, down))
     sizes = np.array([40, 0, 24])
-    hidden = reference.activate(*(reference.grouped_gemm(f64(rows), f64(w), sizes) for w in (gate, up)))  # type: ignore[arg-type]
-    expected = reference.grouped_gemm(hidden, f64(down), sizes)  # type: ignore[arg-type]
-    assert reference.row_error(f64(out), expected) <= reference.BF16_TOLERANCE  # type: ignore[arg-type]
+    products = [reference.grouped_gemm(f64(rows), f64(w), sizes) for w in (gate, up)]
+    hidden = reference.activate(products[0], products[1])
+    expected = reference.grouped_gemm(hidden, f64(down), sizes)
+    assert reference.row_error(f64(out), expected) <= reference.BF16_TOLERANCE

@@ -90,7 +90,7 @@ def test_caps_on_registers_have_reasons(fields: dict[str, object], words: str) -
 
 def pallas_refusal(dtype: str = "bfloat16", target: str | None = "v6e:2x2", **fields: int) -> str:
     sizes = {name: fields.pop(name) for name in ("k", "n") if name in fields}
-    tile = PallasTile(**{"tile_m": 16, "tile_k": 32768, "tile_n": 128, **fields})
+    tile = PallasTile.from_dict({"tile_m": 16, "tile_k": 32768, "tile_n": 128, **fields})
     kernel = kernels()[0]["pallas.grouped_matmul"]
     return kernel.refuses(Problem(op="down", dtype=dtype, **sizes), tile, target) or ""
 

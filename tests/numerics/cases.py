@@ -131,10 +131,10 @@ def as_quantized(rows: torch.Tensor, weights: Weights, valid: torch.Tensor | Non
     if scale is None:
         return f64(values)
     if weights.dtype == "fp8":
-        return f64(values) * f64(scale)
+        return np.asarray(f64(values) * f64(scale))
     if weights.dtype == "int8":
-        return f64(values) * f64(scale)[:, None]
-    return f64(values) * np.repeat(f64(scale), 128, axis=1)[:, : rows.shape[1]]
+        return np.asarray(f64(values) * f64(scale)[:, None])
+    return np.asarray(f64(values) * np.repeat(f64(scale), 128, axis=1)[:, : rows.shape[1]])
 
 
 @dataclass

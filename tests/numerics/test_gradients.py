@@ -12,10 +12,17 @@ from tests.numerics.cases import SMALL
 from tests.numerics.conftest import INTERPRETED
 
 TILES = (SMALL, SMALL)
+Operands = tuple[
+    torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None
+]
+"""x, w_up, w_down, the router's weights, the experts' numbers, b_up, b_down."""
 only_interpreted = pytest.mark.skipif(not INTERPRETED, reason="float64 matrix instructions are not on every GPU")
 
 
-def reference_experts(x, w_up, w_down, weights, ids, b_up, b_down, activation, alpha=1.702, limit=7.0):  # type: ignore[no-untyped-def]
+def reference_experts(
+    x: torch.Tensor, w_up: torch.Tensor, w_down: torch.Tensor, weights: torch.Tensor, ids: torch.Tensor,
+    b_up: torch.Tensor | None, b_down: torch.Tensor | None, activation: str, alpha: float = 1.702, limit: float = 7.0,
+) -> torch.Tensor:  # fmt: skip
     """Dense PyTorch: every token through its own experts; a choice that names none of them counts as zero."""
     out = torch.zeros_like(x)
     for expert in range(w_up.shape[0]):
@@ -42,7 +49,7 @@ def reference_experts(x, w_up, w_down, weights, ids, b_up, b_down, activation, a
     return out
 
 
-def make(device: torch.device, activation: str, bias: bool, dtype: torch.dtype = torch.float64):  # type: ignore[no-untyped-def]
+def make(device: torch.device, activation: str, bias: bool, dtype: torch.dtype = torch.float64) -> Operands:
     rng = np.random.default_rng(3)
     tokens, hidden_size, width, num_experts, top_k = 4, 7, 5, 3, 2
     matrices = Expert(activation=activation).matrices
@@ -117,7 +124,10 @@ def test_gradcheck(device: torch.device) -> None:
     x, w_up, w_down, weights, ids, *_ = make(device, "swiglu", bias=False)
     expert = Expert()
     assert torch.autograd.gradcheck(
-        lambda *t: experts(*t, ids, expert=expert, tiles=TILES), (x, w_up, w_down, weights), fast_mode=True, atol=1e-4
+        lambda x, w_up, w_down, weights: experts(x, w_up, w_down, weights, ids, expert=expert, tiles=TILES),
+        (x, w_up, w_down, weights),
+        fast_mode=True,
+        atol=1e-4,
     )
 
 
@@ -136,21 +146,23 @@ def test_gradcheck_of_the_grouped_gemm(device: torch.device) -> None:
 def test_gradients_in_16_bits(dtype: torch.dtype, device: torch.device) -> None:
     rng = np.random.default_rng(1)
     tokens, hidden_size, width, num_experts = 24, 96, 64, 4
-    leaves = [
+    x, w_up, w_down = (
         torch.tensor(rng.standard_normal(shape) * scale).to(dtype).to(device).requires_grad_()
         for shape, scale in (
             ((tokens, hidden_size), 1.0),
             ((num_experts, 2 * width, hidden_size), hidden_size**-0.5),
             ((num_experts, hidden_size, width), width**-0.5),
         )
-    ]
+    )
     weights = torch.tensor(rng.random((tokens, 2)), dtype=torch.float32, device=device).requires_grad_()
     ids = torch.tensor(np.stack([rng.permutation(num_experts)[:2] for _ in range(tokens)]), device=device)
-    out = experts(*leaves, weights, ids, tiles=TILES)
+    out = experts(x, w_up, w_down, weights, ids, tiles=TILES)
     seed = torch.tensor(rng.standard_normal(out.shape)).to(dtype).to(device)
-    got = torch.autograd.grad(out, [*leaves, weights], seed)
-    wide = [t.detach().double().requires_grad_() for t in (*leaves, weights)]
-    wanted = torch.autograd.grad(reference_experts(*wide, ids, None, None, "swiglu"), wide, seed.double())
+    leaves = (x, w_up, w_down, weights)
+    got = torch.autograd.grad(out, leaves, seed)
+    wide = [t.detach().double().requires_grad_() for t in leaves]
+    expected = reference_experts(wide[0], wide[1], wide[2], wide[3], ids, None, None, "swiglu")
+    wanted = torch.autograd.grad(expected, wide, seed.double())
     for one, other in zip(got, wanted, strict=True):
         error = (one.double() - other).square().mean().sqrt() / other.square().mean().sqrt()
         # Every product in the chain rounds once: 2**-9.3 rms (bfloat16), 2**-12.3 (float16), four in a row.
@@ -277,7 +289,8 @@ def test_what_is_frozen_gets_no_gradient(device: torch.device) -> None:
 
     def run(*tensors: torch.Tensor) -> torch.Tensor:
         return experts(
-            *tensors[:4], ids, b_gate_up=tensors[4], b_down=tensors[5], expert=expert, tiles=TILES
+            tensors[0], tensors[1], tensors[2], tensors[3], ids,
+            b_gate_up=tensors[4], b_down=tensors[5], expert=expert, tiles=TILES,
         ).square().sum()  # fmt: skip
 
     wanted = torch.autograd.grad(run(*every), every)

@@ -54,7 +54,7 @@ def test_the_wheel_is_small(wheel: Path) -> None:
 def test_a_light_install_answers(wheel: Path, python: str, tmp_path: Path) -> None:
     subprocess.run([python, "-m", "venv", tmp_path / "env"], check=True)
     binaries = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
-    install = [binaries / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [str(binaries / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "-c", ROOT / "constraints.txt", wheel], check=True)
     work = tmp_path / "work"
     work.mkdir()

@@ -8,7 +8,7 @@ from jax.experimental import pallas as pl
 def step(x: jax.Array, w: jax.Array) -> jax.Array:
     def kernel(x_ref: jax.Array, w_ref: jax.Array, o_ref: jax.Array) -> None:
         y = jnp.dot(x_ref[...], w_ref[...], preferred_element_type=jnp.float32)
-        o_ref[...] = y.astype(jnp.bfloat16)  # type: ignore[index]
+        o_ref[...] = y.astype(jnp.bfloat16)
 
     rows, columns = x.shape[0], w.shape[1]
     return pl.pallas_call(

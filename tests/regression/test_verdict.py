@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from moe_codesign.regression.verdict import F64, judge
+from moe_codesign.arrays import F64
+from moe_codesign.regression.verdict import judge
 
 
 def blocks(
@@ -27,7 +28,7 @@ def blocks(
 def words(slowdown: float, runs: int, **options: float) -> list[str]:
     """Verdicts as a run comes to them: a second look where the first is unclear."""
     rng = np.random.default_rng(7)
-    found = []
+    found: list[str] = []
     for i in range(runs):
         taken = blocks(rng, slowdown, **options)  # type: ignore[arg-type]
         verdict = judge(taken, seed=i)

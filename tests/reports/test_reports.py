@@ -9,6 +9,7 @@ from rich.console import Console
 import moe_codesign as mc
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.routing import parse_routing
+from moe_codesign.domain.trial import Refused
 from moe_codesign.reports.html.page import write_html
 from moe_codesign.reports.terminal.search import print_search
 from moe_codesign.study.runner import SearchResult
@@ -44,9 +45,7 @@ def test_reports_count_refusals_by_their_kind(result: SearchResult, tmp_path: Pa
     reworded = [
         dataclasses.replace(
             trial,
-            outcome=dataclasses.replace(
-                trial.outcome, failure=dataclasses.replace(trial.failure, text="12 GB: too much")
-            ),
+            outcome=Refused(dataclasses.replace(trial.failure, text="12 GB: too much")),
         )
         if trial.failure
         else trial

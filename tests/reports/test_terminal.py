@@ -53,7 +53,7 @@ def test_bench() -> None:
         grade="measured", latency_us=2500.0, low_us=2400.0, high_us=2650.0, bound_us=100.0, limiter="memory",
         samples_us=(2400.0, 2500.0, 2650.0),
     )  # fmt: skip
-    common = {"num_tokens": 8, "tiles": TilePair(SMALL, SMALL), "device": "cpu", "software": "jax 1.0"}
+    common: dict[str, Any] = {"num_tokens": 8, "tiles": TilePair(SMALL, SMALL), "device": "cpu", "software": "jax 1.0"}
     rows = [
         BenchRow(timing=timing, error=0.0031, checks=4, **common),
         BenchRow(reason="wrong result: row error 0.5", **common),

@@ -192,12 +192,10 @@ def test_a_study_from_before_a_key_of_spaces_goes_on(url: str) -> None:
 def test_a_study_with_a_key_that_this_version_does_not_know_is_one_line(url: str) -> None:
     mc.search(make_space(), trials=2, storage=url, study="a")
     rewrite(url, json.dumps({**json.loads(make_space().identity()), "colour": 1}))
-    for ask in (
-        lambda: mc.search(make_space(), trials=4, storage=url, study="a"),
-        lambda: mc.load_study("a", storage=url),
-    ):
-        with pytest.raises(UserError, match=r"study 'a'.*colour is unknown"):
-            ask()
+    with pytest.raises(UserError, match=r"study 'a'.*colour is unknown"):
+        mc.search(make_space(), trials=4, storage=url, study="a")
+    with pytest.raises(UserError, match=r"study 'a'.*colour is unknown"):
+        mc.load_study("a", storage=url)
 
 
 def test_two_chip_files_of_one_name_do_not_share_a_study(url: str, tmp_path: Path) -> None:
@@ -279,7 +277,7 @@ def test_sizes_that_are_no_layer_are_a_failure_not_an_exception() -> None:
         ({"constraints": {}, "workload": {"ep": 1}}, {"moe_intermediate_size": 8192}, FailureKind.MEMORY),
     ],
 )
-def test_constraints_say_which_they_are(changes: dict[str, Any], shape: dict[str, int], kind: FailureKind) -> None:
+def test_constraints_say_which_they_are(changes: dict[str, Any], shape: dict[str, Any], kind: FailureKind) -> None:
     space = make_space(**changes)
     reference = find_model(space.reference)
     evaluator = Evaluator(space, space.chips[0], reference, Tables(), None)
