@@ -5,8 +5,8 @@ of its forward kernels, each of its autotuner's configurations): what the compil
 that the programs load and the rows they pad. Nothing is timed: there is no GPU in it.
 
 moe-ops' configuration is the one with the least time by our cost model over its own binaries. Beside each of them
-stands ours at the fastest tile, by the same model, that is no worse than it on any line; where there is none, the one
-with the fewest lines that are.
+stands ours at the fastest tile, by the same model, that is no worse than it on any line; where no tile is, the one
+with the fewest lines that are worse.
 
     pip install --no-deps moe-ops==0.1.0; python benchmarks/inner_loops.py
 """
@@ -397,7 +397,7 @@ def main() -> None:
         "default tile, moe-ops the configuration of its own autotuner that our cost model finds fastest, for each of "
         "its two forward kernels (the persistent TMA one takes only blocks of 128 rows). Under each stands ours at the "
         f"fastest tile, by the same model, that is no worse on any line, of a search of {len(our_tiles())} tiles "
-        "(`our_tiles` in the script); where there is none, the one with the fewest lines that are.\n\n"
+        "(`our_tiles` in the script); where no tile is, the one with the fewest lines that are worse.\n\n"
         "- **instr/mma**: instructions in the inner loop per matrix instruction. These differ in size (HMMA 16x8x16, "
         "HGMMA 64xNx16), so **instr/MFLOP** counts warp instructions per million FLOPs of the padded tile.\n"
         "- **B/kFLOP**: bytes that the programs load (from L2 or HBM) per thousand useful FLOPs.\n"

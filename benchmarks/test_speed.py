@@ -88,7 +88,7 @@ def test_predictions(benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.parametrize("mode", ["joint", "nested"])
 def test_trials(benchmark: BenchmarkFixture, mode: str, tmp_path: Path) -> None:
-    """Forty trials on one chip, stored and told, warm cache; extra_info has trials per second."""
+    """Forty trials on one chip, stored and reported to Optuna, warm cache; extra_info has trials per second."""
     space = mc.load_space(SPACE, chips=["h100_sxm"]).model_copy(update={"modes": [mode]})
     numbers = itertools.count()
 

@@ -11,7 +11,7 @@ from moe_codesign.fitting.ranges import in_range, within_range
 
 DRAWS = 200
 SHARE = 0.2
-"""Of the shapes, as the test split's."""
+"""Share of the shapes, as the test split's."""
 LOW, HIGH = 87.0, 93.0
 FEWEST_LEFT = 3
 """Shapes of a set from which an interval is made."""

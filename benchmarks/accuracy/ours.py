@@ -48,8 +48,8 @@ def line(name: str, judged: Sequence[Judged], width: float | None = None, *, phy
     errors = np.array([one.physics_error if physics else one.error for one in judged])
     losses = np.array([one.physics_regret if physics else one.regret for one in judged])
     inside = f"{np.mean(np.concatenate([one.log_errors for one in judged]) <= width):.0%}" if width else ""
-    told = (errors.mean(), losses.mean(), losses.max(), np.mean(losses == 0))
-    return f"| {name} | {len(judged)} | " + " | ".join(f"{value:.1%}" for value in told) + f" | {inside} |"
+    figures = (errors.mean(), losses.mean(), losses.max(), np.mean(losses == 0))
+    return f"| {name} | {len(judged)} | " + " | ".join(f"{value:.1%}" for value in figures) + f" | {inside} |"
 
 
 def by_dtype(title: str, judged: Sequence[Judged], widths: dict[str, float]) -> list[str]:
@@ -120,8 +120,8 @@ def layers(tables: Tables) -> list[str]:
     lines = ["| type | layers | error, mean | median | bias | within the interval |", "|---|---|---|---|---|---|"]
     for dtype, some in wrong.items():
         error = np.abs(some)
-        told = f"{error.mean():.1%} | {np.median(error):.1%} | {np.mean(some):+.1%} | {np.mean(inside[dtype]):.0%}"
-        lines.append(f"| {dtype} | {len(some)} | {told} |")
+        figures = f"{error.mean():.1%} | {np.median(error):.1%} | {np.mean(some):+.1%} | {np.mean(inside[dtype]):.0%}"
+        lines.append(f"| {dtype} | {len(some)} | {figures} |")
     return lines
 
 
@@ -142,8 +142,8 @@ def searched(tables: Tables) -> list[str]:
             f"| {pair.timing.latency_us:.0f} | {timing.latency_us:.0f} | {wrong[-1]:+.1%} |"
         )
     error = np.abs(wrong)
-    told = f"{error.mean():.1%} in the mean, {np.median(error):.1%} in the median"
-    return [*lines, "", f"Error {told}; {sum(inside)} of {len(inside)} within the interval."]
+    summary = f"{error.mean():.1%} in the mean, {np.median(error):.1%} in the median"
+    return [*lines, "", f"Error {summary}; {sum(inside)} of {len(inside)} within the interval."]
 
 
 def main() -> None:
@@ -192,7 +192,7 @@ def main() -> None:
         "",
         *default_rule(both),
         "\n## Whole layers\n",
-        "Of benchmarks/gpu/layers.py, at its two fixed tiles (`plain`, `descriptors`). No time of a layer was fitted.",
+        "Timed by benchmarks/gpu/layers.py at its two fixed tiles (`plain`, `descriptors`). No layer time was fitted.",
         "",
         *layers(Tables(jobs=jobs)),
         "\n## What a search measured\n",

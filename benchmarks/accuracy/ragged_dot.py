@@ -42,7 +42,7 @@ def problem_of(case: Case) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Choice:
-    """Of a problem measured with several tiles: the one named best, and the best, with their times."""
+    """The tile named best and the best tile of a problem measured with several, with their times."""
 
     problem: tuple[Any, ...]
     named: str

@@ -76,8 +76,8 @@ def sweep(sets: Sequence[Set], count: int = 1_000_000) -> str:
 
 
 def speed() -> str:
-    """Problems a second, loads of the routing known: of a set whose tiles are told, and of one of whose shapes many
-    ran tuned tiles, each the fastest of twelve by the model."""
+    """Problems per second with the routing's loads known: for a set whose tiles are known, and for one in which
+    many shapes ran tuned tiles, each the fastest of twelve by the model."""
     found = []
     for dtype in ("fp8_block", "bfloat16"):
         one = from_aiconfigurator(GpuChip.of(load_chip("h100_sxm")), "sglang", dtype)
@@ -91,7 +91,7 @@ def speed() -> str:
                 times.append(time.perf_counter() - begin)
             found.append(f"{SPEED_ROWS / np.median(times):,.0f}")
     return (
-        f"{found[0]} problems a second by physics on one thread, {found[1]} with correction and interval on "
+        f"{found[0]} problems per second by physics on one thread, {found[1]} with correction and interval on "
         f"{os.cpu_count()} (h100_sxm sglang fp8_block); {found[2]} and {found[3]} where tuned tiles are guessed "
         "(bfloat16)."
     )

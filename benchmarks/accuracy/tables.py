@@ -159,7 +159,7 @@ def _as_new(which: Which) -> tuple[str, list[float]] | None:
 
 @dataclasses.dataclass
 class _Order:
-    """Of pairs: whether they come out in the right order, how far they are apart, what the chosen one costs more."""
+    """Pairs of times: whether they come out in the right order, how far they are apart, what the choice costs."""
 
     right: list[np.ndarray] = dataclasses.field(default_factory=list)
     apart: list[np.ndarray] = dataclasses.field(default_factory=list)

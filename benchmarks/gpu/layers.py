@@ -240,7 +240,7 @@ def compile_one(problem: tuple[str, str, int]) -> None:
     model, dtype, tokens = problem
     layer = make_layer(SHAPES[model], tokens, dtype, torch.device("cuda"))
     for run in our_paths(layer, SHAPES[model][4]).values():
-        with contextlib.suppress(Exception):  # told when it is timed
+        with contextlib.suppress(Exception):  # reported when it is timed
             run()
     torch.cuda.synchronize()
 

@@ -26,7 +26,8 @@ from moe_kernels.triton.quantize import QuantizedWeights, expert_matrix, quantiz
 from moe_kernels.triton.rows import activate_rows
 
 TOLERANCE = {"bfloat16": 0.01, "mxfp4": 0.01, "int8": 0.01, "fp8_block": 0.03, "fp8": 0.03}
-"""Of a result in bfloat16, which rounds by 2**-8 of itself; Hopper sums fp8 products with fewer bits than float32."""
+"""Largest error of a result in bfloat16, which rounds by 2**-8 of itself; Hopper sums fp8 products with fewer bits than
+float32."""
 ROUNDS = 7
 LEAD = 4
 """Flushes before a round: the host is that much ahead, so that no kernel waits for its launch."""

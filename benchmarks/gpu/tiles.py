@@ -63,7 +63,7 @@ UNSEEN: Drawn = {
     "Gemma-4-26B": (1, {"bfloat16": (16, 512)}),
 }
 SHARE = {"bfloat16": 1.0, "fp8_block": 0.6, "mxfp4": 0.35, "fp8": 0.35, "int8": 0.25}
-"""Of the binaries, by type: what they take to compile is most of a run."""
+"""Share of the binaries that is raced, by type: what they take to compile is most of a run."""
 FIELDS = (
     "op", "chip", "dtype", "model", "hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok",
     "n_shared_experts", "ep", "num_tokens", "routing", "seed", "tile", "flush", "latency_us", "low_us", "high_us",

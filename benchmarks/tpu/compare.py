@@ -18,7 +18,7 @@ it is larger.
 Rows past the groups are not cleared. Each is at its best tile of the search below; megablox and gmm_v2 also at their
 default tiles. One core of each chip.
 
-    python benchmarks/tpu/compare.py [--chips tpu_v6e,tpu7x]     about 40 minutes a chip on two cores
+    python benchmarks/tpu/compare.py [--chips tpu_v6e,tpu7x]     about 40 minutes per chip on two cores
 """
 
 import argparse

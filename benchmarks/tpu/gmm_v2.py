@@ -36,7 +36,7 @@ class GmmV2:
         }
 
     def cycles(self, tile_n: int, k: int, buckets: np.ndarray) -> np.ndarray:
-        """Of one visit, by its buckets; not a number where a count is missing."""
+        """Cycles of one visit, by its buckets; not a number where a count is missing."""
         depths = sorted(
             {depth for width, depth, _ in self.counts if width == tile_n and (depth == k or not depth % 128)}
         )
@@ -76,9 +76,9 @@ class GmmV2:
         return self.us(problem, *self.default_tile(problem))
 
     def best(self, problem: Problem, *, held: bool = False) -> tuple[float, str]:
-        """Of visits of 128 to 512 rows and the widths that its blocks have VMEM for, its default's among them.
+        """The fastest of visits of 128 to 512 rows and the widths that fit in VMEM, its default's among them.
 
-        ``held``: of those whose program is known to run at full speed.
+        ``held``: only those whose program is known to run at full speed.
         """
         default = self.default_tile(problem)
         room = 0.9 * self.chip.core.vmem_bytes

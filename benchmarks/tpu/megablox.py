@@ -191,7 +191,7 @@ def run(item: tuple[str, Job]) -> float | str:
 
 
 def count(chip: TpuChip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
-    """Cycles of every job, or why there are none; kept from run to run in the user's cache folder."""
+    """Cycles of every job, or why it has no count; kept from run to run in the user's cache folder."""
     path = default_folder() / f"megablox {chip.name} {compiler_version('pallas')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = json.loads(path.read_text()) if path.exists() else {}

@@ -72,7 +72,7 @@ def one_core(chip: TpuChip) -> TpuChip:
 
 
 def cycles_per_us(chip: TpuChip) -> float:
-    """Of the compiler's profile."""
+    """Cycles per microsecond of the compiler's profile."""
     return chip.core.profile_cycles_per_ns * 1e3
 
 

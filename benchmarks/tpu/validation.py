@@ -1,20 +1,21 @@
 """Static cycles of compiled TPU kernels against published times: writes results/tpu_validation.md.
 
-The times are tokamax's own (bf16, one core); give the table with ``--ragged FILE.csv.gz``. Of its first Pallas
-ragged_dot, a descendant of megablox, the tile that ran is told; megablox (the same grid) is compiled with it, for the
-forward product and (of a v5e and tpu7x, where problems with several tiles are) for both gradients, and read in two
+The times are tokamax's own (bf16, one core); give the table with ``--ragged FILE.csv.gz``. For its first Pallas
+ragged_dot, a descendant of megablox, the table says which tile ran; megablox (the same grid) is compiled with it, for
+the forward product and (on a v5e and tpu7x, which have problems with several tiles) for both gradients, and read in two
 ways (the gradient to the weights by plan alone):
 
 - **profile**: what the compiler counts for one more group of as many row tiles as a group touches on average (fewer and
   more, interpolated), copies as the compiler sees them, times the groups.
 - **plan**: every visit of the very group sizes takes the longer of its computing cycles and of its bytes from HBM.
 
-Of gmm_v2 no tile is told: it is at the tiles of its own rule, from the cycles that gmm_v2_counts.py counted (plan), for
-512 rows and more. It splits an even number of column tiles over a v5p's two cores. What programs lose that are larger
-than the largest known to run at full speed no count says: they stand apart. (That size was read from these timings.)
+The table has no tiles of gmm_v2: it runs at those of its own rule, from the cycles that gmm_v2_counts.py counted
+(plan), for 512 rows and more. It splits an even number of column tiles over a v5p's two cores. No count says what
+programs lose that are larger than the largest known to run at full speed: they stand apart. (That size was read from
+these timings.)
 
 Each has one constant per generation, kernel and reading: the median ratio to the measured times. Problems of over eight
-groups are also judged apart: of those with eight on tpu7x, two said to be of random groups took exactly as long as the
+groups are also judged apart: two of those with eight on tpu7x, said to be of random groups, took exactly as long as the
 same in equal groups or in a single one.
 
     python benchmarks/tpu/validation.py --ragged FILE.csv.gz      about 40 minutes on two cores
@@ -57,7 +58,7 @@ KERNELS = {"pallas_mosaic_tpu_ragged_dot": "v1", "pallas_mosaic_tpu_v2_ragged_do
 KINDS: dict[str, Kind] = {"fwd": "forward", "dlhs": "rows", "drhs": "weights"}
 _FEW_GROUPS = 8
 MOST_ROW_TILES = 64
-"""Of a group; more make programs whose profile takes minutes."""
+"""Most row tiles of a group; more make programs whose profile takes minutes."""
 Counts = dict[str, float | str]
 
 
@@ -91,7 +92,7 @@ class Case:
 def cases(path: Path) -> list[Case]:
     """Published problems in bfloat16; the same problem and tile measured again counts once.
 
-    Explicit group sizes are not told, and are taken as drawn at random.
+    Explicit group sizes are not published, and are taken as drawn at random.
     """
     times: dict[tuple[str, str, Kind, Problem, Tile | None], list[float]] = defaultdict(list)
     with gzip.open(path, "rt") as file:
@@ -139,7 +140,7 @@ def plan_jobs(case: Case) -> dict[str, Job]:
 
 
 def room(chip: str) -> int:
-    """Theirs asks for more VMEM than the compiler's default; what the tile needs is not told: all but a little."""
+    """Theirs asks for more VMEM than the compiler's default; what the tile needs is not published: all but a little."""
     return TpuChip.of(load_chip(chip)).core.vmem_bytes - (4 << 20)
 
 
@@ -189,7 +190,7 @@ def errors_of(measured: np.ndarray, predicted: np.ndarray) -> tuple[float, np.nd
 
 
 def fastest_named(some: list[Case], predicted: list[float], apart: float) -> str:
-    """Of the problems measured with several tiles that differ by more: how often the fastest is named, of how many.
+    """How often the fastest tile is named, of how many problems with several tiles that differ by more than ``apart``.
 
     A problem counts where all its tiles have a prediction.
     """

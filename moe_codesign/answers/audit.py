@@ -21,7 +21,7 @@ LOSSES = ("padding", "waves", "memory", "pipeline", "launch", "permute")
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One (chip, tokens): the estimate with its losses, or why there is none."""
+    """One (chip, tokens): the estimate with its losses, or the reason why it could not be made."""
 
     chip: str
     num_tokens: int

@@ -94,7 +94,7 @@ def _columns(answer: Answer, row: Row, explain: bool) -> Row:
 
 
 def _tile_text(estimate: Estimate) -> str:
-    """JSON of the tile, or of both GEMMs' tiles; empty where there is none."""
+    """JSON of the tile, or of both GEMMs' tiles; empty where the answer has no tile."""
     tiles = [tile.as_dict() for tile in estimate.tiles]
     if len(tiles) == 2:
         return json.dumps({"up": tiles[0], "down": tiles[1]})

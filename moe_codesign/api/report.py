@@ -33,7 +33,7 @@ def load_study(name: str, *, storage: str = DEFAULT_STORAGE) -> SearchResult:
 
 
 def report(study: str, *, storage: str = DEFAULT_STORAGE, out: str | Path = "report.html") -> Path:
-    """Write the HTML report of a stored study; returns its path. Raises UserError if there is none."""
+    """Write the HTML report of a stored study; returns its path. Raises UserError if no study has that name."""
     check_folder(Path(out).parent)
     write_html(Path(out), load_study(study, storage=storage))
     return Path(out)

@@ -41,7 +41,7 @@ def unit_of(opcode: str) -> str | None:
 
 
 def granule_bytes(target: str) -> int:
-    """Of a DMA's size in the listing: read off copies of known size (a test compiles one for each TPU)."""
+    """Bytes of one unit of a DMA's size in the listing: read off copies of known size (a test compiles one per TPU)."""
     return 64 if target.startswith("tpu7x") else 32
 
 
@@ -71,7 +71,7 @@ def read_programs(folder: Path, target: str) -> dict[str, tuple[int | None, Prog
 
 
 def parse_program(text: str, granule: int) -> ProgramFacts:
-    """Of one listing, whose copies are counted in granules of so many bytes."""
+    """The facts of one listing, whose copies are counted in granules of ``granule`` bytes."""
     opcodes, slots, by_unit = Counter[str](), Counter[str](), Counter[str]()
     widest: dict[str, int] = {}
     regions: list[tuple[int, int, list[str], Counter[str]]] = []

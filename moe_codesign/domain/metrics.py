@@ -46,7 +46,7 @@ def _seconds(pair: Pair) -> float:
 
 
 def _tokens_per_s(pair: Pair) -> float:
-    """Of all the chips that share the layer."""
+    """Tokens per second of all the chips that share the layer, together."""
     return pair.workload.num_tokens / _seconds(pair)
 
 

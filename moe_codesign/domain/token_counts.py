@@ -214,7 +214,7 @@ def tokens_with(counts: Counts, own: slice, num_tokens: int) -> int:
 def _limited(chosen: Counts, num_experts: int, groups: int, kept: int) -> Counts:
     """Counts after limiting each token to its best groups, where a router knows only chosen and not.
 
-    A group's score is that of its two best experts. Of equal groups and experts the first are taken, so that a token
+    A group's score is that of its two best experts. Among equal groups and experts the first are taken, so that a token
     whose choices lie in more groups than are kept fills up from the first experts of the first group: of
     aiconfigurator's balanced logits for DeepSeek-V3, all tokens choose experts 0 to 3.
     """

@@ -56,7 +56,7 @@ class Trial:
         mode: which of a chip's searches proposed it.
         number: Optuna's number within its chip and mode.
         params: what the sampler proposed, by name.
-        outcome: its pairs, or why there are none.
+        outcome: its pairs, or why it has no pairs.
 
     Raises:
         ValueError: unknown mode, a negative number, or a pair of another chip.

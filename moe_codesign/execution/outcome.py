@@ -1,4 +1,4 @@
-"""What became of a call in another process: a tagged union, told apart by class."""
+"""What became of a call in another process: a tagged union; the class says which."""
 
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar

@@ -207,7 +207,7 @@ class _Watch:
         self._looked = time.monotonic()
         tasks = list(pool._pool_manager.task_manager.tasks.values())
         now = {task.future: task.worker_id for task in tasks if task.started and task.worker_id}
-        # Of those that have just ended, too: Pebble has forgotten them.
+        # Places of those that have just ended, too: Pebble has forgotten them.
         self.places = {future: pid for future, pid in (self.places | now).items() if future in running}
         missing = {future for future, pid in self.places.items() if not psutil.pid_exists(pid)}
         left, self._missed = missing & self._missed, missing

@@ -67,7 +67,7 @@ def race(
 
 
 def pick(raced: Iterable[Timed | Failed]) -> Timed | list[Failed]:
-    """The fastest pair that is not implausible; if there is none, why each failed."""
+    """The fastest pair that is not implausible; if every pair failed, why each of them did."""
     timed: list[Timed] = []
     failed: list[Failed] = []
     for one in raced:
@@ -90,7 +90,7 @@ def reason_of(failed: Sequence[Failed]) -> Failure:
     """All failures as one: of their common kind, or of the last step that any of them reached.
 
     Raises:
-        ValueError: there are none.
+        ValueError: ``failed`` is empty.
     """
     if not failed:
         raise ValueError("no pair failed, so that there is no reason")

@@ -25,7 +25,7 @@ class FunctionCompile:
     request: FunctionRequest
 
     def observe(self, result: Outcome) -> Observation:
-        """The facts of the compile, or why there are none."""
+        """The facts of the compile, or why it has no facts."""
         if not isinstance(result, Compiled):
             return without(self.place, result.status, result.reason)
         if isinstance(result.facts, GpuFacts):

@@ -40,7 +40,7 @@ class OurCompiles:
         return Place(self.table.name_of(self.op, self.dtype), self.chip.name, label)
 
     def observe(self, outcomes: Mapping[Request, Outcome]) -> Iterator[Observation]:
-        """The facts of every tile, or why there are none; ``outcomes`` are of the suite's requests."""
+        """The facts of every tile, or why it has no facts; ``outcomes`` are of the suite's requests."""
         rows = {tile: outcomes[request] for tile, request in self.requests.items()}
         times = self._times(rows)
         for label, tile in self.tiles.items():

@@ -20,7 +20,7 @@ MARGIN = 0.05
 differ by some percent, and with these eight of them that differ by 5 % (one standard deviation) call noise slower in
 under 1 % of runs and find a tenth in over 95 % (tests/regression/test_verdict.py)."""
 LEVEL = 0.98
-"""Of the interval."""
+"""Level of the interval."""
 _DRAWS = 2000
 
 

@@ -29,7 +29,7 @@ class Database:
     """The database behind a URL (``sqlite:///file.db``, ``postgresql+psycopg://...``); ``with`` closes its connections.
 
     Args:
-        url: of SQLAlchemy. An SQLite file is made where there is none.
+        url: of SQLAlchemy. An SQLite file that does not exist is made.
         must_exist: an SQLite file that is not there is an error: there is nothing to read in it.
 
     Raises:

@@ -1,7 +1,7 @@
 """Optuna's studies over an evaluator: ask, evaluate, store, tell; resumable at any point.
 
 Each (chip, mode) is an Optuna study of its own, ``NAME/chip/mode``, because a sampler that mixed chips would
-only learn which chip is fast. A trial is stored before Optuna is told, and a trial that a killed process left
+only learn which chip is fast. A trial is stored before Optuna gets its result, and a trial that a killed process left
 running is finished by the next one under its own number: none lost, none doubled. The sampler of trial n is
 seeded by n, so a search that was interrupted proposes what an uninterrupted one would have.
 """

@@ -31,7 +31,7 @@ def sampler_for(space: Space, chip: str, mode: str, number: int) -> optuna.sampl
 
 
 def suggest_shape(trial: optuna.Trial, space: Space, reference: MoEShape) -> MoEShape | Failure:
-    """The proposed shape, or why the proposed sizes are none. Fields that the space leaves out are the reference's."""
+    """The proposed shape, or why the proposed sizes make no shape. Fields left out of the space are the reference's."""
     values: dict[str, Any] = {}
     for field in SHAPE_FIELDS:
         choice = space.shape.get(field)

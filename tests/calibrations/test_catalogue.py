@@ -29,7 +29,7 @@ def test_else_the_most_similar_chip_of_the_catalogue_serves() -> None:
     found = nearest(chip("b300"), entries)
     assert found is not None
     assert (found.value, found.distance > 0) == ("b200 shipped", True)
-    assert nearest(chip("tpu7x"), entries[:2]) is None, "a GPU's numbers are none of a TPU's"
+    assert nearest(chip("tpu7x"), entries[:2]) is None, "a GPU's numbers say nothing of a TPU's"
     assert nearest(chip("b300"), [entry("mine")]) is None, "a chip that the catalogue does not have is like no other"
 
 

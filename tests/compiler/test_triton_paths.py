@@ -19,7 +19,7 @@ from tests.compiler.variants import AUXILIARY, FORMS, compile_auxiliary, compile
 
 CHIPS = ("a100_sxm", "h100_sxm", "b200", "mi300x", "mi355x")
 EVERY_TYPE = ("h100_sxm", "mi300x")
-"""Of each vendor one chip compiles every type; the others those whose code differs from each other's."""
+"""One chip per vendor compiles every type; the others those whose code differs from each other's."""
 DIFFERENT = ("bfloat16", "fp8_block", "int8", "mxfp4")
 CASES = [(chip, dtype) for chip in CHIPS for dtype in SERVED if chip in EVERY_TYPE or dtype in DIFFERENT]
 OPS: tuple[Op, ...] = ("gate_up", "down")

@@ -73,7 +73,7 @@ def main() -> None:
     for name, function, arguments in cases(target, share, shares):
         try:
             compile_for(target, function, arguments)
-        except Exception as error:  # told, and judged by the test
+        except Exception as error:  # printed, and judged by the test
             print(json.dumps({"name": name, "error": str(error)[:500]}), flush=True)
         else:
             print(json.dumps({"name": name}), flush=True)

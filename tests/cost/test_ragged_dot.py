@@ -1,4 +1,4 @@
-"""The model of public grouped matmuls: each term, the coefficients that ship, and where there are none."""
+"""The model of public grouped matmuls: each term, the coefficients that ship, and chips without them."""
 
 import dataclasses
 

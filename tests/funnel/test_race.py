@@ -1,4 +1,4 @@
-"""Of several pairs of tiles the fastest is picked that is right and possible; every other one has its reason."""
+"""The fastest pair of tiles that is right and possible is picked; every other one has its reason."""
 
 import dataclasses
 

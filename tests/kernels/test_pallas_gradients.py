@@ -16,8 +16,8 @@ from tests.kernels.tpu_interpreter import INTERPRET, cut, f64, no_race, random
 
 TILE = PallasTile(tile_m=32, tile_k=128, tile_n=128, bucket_m=16)
 TOLERANCE = {jnp.bfloat16: 2**-8 * 6, jnp.float32: 1e-4}
-"""Of an element over its matrix' largest: operands are exact, sums are float32, only the result rounds (bfloat16 by
-2**-8 of itself)."""
+"""Error of an element over its matrix' largest: operands are exact, sums are float32, only the result rounds (bfloat16
+by 2**-8 of itself)."""
 
 
 def expected_gradient(left: np.ndarray, right: np.ndarray, sizes: list[int]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 With ``TRITON_INTERPRET=1`` every test here runs in Triton's interpreter and needs no device. Without it, the same tests
 run on the GPU that PyTorch sees: they then carry the mark ``gpu``, so that ``pytest tests -m gpu`` verifies every path
-there, and are skipped where there is none.
+there, and are skipped where there is no GPU.
 """
 
 import os

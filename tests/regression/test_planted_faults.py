@@ -220,9 +220,9 @@ def test_wrong_suites_are_reported_in_one_line(project: Path, old: str, new: str
     edit(project, "suite.toml", old, new)
     done = regress(project)
     assert done.returncode == 2, done.stdout
-    told = [line for line in done.stderr.splitlines() if not line.startswith("compile: ")]
-    assert len(told) == 1
-    assert says in told[0]
+    reported = [line for line in done.stderr.splitlines() if not line.startswith("compile: ")]
+    assert len(reported) == 1
+    assert says in reported[0]
 
 
 def test_a_corrupt_baseline_is_reported_and_made_again(project: Path) -> None:

@@ -163,14 +163,14 @@ def test_json_pairs_are_the_frontier_and_all_pairs_are_all(url: str) -> None:
 def test_the_runner_and_the_report_value_objectives_alike(url: str) -> None:
     objectives = ["decode.tokens_per_s_per_user", "quality", "decode.tokens_per_s_per_chip"]
     result = mc.search(make_space(objectives=objectives, constraints={}), trials=6, storage=url, study="a")
-    told = {
+    learned = {
         trial.number: trial.values for trial in optuna.load_study(study_name="a/trainium2/nested", storage=url).trials
     }
     answered = [trial for trial in result.trials if trial.pairs]
     assert answered
     for trial in answered:
         chip = load_chip("trainium2")
-        assert told[trial.number] == [o.value(trial.pairs, chip) for o in result.space.objectives]
+        assert learned[trial.number] == [o.value(trial.pairs, chip) for o in result.space.objectives]
 
 
 def test_another_space_under_the_same_name_is_refused(url: str) -> None:

@@ -94,8 +94,8 @@ def route_kernel(
 ):
     """Choose the experts of one token per program.
 
-    Experts are laid out as [GROUPS, PER_GROUP], both padded to powers of two. Of experts with equal scores the one with
-    the lower number wins.
+    Experts are laid out as [GROUPS, PER_GROUP], both padded to powers of two. Where experts have equal scores, the
+    one with the lowest number wins.
     """
     token = tl.program_id(0).to(tl.int64)
     num_experts = NUM_GROUPS * per_group

@@ -173,7 +173,7 @@ def experts(
 
     Args:
         x: bfloat16 or float16 [T, H].
-        w_gate_up: [E, 2 I, H], gate rows first; [E, I, H] if the activation is not gated. Of x's type, or quantised.
+        w_gate_up: [E, 2 I, H], gate rows first; [E, I, H] if the activation is not gated. x's type, or quantised.
         w_down: [E, H, I].
         topk_weights: float32 [T, k], the weight of each choice.
         topk_ids: int [T, k], the expert of each choice.
