@@ -55,7 +55,7 @@ class Found(Generic[T]):
 
 
 def nearest(chip: CompiledChip, entries: Iterable[Entry[T]]) -> Found[T] | None:
-    """The chip's own entry, or that of the most similar chip of the catalogue; None where there is none.
+    """The chip's own entry, or that of the most similar chip of the catalogue; None if no chip has an entry.
 
     A user's own entry comes before a shipped one of the same chip.
     """

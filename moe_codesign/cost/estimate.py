@@ -1,4 +1,4 @@
-"""An answer of a cost model: a time with its grade and interval, or why there is none."""
+"""An answer of a cost model: a time with its grade and interval, or why it has no time."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

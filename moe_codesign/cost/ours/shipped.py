@@ -28,7 +28,7 @@ def of_chip(chip: GpuChip, *, shipped_only: bool = False) -> OurModel:
         shipped_only: leave out a user's own files.
 
     Raises:
-        UserError: the file of the calibration cannot be read, or there is none.
+        UserError: the file of the calibration cannot be read, or is missing.
     """
     entries = [
         Entry(path.stem.removesuffix(_SUFFIX), own, functools.partial(_read, path, path.stat().st_mtime_ns))
