@@ -224,7 +224,7 @@ def test_the_tolerance_catches_faults() -> None:
             assert not reference.row_error(wrong, right) <= tolerance, (name, dtype)
 
 
-def test_wrong_use_is_told() -> None:
+def test_wrong_use_is_an_error() -> None:
     rng = np.random.default_rng(0)
     lhs, weight, sizes = random(rng, 8, 256), random(rng, 2, 256, 128), jnp.asarray([4, 4])
     with pytest.raises(ValueError, match="takes 2 weights, not 1"):
@@ -232,7 +232,7 @@ def test_wrong_use_is_told() -> None:
     with pytest.raises(ValueError, match="multiple of 16"):
         grouped_mm(lhs, (weight,), sizes, tile=dataclasses.replace(TILE, tile_m=24), interpret=INTERPRET)
     narrow = quantize_weights(random(rng, 2, 256, 256), "int8", block=128)
-    with pytest.raises(ValueError, match="one scale a column"):
+    with pytest.raises(ValueError, match="one scale per column"):
         grouped_mm(
             lhs, (narrow.values,), sizes, tile=TILE, transposed=True, scale=narrow.scale, interpret=INTERPRET
         )  # fmt: skip
