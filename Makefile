@@ -67,7 +67,7 @@ accuracy: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy/run.py
 
 coverage: setup
-	$(BIN)/python benchmarks/interval_coverage.py
+	$(BIN)/python benchmarks/accuracy/interval_coverage.py
 
 docs: setup
 	$(BIN)/python docs/generate.py

@@ -1,6 +1,6 @@
 """How long 200 tiles of one TPU problem take to compile and analyse, cold and warm, and what became of each.
 
-python benchmarks/compile_speed.py --chip tpu_v6e      about 7 minutes on two cores
+python benchmarks/speed/compile_speed.py --chip tpu_v6e      about 7 minutes on two cores
 """
 
 import argparse

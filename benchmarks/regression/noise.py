@@ -6,7 +6,7 @@
   alarm.
 - **timed, 10 % slower**: the same, where the candidate's kernel does a tenth more work.
 
-    python benchmarks/regression_noise.py [--compiled 20] [--timed 40]    an hour on two cores, nothing beside it
+    python benchmarks/regression/noise.py [--compiled 20] [--timed 40]    an hour on two cores, nothing beside it
 """
 
 import argparse
@@ -23,7 +23,7 @@ from moe_codesign.regression.baseline import compilers
 from moe_codesign.regression.suite import TimedTable
 from moe_codesign.regression.timed import TimedResult, time_case
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OUT = ROOT / "results" / "regression" / "noise.md"
 CASE = """
 import numpy as np
@@ -109,7 +109,7 @@ def main() -> None:
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(
         "# How often a regression test is wrong\n\n"
-        "Made by `python benchmarks/regression_noise.py`. Under simulated noise (common drift, outliers, what a "
+        "Made by `python benchmarks/regression/noise.py`. Under simulated noise (common drift, outliers, what a "
         "process brings with it) the verdicts are held by tests: tests/regression/test_verdict.py, 400 runs a level of "
         "noise.\n\n"
         "## Compiled\n\n"

@@ -21,7 +21,7 @@ from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.models import find_model, models
 from moe_kernels.kernel import Problem
 
-SPACE = Path(__file__).parents[1] / "search_spaces" / "quickstart.toml"
+SPACE = Path(__file__).parents[2] / "search_spaces" / "quickstart.toml"
 
 
 @pytest.mark.parametrize("tile", [(16, 1024, 1024), (64, 1024, 1024), (16, 512, 512)], ids=str)

@@ -90,9 +90,9 @@ def main() -> None:
     lines = [
         "# Do the intervals hold?",
         "",
-        "Made by `python benchmarks/interval_coverage.py`. The coefficients of all chips are those of the one whose",
-        "tiles were raced (results/accuracy/ours.md); the interval is that of chips that were not. Rows that beat",
-        "the physical bound are left out. TPUs are checked by `benchmarks/tpu/validation.py`.",
+        "Made by `python benchmarks/accuracy/interval_coverage.py`. The coefficients of all chips are those of the one",
+        "whose tiles were raced (results/accuracy/ours.md); the interval is that of chips that were not. Rows that",
+        "beat the physical bound are left out. TPUs are checked by `benchmarks/tpu/validation.py`.",
         "",
         f"## modelled (GPU), interval {' to '.join(f'{end:g}' for end in UNKNOWN_INTERVAL)} times the estimate",
         "",

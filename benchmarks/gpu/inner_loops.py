@@ -8,7 +8,7 @@ moe-ops' configuration is the one with the least time by our cost model over its
 stands ours at the fastest tile, by the same model, that is no worse than it on any line; where no tile is, the one
 with the fewest lines that are worse.
 
-    pip install --no-deps moe-ops==0.1.0; python benchmarks/inner_loops.py
+    pip install --no-deps moe-ops==0.1.0; python benchmarks/gpu/inner_loops.py
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ from moe_kernels.triton.grouped_gemm.kernel import grouped_gemm_kernel
 MODELS = ("DeepSeek-V3", "Qwen3-30B-A3B", "gpt-oss-120b", "Mixtral-8x7B")
 TOKENS = (1, 16, 128, 1024, 8192)
 CHIP = "h100_sxm"
-OUT = Path(__file__).parents[1] / "results" / "triton_inner_loops.md"
+OUT = Path(__file__).parents[2] / "results" / "triton_inner_loops.md"
 LINES = ("instructions", "bytes", "allocated", "shared", "padding")
 DECODE_TOKENS = 1
 
@@ -391,7 +391,7 @@ def main() -> None:
     summary = "\n".join(f"| {kernel} | {count[0]} of {count[1]} |" for kernel, count in counts.items())
     OUT.write_text(
         "# Inner loops on sm_90: ours, a plain grouped GEMM, and PyPI moe-ops 0.1.0\n\n"
-        f"Made by `python benchmarks/inner_loops.py` with {compiler_version('triton')}; nothing here is timed on a "
+        f"Made by `python benchmarks/gpu/inner_loops.py` with {compiler_version('triton')}; nothing here is timed on a "
         "GPU. bfloat16, routed experts only, balanced routing. GEMM 1 of the others is one product of 2 I columns "
         "without the activation; ours has the activation fused. GEMM 2 stores rows in all. The plain kernel has vLLM's "
         "default tile, moe-ops the configuration of its own autotuner that our cost model finds fastest, for each of "
