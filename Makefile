@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 search: setup
-	@echo "Searching shapes and tiles: about 3 minutes the first time (compilers run), under 1 minute after."
+	@echo "Searching shapes and tiles: under a minute on two cores."
 	$(BIN)/moe-codesign search quickstart --jobs $(JOBS)
 
 lint: setup

@@ -25,6 +25,7 @@ class AuditRow:
 
     chip: str
     num_tokens: int
+    routing: str
     estimate: Estimate | None
     error: str = ""
 
@@ -49,7 +50,7 @@ def audit_shape(
             workload = Workload(name="audit", num_tokens=num_tokens, dtype=dtype, routing=routing, tp=tp, ep=ep)
             try:
                 estimate = estimate_layer(tables, chip, rank_work(shape, workload), with_losses=True)
-                rows.append(AuditRow(chip.name, num_tokens, estimate))
+                rows.append(AuditRow(chip.name, num_tokens, str(routing), estimate))
             except (UserError, NoTileError) as error:
-                rows.append(AuditRow(chip.name, num_tokens, None, str(error)))
+                rows.append(AuditRow(chip.name, num_tokens, str(routing), None, str(error)))
     return rows

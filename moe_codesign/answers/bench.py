@@ -12,6 +12,7 @@ class BenchRow:
 
     Args:
         num_tokens: the batch size.
+        routing: how its tokens choose experts.
         tiles: of the two grouped GEMMs.
         timing: None where the pair could not be launched or gave a wrong result.
         error: the largest row error against float64 over all checks.
@@ -21,6 +22,7 @@ class BenchRow:
     """
 
     num_tokens: int
+    routing: str
     tiles: TilePair
     timing: Timing | None = None
     error: float | None = None

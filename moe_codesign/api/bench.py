@@ -12,8 +12,9 @@ from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
+from moe_codesign.extras import require
 from moe_codesign.funnel import Failed, Timed, implausible, race
-from moe_codesign.measure import MeasuringProcess, device_for
+from moe_codesign.measure import MeasuringProcess, device_for, missing_package
 from moe_codesign.models import find_model
 from moe_kernels.kernel import Kernel
 from moe_kernels.tile import Value
@@ -54,6 +55,8 @@ def bench(
         for count in tokens
     ]
     chip = _chip_of(device)
+    if package := missing_package(chip):
+        require(package, f"measuring {chip.name}")
     platform = device_for(chip)
     if platform is None:
         raise UserError(f"no {chip.product} in this machine", fix="use --device cpu, or audit and predict")
@@ -65,7 +68,7 @@ def bench(
             _check_memory(chip, work)
             pairs = _pairs(kernel, chip, work, tiles)
             for raced in race(process, chip, kernel, work, pairs, seed=seed, seconds=seconds):
-                rows.append(_row(workload.num_tokens, chip, raced))
+                rows.append(_row(workload, chip, raced))
     return rows
 
 
@@ -100,11 +103,18 @@ def _pairs(kernel: Kernel, chip: Chip, work: RankWork, tiles: Sequence[dict[str,
     return [TilePair(tile, tile) for tile in given]
 
 
-def _row(num_tokens: int, chip: Chip, raced: Timed | Failed) -> BenchRow:
+def _row(workload: Workload, chip: Chip, raced: Timed | Failed) -> BenchRow:
     if isinstance(raced, Failed):
-        return BenchRow(num_tokens=num_tokens, tiles=raced.tiles, device=chip.product, reason=raced.failure.text)
+        return BenchRow(
+            num_tokens=workload.num_tokens,
+            routing=str(workload.routing),
+            tiles=raced.tiles,
+            device=chip.product,
+            reason=raced.failure.text,
+        )
     return BenchRow(
-        num_tokens=num_tokens,
+        num_tokens=workload.num_tokens,
+        routing=str(workload.routing),
         tiles=raced.tiles,
         timing=raced.timing,
         error=raced.measurement.error,

@@ -9,6 +9,7 @@ from moe_codesign.cost.ours import shipped as ours_shipped
 from moe_codesign.cost.stacks import shipped as stacks_shipped
 from moe_codesign.cost.stacks.model import Calibration
 from moe_codesign.errors import UserError
+from moe_codesign.extras import require
 from moe_codesign.files import check_folder
 from moe_codesign.fitting import ours as fitting_ours
 from moe_codesign.fitting.measured import from_aiconfigurator, from_rows
@@ -41,6 +42,7 @@ def calibrate(
     found = GpuChip.of(load_chip(chip))
     if stack not in STACKS:
         raise UserError("stack", value=stack, fix="use " + ", ".join((*STACKS, "ours")))
+    require("scipy", "calibrate")
     folder = Path(out) if out is not None else own_folder()
     check_folder(folder)
     try:
@@ -49,6 +51,7 @@ def calibrate(
     except UserError:
         start = None  # the first of its stack and type begins at the general coefficients
     if str(source) == "aiconfigurator":
+        require("pyarrow", "reading the tables of aiconfigurator-core")
         fitted = calibrate_split(from_aiconfigurator(found, stack, dtype), start)
     else:
         rows = read_table(Path(source))
@@ -75,6 +78,7 @@ def calibrate_ours(
         UserError: no such chip, too few races, or a malformed row.
     """
     found = GpuChip.of(load_chip(chip))
+    require("scipy", "calibrate")
     folder = Path(out) if out is not None else own_folder()
     check_folder(folder)
     races = read_races(Path(source), found, jobs=jobs)

@@ -38,7 +38,10 @@ class Names(click.ParamType[list[str]]):
     name = "a,b,.."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        return value if isinstance(value, list) else [part.strip() for part in value.split(",") if part.strip()]
+        names = value if isinstance(value, list) else [part.strip() for part in value.split(",") if part.strip()]
+        if not names:
+            self.fail(f"got {value!r}; give names with commas, such as h100_sxm,tpu_v6e")
+        return names
 
 
 class Fields(click.ParamType[dict[str, int | bool]]):

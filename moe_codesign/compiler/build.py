@@ -186,7 +186,8 @@ def launch_limit(gpu: GpuFacts, num_warps: int, chip: GpuChip) -> str | None:
             f"{core.shared_bytes_per_block}; use smaller blocks or fewer stages"
         )
     threads = num_warps * core.warp_size
-    if gpu.registers * threads > core.registers:
+    # AMD's compiler gives waves_per_simd itself, for which it has seen to the registers.
+    if gpu.waves_per_simd is None and gpu.registers * threads > core.registers:
         return (
             f"registers: needs {gpu.registers} x {threads} threads, {chip.name} has {core.registers} in a core; "
             "use smaller blocks"

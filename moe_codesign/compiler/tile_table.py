@@ -213,6 +213,8 @@ def compiler_note(backend: str, compilers: Iterable[str]) -> str:
     """One line where facts are by another version of the backend's compiler than the one installed here."""
     here = compiler_version(backend)
     others = sorted(set(compilers) - {here})
-    if not others or missing_package(backend):
+    if not others:
         return ""
+    if missing_package(backend):
+        return f"compiled facts are by {' and '.join(others)}"
     return f"compiled facts are by {' and '.join(others)}; here is {here}, --recompile uses it"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_codesign.errors import UserError, first_line
+from moe_codesign.extras import require
 from moe_codesign.files import check_folder
 from moe_codesign.formats.problem_rows import Row
 
@@ -75,8 +76,7 @@ def _object(line: str, number: int) -> Row:
 
 
 def _parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError("parquet files need pyarrow", fix="pip install 'moe-codesign[parquet]'") from None
+    require("pyarrow", "a .parquet file")
+    import pyarrow.parquet
+
     return pyarrow.parquet

@@ -8,15 +8,30 @@ from pathlib import Path
 from typing import Literal
 
 from moe_codesign.chips import Chip, GpuChip, HostChip, TpuChip
+from moe_codesign.extras import is_installed
 
 Platform = Literal["cpu", "cuda", "tpu"]
+_GPU_FILES, _TPU_FILES = ("/dev/nvidia0", "/dev/kfd"), ("/dev/accel0", "/dev/vfio/0")
+
+
+def missing_package(chip: Chip) -> str | None:
+    """The package that measuring this chip lacks, where a device of its kind is in this machine; else None."""
+    if isinstance(chip, HostChip) or (isinstance(chip, TpuChip) and _present(*_TPU_FILES)):
+        needed: tuple[str, ...] = ("jax",)
+    elif isinstance(chip, GpuChip) and _present(*_GPU_FILES):
+        needed = ("torch", "triton")
+    else:
+        needed = ()
+    return next((package for package in needed if not is_installed(package)), None)
 
 
 def device_for(chip: Chip) -> Platform | None:
-    """The platform to measure this chip on, if it is here: the host always is."""
+    """The platform to measure this chip on, if it is here and what its kernels need is installed."""
+    if missing_package(chip):
+        return None
     if isinstance(chip, HostChip):
         return "cpu"
-    if isinstance(chip, GpuChip) and _present("/dev/nvidia0", "/dev/kfd"):
+    if isinstance(chip, GpuChip) and _present(*_GPU_FILES):
         import torch
 
         if torch.cuda.is_available():
@@ -29,7 +44,7 @@ def device_for(chip: Chip) -> Platform | None:
     if (
         isinstance(chip, TpuChip)
         and chip.core.devices_per_chip == 1
-        and _present("/dev/accel0", "/dev/vfio/0")
+        and _present(*_TPU_FILES)
         and _TPU_KINDS.get(_tpu_kind()) == chip.name
     ):
         return "tpu"

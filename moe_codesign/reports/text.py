@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_codesign.answers.frontier_rows import ReportRow
+from moe_codesign.domain.routing import Histogram, Routing
 from moe_codesign.domain.timing import Timing
 
 
@@ -27,13 +28,18 @@ def loss_text(loss: float) -> str:
     return "it does not compile" if loss == float("inf") else f"{loss:.1%}"
 
 
+def _routing_text(routing: Routing) -> str:
+    """A routing in a table's cell; a histogram's text can be as long as a model has experts."""
+    return "histogram" if isinstance(routing, Histogram) else str(routing)
+
+
 def pair_cells(row: ReportRow) -> list[str]:
     """Shape to gain of one pair, as the terminal and the HTML report print them."""
     pair = row.pair
     split = f" ep{pair.workload.ep}" if pair.workload.ep > 1 else ""
     return [
         pair.shape.label(),
-        f"{pair.workload.name} {pair.workload.num_tokens}{split}",
+        f"{pair.workload.name} {pair.workload.num_tokens}{split} {_routing_text(pair.workload.routing)}",
         f"{row.mode} {row.trial}",
         " | ".join(pair.tile_labels) or "-",
         time_text(pair.timing.latency_us),

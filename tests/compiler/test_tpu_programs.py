@@ -127,5 +127,5 @@ def test_arguments_are_read() -> None:
 
 
 def test_a_gpu_takes_no_jax_function() -> None:
-    with pytest.raises(UserError, match="no JAX functions"):
+    with pytest.raises(UserError, match="is a GPU, not a TPU"):
         mc.compile_function("jax.numpy:dot", "bf16[8,8]", "h100_sxm")

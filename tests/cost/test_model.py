@@ -21,25 +21,20 @@ from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.models import models
-from tests.conftest import make_space
 
 CHIPS = ("h100_sxm", "mi300x", "tpu_v6e", "trainium2")
-SPACE: dict[str, dict[str, tuple[int | bool, ...]]] = {
-    "h100_sxm": {
-        "block_m": (16, 64),
-        "block_n": (128,),
-        "block_k": (64,),
-        "num_warps": (4,),
-        "num_stages": (3,),
-        "split_k": (1,),
-        "persistent": (False,),
-        "tma": (False,),
-        "swap_ab": (False,),
-    },
-    "tpu_v6e": {"tile_m": (16, 128), "tile_k": (512,), "tile_n": (256,)},
+SMALL: dict[str, tuple[int | bool, ...]] = {
+    "block_m": (16, 64),
+    "block_n": (128,),
+    "block_k": (64,),
+    "num_warps": (4,),
+    "num_stages": (3,),
+    "split_k": (1,),
+    "persistent": (False,),
+    "tma": (False,),
+    "swap_ab": (False,),
 }
-SPACE["mi300x"] = SPACE["h100_sxm"]
-SPACE["trainium2"] = {}
+"""Few tiles, for what must be compiled because the package has no facts of it."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +46,7 @@ def estimate(
     tables: Tables, chip: str, shape: MoEShape, tokens: int, routing: str = "balanced", *, ep: int = 1
 ) -> Estimate:
     workload = Workload(name="w", num_tokens=tokens, routing=parse_routing(routing), ep=ep)
-    return estimate_layer(tables, load_chip(chip), rank_work(shape, workload), space=SPACE[chip], with_losses=True)
+    return estimate_layer(tables, load_chip(chip), rank_work(shape, workload), with_losses=True)
 
 
 @settings(deadline=None, max_examples=40)
@@ -107,7 +102,7 @@ def test_skew_costs_time_at_prefill(tables: Tables) -> None:
 def test_the_row_block_matters_most_at_decode(tables: Tables) -> None:
     """One row per expert in a block of 64 wastes 63: the smaller block is chosen."""
     found = estimate(tables, "h100_sxm", models()["Qwen3-30B-A3B"], 8)
-    assert found.tiles[0].as_dict()["block_m"] == 16
+    assert found.tiles[0].as_dict()["block_m"] <= 16
 
 
 def test_grades_say_where_a_time_comes_from(tables: Tables) -> None:
@@ -136,9 +131,7 @@ def test_a_type_without_kernel_is_datasheet_and_without_units_an_error(tables: T
 def test_narrow_types_are_modelled_and_cost_less_than_wide_ones(tables: Tables, dtype: str) -> None:
     shape, chip = models()["DeepSeek-V3"], load_chip("h100_sxm")
     narrow, wide = (
-        estimate_layer(
-            tables, chip, rank_work(shape, Workload(name="w", num_tokens=64, dtype=d)), space=SPACE[chip.name]
-        )
+        estimate_layer(tables, chip, rank_work(shape, Workload(name="w", num_tokens=64, dtype=d)), space=SMALL)
         for d in (dtype, "bfloat16")
     )
     assert narrow.timing.grade == "modelled"
@@ -148,7 +141,7 @@ def test_narrow_types_are_modelled_and_cost_less_than_wide_ones(tables: Tables, 
 
 def test_a_tile_that_this_size_cannot_use_is_not_chosen(tables: Tables) -> None:
     chip = load_chip("h100_sxm")
-    space = {**SPACE["h100_sxm"], "tma": (False, True), "split_k": (1, 4)}
+    space = {**SMALL, "tma": (False, True), "split_k": (1, 4)}
     table = tables.get(chip, kernel_for(chip), "down", space=space)
     assert any(t.as_dict()["tma"] for t in table.tiles)
     shape = MoEShape(hidden_size=256, moe_intermediate_size=130, num_experts=2, num_experts_per_tok=1)
@@ -163,7 +156,7 @@ def test_a_tile_that_this_size_cannot_use_is_not_chosen(tables: Tables) -> None:
 
 def test_resident_blocks_obey_every_limit(tables: Tables) -> None:
     chip = load_chip("h100_sxm")
-    table = tables.get(chip, kernel_for(chip), "gate_up", space=SPACE["h100_sxm"])
+    table = tables.get(chip, kernel_for(chip), "gate_up")
     resident = resident_blocks(table)
     threads = table.columns["num_warps"] * 32
     assert (resident * table.columns["registers"] * threads <= 65536).all()
@@ -193,7 +186,3 @@ def test_the_bound_is_the_roofline_by_hand() -> None:
     assert bound.memory_us == pytest.approx((weights + activations) / 3.35e12 * 1e6)
     assert bound.compute_us == pytest.approx(2 * 4 * 3 * 1024 * 512 / 989e12 * 1e6)
     assert bound.kind == "memory"
-
-
-def test_spaces_of_the_tests_are_valid() -> None:
-    assert make_space(chips=["h100_sxm", "tpu_v6e", "cpu"]).tile_space(load_chip("cpu"))["tile_m"] == (16,)

@@ -68,7 +68,7 @@ def test_limited_choices_lie_in_the_groups_that_are_kept(kind: str, tokens: int)
 
 @settings(deadline=None, max_examples=60)
 @given(tokens=st.integers(1, 300), ranks=st.sampled_from([1, 2, 4, 8]), top_k=st.sampled_from([1, 3, 8]))
-def test_tokens_of_a_rank_are_counted_as_they_arelaid_out(tokens: int, ranks: int, top_k: int) -> None:
+def test_tokens_of_a_rank_are_counted_as_they_are_laid_out(tokens: int, ranks: int, top_k: int) -> None:
     counts = token_counts(parse_routing("power_law:1.2"), tokens, 64, top_k, 3, ranks)
     chosen = laid_out(counts, tokens)
     assert (np.bincount(chosen.ravel(), minlength=64) == counts).all()

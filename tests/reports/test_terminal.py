@@ -41,9 +41,14 @@ def test_audit() -> None:
     timing = Timing(grade="modelled", latency_us=400.0, low_us=330.0, high_us=480.0, bound_us=100.0, limiter="memory")
     losses = {"padding": 100.0, "waves": 40.0, "launch": 12.0}
     rows = [
-        AuditRow("h100_sxm", 64, Estimate(timing, "triton.grouped_gemm", TilePair(TILE, TILE), ("a note",), losses)),
-        AuditRow("l40s", 64, None, "no such type"),
-        AuditRow("l40s", 4096, None, "too much"),
+        AuditRow(
+            "h100_sxm",
+            64,
+            "uniform",
+            Estimate(timing, "triton.grouped_gemm", TilePair(TILE, TILE), ("a note",), losses),
+        ),
+        AuditRow("l40s", 64, "uniform", None, "no such type"),
+        AuditRow("l40s", 4096, "uniform", None, "too much"),
     ]
     assert printed(print_audit, "Some model", rows) == AUDIT
 
@@ -53,7 +58,13 @@ def test_bench() -> None:
         grade="measured", latency_us=2500.0, low_us=2400.0, high_us=2650.0, bound_us=100.0, limiter="memory",
         samples_us=(2400.0, 2500.0, 2650.0),
     )  # fmt: skip
-    common: dict[str, Any] = {"num_tokens": 8, "tiles": TilePair(SMALL, SMALL), "device": "cpu", "software": "jax 1.0"}
+    common: dict[str, Any] = {
+        "num_tokens": 8,
+        "routing": "uniform",
+        "tiles": TilePair(SMALL, SMALL),
+        "device": "cpu",
+        "software": "jax 1.0",
+    }
     rows = [
         BenchRow(timing=timing, error=0.0031, checks=4, **common),
         BenchRow(reason="wrong result: row error 0.5", **common),
@@ -137,10 +148,10 @@ triton.grouped_gemm down on h100_sxm (cuda:90, triton 3.7.1)
   refused: shared memory: too much"""
 SEARCH = """\
 mine: pairs on each chip's frontier
-┏━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━┓
-┃ chip      ┃ shape              ┃ workload  ┃ found by ┃ tiles: GEMM 1 | GEMM 2 ┃   time ┃         interval ┃     grade ┃ of peak ┃ limiter ┃ quality ┃  gain ┃
-┡━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━┩
-│ trainium2 │ H2048 I512 E192 k9 │ decode 64 │ nested 0 │ -                      │ 380 us │ 300 us .. 800 us │ datasheet │      1% │  memory │  +2.0%* │ 1.00x │
-└───────────┴────────────────────┴───────────┴──────────┴────────────────────────┴────────┴──────────────────┴───────────┴─────────┴─────────┴─────────┴───────┘
+┏━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━┓
+┃ chip      ┃ shape              ┃ workload          ┃ found by ┃ tiles: GEMM 1 | GEMM 2 ┃   time ┃         interval ┃     grade ┃ of peak ┃ limiter ┃ quality ┃  gain ┃
+┡━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━┩
+│ trainium2 │ H2048 I512 E192 k9 │ decode 64 uniform │ nested 0 │ -                      │ 380 us │ 300 us .. 800 us │ datasheet │      1% │  memory │  +2.0%* │ 1.00x │
+└───────────┴────────────────────┴───────────────────┴──────────┴────────────────────────┴────────┴──────────────────┴───────────┴─────────┴─────────┴─────────┴───────┘
 quality: dense-equivalent compute over Qwen3-30B-A3B's (* the law is extrapolated); gain: Qwen3-30B-A3B with its default tile over this pair. Times are one layer's.
 trainium2: 2 trials, 1 feasible; ruled out: 1 memory"""

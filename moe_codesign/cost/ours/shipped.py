@@ -4,7 +4,7 @@ import functools
 import tomllib
 from pathlib import Path
 
-from moe_codesign.calibrations.catalogue import Entry, files, nearest
+from moe_codesign.calibrations.catalogue import Entry, files, nearest, own_folder
 from moe_codesign.calibrations.file import write
 from moe_codesign.calibrations.ours import FORMAT, OurCalibration, OurCoefficients, OurFile
 from moe_codesign.calibrations.trees import SymmetricTrees
@@ -35,6 +35,9 @@ def of_chip(chip: GpuChip, *, shipped_only: bool = False) -> OurModel:
         for path, own in files(shipped_only=shipped_only)
         if path.stem.endswith(_SUFFIX)
     ]
+    old = own_folder() / f"{chip.name}-native.toml"
+    if not shipped_only and old.exists() and not any(entry.chip == chip.name and entry.own for entry in entries):
+        raise UserError(f"calibration {old} has an earlier version's name", fix=f"rename it to {chip.name}-ours.toml")
     found = nearest(chip, entries)
     if found is None:
         raise UserError("no chip has a calibration of our kernels", fix="calibrate one, or reinstall moe-codesign")
