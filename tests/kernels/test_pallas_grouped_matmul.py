@@ -238,7 +238,7 @@ def test_wrong_use_is_an_error() -> None:
         )  # fmt: skip
     with pytest.raises(ValueError, match="int4"):
         quantize_weights(weight, "int4")
-    with pytest.raises(ValueError, match="blocks of 96"):
+    with pytest.raises(ValueError, match="multiples of 96"):
         quantize_weights(weight, "int8", block=96)
 
 
