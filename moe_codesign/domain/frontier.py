@@ -11,7 +11,7 @@ T = TypeVar("T")
 def frontier(items: Sequence[T], values: Callable[[T], Sequence[float]], maximise: Sequence[bool]) -> list[T]:
     """The items that no other one beats in every value.
 
-    Of items with equal values the first is kept. A NaN never belongs to a frontier.
+    The first of several items with equal values is kept. A NaN never belongs to a frontier.
     """
     if not items:
         return []
