@@ -58,13 +58,14 @@ class KernelFacts(Mapping[str, "float | str"]):
         Its path is relative to the test's folder.
 
         Raises:
-            UserError: there is no such baseline.
+            UserError: there is no such baseline, or its times are of another routing.
         """
-        from moe_codesign.regression.baseline import Baseline, compare_all, read_baseline
+        from moe_codesign.regression.baseline import Baseline, check_routings, compare_all, read_baseline
 
         old = read_baseline(self.suite.path.parent / baseline)
         if self.place not in old.facts:
             return [f"{self.place}: not in {baseline}; its suite needs this chip and tile"]
+        check_routings(self.suite, Baseline({}, {self.place: old.facts[self.place]}), Path(baseline))
         new = Baseline({}, {self.place: self._seen.facts})
         return [one.line() for one in compare_all(self.suite, old, new).regressions]
 

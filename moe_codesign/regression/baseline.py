@@ -14,6 +14,7 @@ from moe_codesign.regression.facts import Facts, Place
 from moe_codesign.regression.readings import Observation
 from moe_codesign.regression.rules import Finding, compare
 from moe_codesign.regression.suite import Suite
+from moe_codesign.storage.regressions import FactRow
 from moe_codesign.tables import Table
 from moe_codesign.versions import compiler_version
 
@@ -24,7 +25,7 @@ class _File(Table):
     """``kernels``: by a kernel's name, and then by ``chip | tile``."""
 
     made_with: dict[str, str]
-    kernels: dict[str, dict[str, dict[str, Any]]]
+    kernels: dict[str, dict[str, FactRow]]
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,31 @@ def read_baseline(path: Path) -> Baseline:
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write the facts sorted by kernel, chip and tile, in one step."""
-    kernels: dict[str, dict[str, dict[str, float | str]]] = {}
+    kernels: dict[str, dict[str, FactRow]] = {}
     for (name, chip, tile), facts in sorted(baseline.facts.items()):
         kernels.setdefault(name, {})[f"{chip}{_SEPARATOR}{tile}" if tile else chip] = facts.to_json()
     text = json.dumps({"made_with": baseline.made_with, "kernels": kernels}, indent=1)
     replace_file(path, text.encode() + b"\n")
+
+
+def check_routings(suite: Suite, baseline: Baseline, path: Path) -> None:
+    """Refuse a baseline whose times are of other routings than the suite's: they are times of other problems.
+
+    Raises:
+        UserError: names the first such problem.
+    """
+    for place, facts in baseline.facts.items():
+        for asked in suite.times.get(place.kernel, ()):
+            known = {f.routing for f in facts.numbers if (f.name, f.problem) == (asked.name, asked.problem)}
+            if not known or asked.routing in known:
+                continue
+            named = sorted(routing for routing in known if routing is not None)
+            has = f"has it by {', '.join(named)} routing" if named else "does not name its routing"
+            again = "make the baseline again with --update"
+            raise UserError(
+                f"the suite times {asked.asked}, and baseline {path.name} {has}",
+                fix=f'write routing = "{named[0]}" in the suite, or {again}' if named else again,
+            )
 
 
 def compare_all(suite: Suite, old: Baseline, new: Baseline) -> Comparison:

@@ -1,12 +1,16 @@
 """What a regression test knows of a compiled kernel: where it stands, and its facts."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from moe_codesign.storage.regressions import FactRow
+
 _AT = " at "
+_ROUTING = re.compile(r"(.*?), ((?:balanced|uniform|zipf|power_law|histogram)\b.*) routing")
 
 
 class Place(NamedTuple):
@@ -28,18 +32,32 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Fact:
-    """The name of a number. A kernel's modelled time is a fact for each ``problem``; other facts belong to none."""
+    """The name of a number.
+
+    Args:
+        name: what was counted or modelled.
+        problem: the layer that a modelled time is of, with its tokens and split; other facts belong to no problem.
+        routing: the routing of the problem, whose time depends on it; None where a file does not name it.
+    """
 
     name: str
     problem: str | None = None
+    routing: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """The problem and its routing: ``Qwen3-30B-A3B 64 tokens, uniform routing``; empty without a problem."""
+        return (self.problem or "") + (f", {self.routing} routing" if self.routing is not None else "")
 
     def __str__(self) -> str:
-        return self.name if self.problem is None else f"{self.name}{_AT}{self.problem}"
+        return self.name if self.problem is None else f"{self.name}{_AT}{self.asked}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read what ``str`` writes: what a file calls a fact."""
         name, at, problem = text.partition(_AT)
+        if found := _ROUTING.fullmatch(problem):
+            return cls(name, *found.groups())
         return cls(name, problem if at else None)
 
 
@@ -65,14 +83,14 @@ class Facts:
         """Whether the kernel compiles and can be launched."""
         return self.status == "ok"
 
-    def to_json(self) -> dict[str, float | str]:
+    def to_json(self) -> FactRow:
         """One flat object, as files, databases and pytest's reports hold it."""
         texts = {"status": self.status, "reason": self.reason, "tile": self.tile}
         numbers = {str(fact): number for fact, number in self.numbers.items()}
         return {**{key: text for key, text in texts.items() if text is not None}, **numbers}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
+    def from_json(cls, data: FactRow) -> Self:
         """Read what :meth:`to_json` writes.
 
         Raises:

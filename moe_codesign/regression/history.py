@@ -17,6 +17,7 @@ class Line:
 
     Args:
         metric: the fact that its cost is read from.
+        routings: of the problems that a modelled time is of, each once; None where a run did not name it.
         ratios: for each run, the cost over that of the run which had its tiles first (the geometric mean of the tiles);
             None where the kernel was not run.
     """
@@ -25,6 +26,13 @@ class Line:
     chip: str
     metric: str
     ratios: tuple[float | None, ...]
+    routings: tuple[str | None, ...] = ()
+
+    @property
+    def read_from(self) -> str:
+        """The metric, and by which routing it is: ``latency_us, uniform routing``."""
+        named = [f"{routing} routing" if routing is not None else "unnamed routing" for routing in self.routings]
+        return ", ".join([self.metric, *named])
 
     def sparkline(self) -> str:
         """Draw a bar for each run: the middle height is unchanged, the lowest half and the highest twice the cost."""
@@ -42,7 +50,8 @@ def lines(runs: Sequence[RegressionRun]) -> list[Line]:
         metric = next((m for m in _METRICS if any(_costs(facts, m) for facts in of_runs)), None)
         if metric is not None:
             costs = [_costs(facts, metric) for facts in of_runs]
-            found.append(Line(kernel, chip, metric, _ratios(costs)))
+            facts = {fact: None for cost in costs for _, fact in cost if fact.problem is not None}
+            found.append(Line(kernel, chip, metric, _ratios(costs), tuple(dict.fromkeys(f.routing for f in facts))))
     return found
 
 

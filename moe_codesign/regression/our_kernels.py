@@ -12,7 +12,6 @@ from moe_codesign.cost.ours.model import rank_tiles
 from moe_codesign.cost.ours.tpu_step import step_of
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.models import find_model
@@ -78,7 +77,7 @@ class OurCompiles:
             refused = table.unsupported(gemm.problem)
             for i, us in enumerate(rank_tiles(table, gemm).total_us):
                 if i not in refused:
-                    found[table.tiles[i]][Fact("latency_us", problem.label())] = float(f"{us:.5g}")
+                    found[table.tiles[i]][problem.time] = float(f"{us:.5g}")
         return found
 
 
@@ -88,7 +87,7 @@ def _gemm(problem: ProblemTable, op: Op, dtype: str) -> GroupedGemm | None:
         name="regress",
         num_tokens=problem.num_tokens,
         dtype=dtype,
-        routing=parse_routing(problem.routing),
+        routing=problem.routing,
         tp=problem.tp,
         ep=problem.ep,
         seed=0,

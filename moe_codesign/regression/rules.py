@@ -113,7 +113,11 @@ def compare(place: Place, old: Facts, new: Facts, rules: Mapping[str, Rule | Non
         before, after, rule = old.numbers.get(fact), new.numbers.get(fact), rules.get(fact.name)
         if before is None or after is None:
             # A fact that is gone is a loop without matrix instructions, a count that the compiler no longer makes.
-            lost = after is None and rule is not None
+            # One that is there by another routing is another fact.
+            replaced = any(
+                (f.name, f.problem) == (fact.name, fact.problem) for f in new.numbers if f not in old.numbers
+            )
+            lost = after is None and rule is not None and not replaced
             yield Finding(place, fact, before, after, "regression" if lost else "moved", "never gone" if lost else "")
             continue
         change: Change | None

@@ -11,6 +11,7 @@ from moe_codesign.regression.baseline import (
     Baseline,
     Comparison,
     baseline_of,
+    check_routings,
     compare_all,
     compilers,
     read_baseline,
@@ -52,6 +53,7 @@ class RegressionResult:
         """What ``--json`` prints."""
         return {
             "suite": self.suite.name,
+            "problems": self.suite.problems,
             "failed": self.failed,
             "observed": self.observed,
             "reasons": [[*place, reason] for place, reason in self.reasons.items()],
@@ -65,9 +67,11 @@ def regress_suite(
     """Compile the suite and compare it with its baseline; ``update`` writes the baseline anew.
 
     Raises:
-        UserError: no baseline, or a name in the suite that does not exist.
+        UserError: no baseline, or one of other routings; or a name in the suite that does not exist.
     """
     old = _old_baseline(suite, update)
+    if old is not None and not update:
+        check_routings(suite, old, suite.baseline)
     observations = observe(suite, jobs=jobs, progress=progress)
     if update and (unsure := [one for one in observations if one.facts.status in _NO_BASELINE]):
         raise UserError(

@@ -7,8 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
-from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT
+from moe_codesign.domain.routing import DEFAULT_ROUTING
+from moe_codesign.domain.workload import RoutingText
 from moe_codesign.errors import UserError
+from moe_codesign.regression.facts import Fact
 from moe_codesign.regression.rules import DEFAULT_RULES, FACTS, Rule
 from moe_codesign.tables import Table, did_you_mean, read_table
 from moe_kernels.kernel import Op
@@ -29,13 +31,15 @@ class ProblemTable(Table):
 
     model: str
     num_tokens: PositiveInt
-    routing: str = DEFAULT_ROUTING_TEXT
+    routing: RoutingText = DEFAULT_ROUTING
     tp: PositiveInt = 1
     ep: PositiveInt = 1
 
-    def label(self) -> str:
+    @property
+    def time(self) -> Fact:
+        """What its modelled time is called: the model, the tokens, the split and the routing all decide it."""
         split = "".join(f" {name}{n}" for name, n in (("tp", self.tp), ("ep", self.ep)) if n > 1)
-        return f"{self.model} {self.num_tokens} tokens{split}"
+        return Fact("latency_us", f"{self.model} {self.num_tokens} tokens{split}", str(self.routing))
 
 
 class RuleChange(Table):
@@ -113,7 +117,7 @@ class OurKernel(_Kernel):
 
     @model_validator(mode="after")
     def _check_problems(self) -> Self:
-        labels = [problem.label() for problem in self.problems]
+        labels = [problem.time.asked for problem in self.problems]
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"problems has {twice[0]!r} twice, and facts have no other name for it; leave one out")
         return self
@@ -284,6 +288,17 @@ class Suite(Table):
     def name(self) -> str:
         """What reports and the database call it."""
         return self.path.stem
+
+    @property
+    def times(self) -> dict[str, list[Fact]]:
+        """The modelled times of our kernels by their names in the baseline."""
+        ours = [kernel for kernel in self.kernels if isinstance(kernel, OurKernel)]
+        return {name: [problem.time for problem in kernel.problems] for kernel in ours for name in kernel.names}
+
+    @property
+    def problems(self) -> list[str]:
+        """Every problem whose time is modelled, with its routing, once."""
+        return list(dict.fromkeys(fact.asked for facts in self.times.values() for fact in facts))
 
     @property
     def baseline(self) -> Path:

@@ -118,7 +118,7 @@ def stale_tiles(old: Baseline, new: Baseline) -> list[StaleTile]:
         was, best = min(known, key=known.__getitem__), min(times, key=times.__getitem__)
         loss = times.get(was, float("inf")) / times[best] - 1
         if loss > _STALE:
-            found.append(StaleTile(kernel, chip, str(fact.problem), was, best, loss))
+            found.append(StaleTile(kernel, chip, fact.asked, was, best, loss))
     return found
 
 

@@ -1,11 +1,13 @@
 """Runs of regression tests in the database."""
 
+import functools
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter, ValidationError
 
+from moe_codesign.errors import UserError, first_line
 from moe_codesign.storage.database import METADATA, Database
 
 _REGRESSIONS = sa.Table(
@@ -19,6 +21,8 @@ _REGRESSIONS = sa.Table(
     sa.Column("regressions", sa.Integer, nullable=False),
     sa.Column("facts", sa.Text, nullable=False),
 )
+FactRow = dict[str, int | float | str]
+"""The facts of one compiled kernel as files and databases hold them: texts and numbers by name, in one flat object."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class RegressionRun:
     revision: str
     versions: dict[str, str]
     regressions: int
-    facts: dict[tuple[str, str, str], dict[str, Any]]
+    facts: dict[tuple[str, str, str], FactRow]
 
 
 class Regressions:
@@ -53,7 +57,11 @@ class Regressions:
             connection.execute(_REGRESSIONS.insert().values(**values))
 
     def of(self, suite: str) -> list[RegressionRun]:
-        """Every stored regression test of a suite, the oldest first."""
+        """Every stored regression test of a suite, the oldest first.
+
+        Raises:
+            UserError: a stored run cannot be read.
+        """
         query = sa.select(_REGRESSIONS).where(_REGRESSIONS.c.suite == suite).order_by(_REGRESSIONS.c.number)
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
@@ -64,7 +72,20 @@ class Regressions:
                 revision=row.revision,
                 versions=json.loads(row.versions),
                 regressions=row.regressions,
-                facts={(kernel, chip, tile): facts for kernel, chip, tile, facts in json.loads(row.facts)},
+                facts=_facts(row.facts, f"run {row.created} of suite {suite!r}"),
             )
             for row in rows
         ]
+
+
+@functools.cache
+def _rows() -> TypeAdapter[list[tuple[str, str, str, FactRow]]]:
+    return TypeAdapter(list[tuple[str, str, str, FactRow]])
+
+
+def _facts(text: str, what: str) -> dict[tuple[str, str, str], FactRow]:
+    try:
+        rows = _rows().validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{what} cannot be read ({first_line(error)})", fix="give another --storage") from None
+    return {(kernel, chip, tile): facts for kernel, chip, tile, facts in rows}

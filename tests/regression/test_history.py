@@ -2,11 +2,11 @@
 
 from moe_codesign.regression.history import lines
 from moe_codesign.storage.database import Database
-from moe_codesign.storage.regressions import RegressionRun, Regressions
+from moe_codesign.storage.regressions import FactRow, RegressionRun, Regressions
 
 
 def run(facts: dict[tuple[str, str, str], dict[str, float]]) -> RegressionRun:
-    every = {place: {"status": "ok", **row} for place, row in facts.items()}
+    every: dict[tuple[str, str, str], FactRow] = {place: {"status": "ok", **row} for place, row in facts.items()}
     return RegressionRun(
         suite="s", created="2026-01-01", revision="abc", versions={"triton": "triton 1"}, regressions=0, facts=every
     )

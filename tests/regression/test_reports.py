@@ -26,7 +26,11 @@ SMALL, LARGE, THIRD, WIDE = (Place("k", "h100_sxm", tile) for tile in ("small", 
 
 
 def ok(spill_bytes: float, registers: float, latency_us: float) -> Facts:
-    numbers = {Fact("spill_bytes"): spill_bytes, Fact("registers"): registers, Fact("latency_us", "P 64"): latency_us}
+    numbers = {
+        Fact("spill_bytes"): spill_bytes,
+        Fact("registers"): registers,
+        Fact("latency_us", "P 64", "uniform"): latency_us,
+    }
     return Facts("ok", numbers)
 
 
@@ -69,7 +73,7 @@ def test_a_run_beside_its_baseline() -> None:
         "note: the baseline was made with triton 3.6.0, this run with triton 3.7.1",
         "REGRESSION: k | h100_sxm | small: spill_bytes 0 -> 16 (never more)",
         "better: k | h100_sxm | large: spill_bytes 8 -> 0 (never more)",
-        "better: k | h100_sxm | large: latency_us at P 64 12 -> 8 (never more by over 5 %)",
+        "better: k | h100_sxm | large: latency_us at P 64, uniform routing 12 -> 8 (never more by over 5 %)",
         "moved: k | h100_sxm | small: registers 100 -> 104 (never more by over 10 %)",
         "new: k | h100_sxm | wide without a binary",
         "not run: k | h100_sxm | third",
@@ -112,7 +116,7 @@ def test_the_json_of_a_run() -> None:
         "kernel": "k",
         "chip": "h100_sxm",
         "tile": "large",
-        "fact": "latency_us at P 64",
+        "fact": "latency_us at P 64, uniform routing",
         "old": 12.0,
         "new": 8.0,
         "change": "better",
@@ -133,7 +137,7 @@ compared with triton 3.6.0
 │ triton 3.7.1 │        2 │                1 │     1 │      2 │     1 │           1 │
 └──────────────┴──────────┴──────────────────┴───────┴────────┴───────┴─────────────┘
 triton 3.7.1: k | h100_sxm | small: spill_bytes 0 -> 16 (never more)
-triton 3.7.1: k | h100_sxm | P 64: best tile small -> large, keeping the old costs 25.0%
+triton 3.7.1: k | h100_sxm | P 64, uniform routing: best tile small -> large, keeping the old costs 25.0%
 """
     )
 
@@ -169,7 +173,7 @@ triton 3.7.1: 1 without a binary: needs 300 KB
 
 | kernel | chip | problem | was best | is best | keeping the old costs |
 |---|---|---|---|---|---|
-| k | h100_sxm | P 64 | small | large | 25.0% |
+| k | h100_sxm | P 64, uniform routing | small | large | 25.0% |
 """
     )
 
@@ -179,12 +183,12 @@ def test_history_on_the_terminal() -> None:
         printed(lambda console: print_history(console, "suite", RUNS, lines(RUNS)))
         == """\
 suite: 3 runs, 2026-01-01 to 2026-01-03
-┏━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━┓
-┃ kernel ┃ chip     ┃ read from  ┃ first to last ┃ last over first ┃
-┡━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━┩
-│ k      │ h100_sxm │ latency_us │ ▅█▃           │           0.700 │
-│ step   │ tpu_v6e  │ cycles     │ ▅▅▅           │           1.000 │
-└────────┴──────────┴────────────┴───────────────┴─────────────────┘
+┏━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━┓
+┃ kernel ┃ chip     ┃ read from                   ┃ first to last ┃ last over first ┃
+┡━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━┩
+│ k      │ h100_sxm │ latency_us, uniform routing │ ▅█▃           │           0.700 │
+│ step   │ tpu_v6e  │ cycles                      │ ▅▅▅           │           1.000 │
+└────────┴──────────┴─────────────────────────────┴───────────────┴─────────────────┘
 2026-01-01 abc1: 0 worse; triton 3.1, jax 1
 2026-01-02 abc2: 1 worse; triton 3.2, jax 1
 2026-01-03 abc3: 2 worse; triton 3.3, jax 1

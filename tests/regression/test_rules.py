@@ -169,7 +169,10 @@ def test_the_keys_of_a_table_say_what_kind_of_kernel_it_is() -> None:
         ({"kernel": "triton.grouped_gemm"}, "kernels.0.chips is missing; add it"),
         ({**OURS, "ops": ["dawn"]}, "kernels.0.ops.0 = 'dawn': Input should be 'gate_up', 'up' or 'down'"),
         ({**OURS, "problems": [{"model": "x", "tokens": 1}]}, "kernels.0.problems.0.num_tokens is missing"),
-        ({**OURS, "problems": [PROBLEM, {**PROBLEM, "routing": "zipf:1"}]}, "problems has 'x 1 tokens' twice"),
+        (
+            {**OURS, "problems": [PROBLEM, {**PROBLEM, "routing": "uniform"}]},
+            "problems has 'x 1 tokens, uniform routing' twice",
+        ),
         ({**OURS, "rules": {"registerz": False}}, "kernels.0: rules has 'registerz', which is no fact; did you mean"),
     ],
 )

@@ -33,8 +33,8 @@ def _plot(chip: str, every: Sequence[Line], label: Sequence[str]) -> str:
     figure = go.Figure()
     for line in every:
         figure.add_scatter(
-            x=list(range(len(label))), y=list(line.ratios), name=f"{line.kernel} ({line.metric})", text=label,
-            mode="lines+markers", hovertemplate="%{text}<br>%{y:.3f}",
+            x=list(range(len(label))), y=list(line.ratios), name=html.escape(f"{line.kernel} ({line.read_from})"),
+            text=label, mode="lines+markers", hovertemplate="%{text}<br>%{y:.3f}",
         )  # fmt: skip
     figure.update_layout(
         title=chip, template="simple_white", height=420, yaxis_title="cost over the first run's",

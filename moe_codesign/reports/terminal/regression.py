@@ -18,6 +18,8 @@ _MOST = 20
 def regression_lines(result: RegressionResult) -> Iterator[str]:
     """Say what moved, the worst first, and sum up in a last line."""
     name = result.suite.name
+    for problem in result.suite.problems:
+        yield f"modelled: {problem}"
     for place, reason in result.reasons.items():
         yield f"note: {place}: {reason}"
     found = result.comparison
@@ -78,7 +80,7 @@ def print_history(console: Console, suite: str, runs: Sequence[RegressionRun], e
         table.add_column(name, justify="right" if name == "last over first" else "left")
     for line in every:
         last = next((r for r in reversed(line.ratios) if r is not None), None)
-        table.add_row(line.kernel, line.chip, line.metric, line.sparkline(), "-" if last is None else f"{last:.3f}")
+        table.add_row(line.kernel, line.chip, line.read_from, line.sparkline(), "-" if last is None else f"{last:.3f}")
     console.print(table)
     for run in runs[-_MOST:]:
         console.print(
