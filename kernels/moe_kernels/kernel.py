@@ -54,6 +54,7 @@ class Kernel:
             products once per chip.
         launch_fields: tile fields that do not change the binary.
         dtypes: names of the data types that it takes.
+        ops: which of a layer's GEMMs it runs. ``refuses`` says why it does not run another.
         refuses: called with (problem, tile, target); returns the reason why the tile cannot run the problem there, or
             None. A target of None stands for no chip in particular.
         default_tile: called with (problem, average rows per group, target); returns the tile of an untuned call.
@@ -73,6 +74,7 @@ class Kernel:
     tile_spaces: Mapping[str, Mapping[str, tuple[Value, ...]]]
     launch_fields: frozenset[str]
     dtypes: tuple[str, ...]
+    ops: tuple[Op, ...] = OPS
     refuses: Callable[[Problem, Any, str | None], str | None]
     default_tile: Callable[[Problem, float, str | None], TileConfig]
     sources: tuple[Path, ...]

@@ -59,11 +59,12 @@ def _kernels() -> list[dict[str, Any]]:
             "kernel": kernel.name,
             "tile fields": ", ".join(kernel.tile_type.fields()),
             "dtypes": ", ".join(kernel.dtypes),
+            "ops": ", ".join(kernel.ops),
             "tiles in its space": sum(1 for _ in kernel.tiles()),
         }
         for kernel in found.values()
     ]
-    return rows + [{"kernel": n, "tile fields": r, "dtypes": "", "tiles in its space": 0} for n, r in missing.items()]
+    return rows + [{"kernel": n, "tile fields": r, "dtypes": "", "ops": "", "tiles in its space": 0} for n, r in missing.items()]
 
 
 def _spaces() -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from moe_codesign.compiler.source_hash import source_hash
 from moe_codesign.compiler.tile_table import DEFAULT_ROWS, tiles_of
 from moe_codesign.models import models
 from moe_codesign.versions import compiler_version
-from moe_kernels.kernel import OPS, Kernel, Op, Problem
+from moe_kernels.kernel import Kernel, Op, Problem
 from moe_kernels.registry import kernels
 from moe_kernels.tile import TileConfig
 
@@ -36,7 +36,6 @@ _SIZES = (96, 100, 128, 256, 512, 768, 1408, 2048, 4096, 7168, 14336, 28672)
 _ROWS = (*DEFAULT_ROWS, 12, 25, 38, 50, 64, 76, 90, 140, 250, 350, 480, 4096)
 """Rows per expert: one of each range that a default rule tells apart."""
 _DTYPES = ("bfloat16", "fp8_block", "fp8", "mxfp4", "int4", "int8", "float16")
-"""The order in which missing files are made: what is asked for most comes first."""
 
 
 @dataclass(frozen=True)
@@ -96,20 +95,21 @@ def every_file(folder: Path = FOLDER) -> list[FactsFile]:
     for chip in map(load_chip, chip_names()):
         if chip.compiles and chip.target is not None:
             targets.setdefault(chip.backend, set()).add(chip.target)
-    found = [
+    files = (
         FactsFile(kernel, target, dtype, op, folder)
         for kernel in kernels()[0].values()
         if kernel.build is not None and not kernel.on_host
-        for dtype in sorted(kernel.dtypes, key=_rank)
-        for op in ("gate_up", "down", "up")
+        for dtype in kernel.dtypes
+        for op in kernel.ops
         for target in sorted(targets.get(kernel.backend, ()))
-    ]
-    assert {one.op for one in found} <= set(OPS)
-    return sorted(found, key=lambda one: _rank(one.dtype))
+    )
+    return sorted(files, key=_rank)
 
 
-def _rank(dtype: str) -> int:
-    return _DTYPES.index(dtype) if dtype in _DTYPES else len(_DTYPES)
+def _rank(file: FactsFile) -> tuple[bool, int, bool]:
+    """Missing files are made in this order: what is asked for most comes first, experts without a gate last."""
+    dtype = _DTYPES.index(file.dtype) if file.dtype in _DTYPES else len(_DTYPES)
+    return file.op == "up", dtype, file.op == "down"
 
 
 @dataclass(frozen=True)

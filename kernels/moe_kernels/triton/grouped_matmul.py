@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from moe_kernels.kernel import Op
+from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.grouped_gemm.declaration import KERNEL as GROUPED_GEMM
 
@@ -21,9 +21,17 @@ def _build(op: Op, tile: TritonTile, dtype: str, target: str) -> tuple[Any, dict
     return source(grouped_gemm_kernel, op, tile, dtype, target, epilogue="rows")
 
 
+def _refuses(problem: Problem, tile: TritonTile, target: str | None = None) -> str | None:
+    if problem.op != "down":
+        return f"op = {problem.op}: this kernel multiplies rows in expert order by one matrix; use {GROUPED_GEMM.name}"
+    return GROUPED_GEMM.refuses(problem, tile, target)
+
+
 KERNEL = dataclasses.replace(
     GROUPED_GEMM,
     name="triton.grouped_matmul",
+    ops=("down",),
+    refuses=_refuses,
     sources=(*GROUPED_GEMM.sources, Path(__file__)),
     build=_build,
 )
