@@ -52,7 +52,7 @@ facts: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shipped/facts.py --jobs $(JOBS)
 
 facts-check: setup
-	@echo "Compiling a sample of the shipped facts again, from one file of each target: about 2 minutes on two cores."
+	@echo "Compiling a sample of the shipped facts again, 2 % of each target: about 2 minutes on two cores."
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shipped/facts.py --check 0.02 --jobs $(JOBS)
 
 bench: setup

@@ -9,26 +9,23 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from moe_codesign.compiler import ArtifactCache
 from moe_codesign.compiler.build import Progress
-from moe_codesign.compiler.build_facts import (
-    FactsFile,
-    Work,
-    build,
-    check,
-    every_file,
-    other_compilers,
-    plan,
-    sample,
-    stale_files,
-)
+from moe_codesign.compiler.build_facts import Work, build, plan
+from moe_codesign.compiler.check_facts import check, lacking, other_compilers, sample, stale_files
+from moe_codesign.compiler.facts_file import FactsFile, every_file
 
 
 def make(files: list[FactsFile], jobs: int, *, recompile: bool) -> int:
     cache = ArtifactCache()
-    works = [work for work in plan(files, cache, recompile=recompile) if work.missing or not work.written]
+    works = []
+    for place, work in enumerate(plan(files, cache, jobs=jobs, recompile=recompile), 1):
+        if not work.written:
+            works.append(work)
+            print(f"{place} of {len(files)}, {work.file.label()}: {len(work.missing)} tiles to compile", flush=True)
     total = sum(len(work.missing) for work in works)
     print(f"{len(files)} files, {len(works)} to write, {total} tiles to compile", flush=True)
     begun, before = time.monotonic(), 0
@@ -62,23 +59,27 @@ def compare(files: list[FactsFile], share: float, seed: int, jobs: int) -> int:
         print(line, file=sys.stderr)
     if problems:
         return 1
+    if missing := lacking(files):
+        tiles = sum(count for _, count in missing)
+        print(f"{len(missing)} of {len(files)} files are not whole: {tiles} tiles are still to compile")
     drawn = sample(files, share, seed)
-    print(f"seed {seed}: of each target one file drawn by chance, and {share:.0%} of its tiles", flush=True)
+    counts: Counter[str] = Counter()
     for file, keys in drawn:
-        print(f"  {file.label()}: {len(keys)} tiles", flush=True)
+        counts[file.target] += len(keys)
+    print(f"seed {seed}: {share:.0%} of each target's tiles, drawn by chance", flush=True)
+    for target, count in counts.items():
+        print(f"  {target}: {count} tiles", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         differences = check(drawn, ArtifactCache(Path(folder)), jobs=jobs)
     for one in differences:
         print(f"{one.what}:\n  shipped {one.shipped}\n  here    {one.here}", file=sys.stderr)
-    print(f"{sum(len(keys) for _, keys in drawn)} tiles compiled again, {len(differences)} differ")
+    print(f"{counts.total()} tiles compiled again, {len(differences)} differ")
     return 1 if differences else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--check", type=float, metavar="SHARE", help="compile this share of a file of each target again"
-    )
+    parser.add_argument("--check", type=float, metavar="SHARE", help="compile this share of each target's tiles again")
     parser.add_argument("--seed", type=int, default=int(datetime.date.today().strftime("%Y%m%d")), help="of --check")
     parser.add_argument("--only", default="", help="files whose label holds this text, as 'grouped_gemm cuda:90'")
     parser.add_argument("--recompile", action="store_true", help="make files again that are there")

@@ -64,7 +64,9 @@ def _kernels() -> list[dict[str, Any]]:
         }
         for kernel in found.values()
     ]
-    return rows + [{"kernel": n, "tile fields": r, "dtypes": "", "ops": "", "tiles in its space": 0} for n, r in missing.items()]
+    return rows + [
+        {"kernel": n, "tile fields": r, "dtypes": "", "ops": "", "tiles in its space": 0} for n, r in missing.items()
+    ]
 
 
 def _spaces() -> list[dict[str, Any]]:

@@ -31,15 +31,20 @@ def compile_gpu(request: Request) -> Outcome:
 def binary_facts(source: Any, options: dict[str, Any], target: str) -> GpuFacts:
     """Compile any Triton source for ``cuda:SM`` or ``hip:GFX`` and read the binary. Raises what the compiler raises."""
     import triton
-    from triton.backends.compiler import GPUTarget
 
-    backend, arch = target.split(":")
     with tempfile.TemporaryDirectory(prefix="moe-codesign-") as scratch, triton.knobs.cache.scope():
         # Triton's own cache would make compile times and failures depend on earlier runs.
         triton.knobs.cache.dir = scratch
-        chip = GPUTarget(backend, int(arch) if backend == "cuda" else arch, 32 if backend == "cuda" else 64)
-        compiled = triton.compile(source, target=chip, options=options)
-        return _nvidia(compiled, Path(scratch)) if backend == "cuda" else _amd(compiled)
+        compiled = triton.compile(source, target=gpu_target(target), options=options)
+        return _nvidia(compiled, Path(scratch)) if target.startswith("cuda:") else _amd(compiled)
+
+
+def gpu_target(target: str) -> Any:
+    """``cuda:SM`` or ``hip:GFX`` as Triton has it."""
+    from triton.backends.compiler import GPUTarget
+
+    backend, arch = target.split(":")
+    return GPUTarget(backend, int(arch), 32) if backend == "cuda" else GPUTarget(backend, arch, 64)
 
 
 def _tool(name: str) -> str:

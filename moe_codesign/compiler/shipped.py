@@ -2,14 +2,15 @@
 
 One file for each kernel, target, data type and op, ``facts/KERNEL/TARGET/DTYPE.OP.json.xz``: the artifacts of a tile
 space as columns, which compress to some 60 bytes each. A file holds the hash of the kernel's source and the version of
-the compiler. Facts of another source are not used; facts of another compiler are, and the answer says so.
-``moe_codesign.compiler.build_facts`` writes them.
+the compiler. Facts of another source are not used; facts of another compiler are, and the answer says so. The hash of
+each tile's program is there for ``moe_codesign.compiler.build_facts``, which writes the files: after an edit of the
+source it compiles those tiles again whose program is another.
 """
 
 import functools
 import lzma
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,12 +45,14 @@ class ShippedTable:
         compiler: name and version of what compiled it.
         fields: of the kernel's tile, in order.
         artifacts: by the values of the tile, launch fields at their defaults.
+        programs: hash of each tile's program (:func:`moe_codesign.compiler.program.program_hash`), where it has one.
     """
 
     source_hash: str
     compiler: str
     fields: tuple[str, ...]
     artifacts: Mapping[Key, Artifact]
+    programs: Mapping[Key, str] = field(default_factory=dict)
 
 
 def path_of(kernel: str, target: str, dtype: str, op: Op, folder: Path = FOLDER) -> Path:
@@ -84,7 +87,9 @@ def read_table(path: Path) -> ShippedTable | None:
         data = _FILE.validate_json(lzma.decompress(packed))
         if data.format != FORMAT:
             raise ValueError(f"format {data.format}, this version reads {FORMAT}")
-        return ShippedTable(data.source_hash, data.compiler, tuple(data.tiles), _decode(data))
+        artifacts = _decode(data)
+        programs = {key: one for key, one in zip(artifacts, data.programs, strict=True) if one}
+        return ShippedTable(data.source_hash, data.compiler, tuple(data.tiles), artifacts, programs)
     except (OSError, lzma.LZMAError, ValidationError, ValueError, KeyError, IndexError) as error:
         text = first_line(error)
         raise UserError(
@@ -112,6 +117,7 @@ class _File:
 
     Args:
         tiles: field to its value in every tile.
+        programs: hash of every tile's program, or an empty text.
         refused: by the tile's place in these lists.
         gpu: fact to its value in every tile that is not refused.
         opcodes: opcode to its count in each of the same.
@@ -122,6 +128,7 @@ class _File:
     source_hash: str
     compiler: str
     tiles: dict[str, list[bool | int]]
+    programs: list[str]
     refused: dict[int, _RefusedTile]
     gpu: dict[str, list[int | None]]
     opcodes: dict[str, list[int]]
@@ -154,6 +161,7 @@ def _encode(table: ShippedTable) -> _File:
         source_hash=table.source_hash,
         compiler=table.compiler,
         tiles={name: [key[i] for key in keys] for i, name in enumerate(table.fields)},
+        programs=[table.programs.get(key, "") for key in keys],
         refused=refused,
         gpu={name: [one[name] for one in plain] for name in columns},
         opcodes={opcode: [facts.instructions.get(opcode, 0) for facts in gpu] for opcode in opcodes},

@@ -21,7 +21,8 @@ from moe_codesign.compiler import (
     tile_table,
 )
 from moe_codesign.compiler.artifact import Artifact, GpuFacts, TpuFacts
-from moe_codesign.compiler.build_facts import every_file, stale_files
+from moe_codesign.compiler.check_facts import stale_files
+from moe_codesign.compiler.facts_file import every_file
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.request import request
 from moe_codesign.compiler.shipped import FOLDER, ShippedTable, key_of, path_of, read_table, write_table
@@ -51,6 +52,7 @@ def table(artifacts: dict[TritonTile, Artifact], **changes: object) -> ShippedTa
         compiler=OLD,
         fields=TritonTile.fields(),
         artifacts={key_of(asked(tile).tile): artifact for tile, artifact in artifacts.items()},
+        programs={key_of(asked(tile).tile): f"{i:08x}" for i, tile in enumerate(sorted(artifacts, key=repr)) if i},
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
