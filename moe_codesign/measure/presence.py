@@ -4,11 +4,12 @@ import functools
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from moe_codesign.chips import Chip, GpuChip, HostChip, TpuChip
-from moe_codesign.extras import is_installed
+from moe_codesign.extras import how_to_install, is_installed
 
 Platform = Literal["cpu", "cuda", "tpu"]
 _GPU_FILES, _TPU_FILES = ("/dev/nvidia0", "/dev/kfd"), ("/dev/accel0", "/dev/vfio/0")
@@ -23,6 +24,19 @@ def missing_package(chip: Chip) -> str | None:
     else:
         needed = ()
     return next((package for package in needed if not is_installed(package)), None)
+
+
+def not_measured(chips: Iterable[Chip]) -> list[str]:
+    """One line for each package without which chips that may be in this machine are estimated and not measured."""
+    lacking: dict[str, list[str]] = {}
+    for chip in chips:
+        if package := missing_package(chip):
+            lacking.setdefault(package, []).append(chip.name)
+    return [
+        f"times of {', '.join(names)} are estimates: measuring needs {package}, which is not installed; "
+        + how_to_install(package)
+        for package, names in lacking.items()
+    ]
 
 
 def device_for(chip: Chip) -> Platform | None:

@@ -7,6 +7,7 @@ seeded by n, so a search that was interrupted proposes what an uninterrupted one
 """
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,20 +16,19 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from moe_codesign.chips import Chip, DatasheetChip
-from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.chips import Chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.trial import Mode, Outcome, Refused, Trial
-from moe_codesign.errors import UserError
-from moe_codesign.measure import MeasuringProcess, device_for
+from moe_codesign.measure import MeasuringProcess, device_for, not_measured
 from moe_codesign.models import find_model
 from moe_codesign.storage.database import configure_sqlite
 from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.samplers import sampler_for, suggest_shape, suggest_tiles
 from moe_codesign.study.space import Space, stored_space
+from moe_codesign.study.tile_values import check_tiles
 from moe_kernels.kernel import Op, up_op
 
 TrialProgress = Callable[[str, str, int, int], None]
@@ -46,6 +46,7 @@ class SearchResult:
         reference: the reference model's pairs, by chip.
         provenance: versions that the study was begun with.
         interrupted: Ctrl-C ended it before all trials were done.
+        notes: what a reader of this run should know, such as a device that is here and was not measured.
     """
 
     study: str
@@ -54,6 +55,7 @@ class SearchResult:
     reference: dict[str, tuple[Pair, ...]]
     provenance: dict[str, str]
     interrupted: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def run_search(
@@ -71,17 +73,17 @@ def run_search(
     What was stored is kept; calling it again with the same arguments goes on where it stopped.
 
     Raises:
-        UserError: unknown model, a tile field that no kernel has, a compiler that is not installed, or a study that is
-            locked or of another space. All of it is found before anything is stored.
+        UserError: unknown model, a tile field or value that no kernel has, a compiler that is not installed, or a study
+            that is locked or of another space. All of it is found before anything is stored.
         KeyboardInterrupt: Ctrl-C while tiles were compiled, before the study has begun.
     """
     reference = find_model(space.reference)
+    ops: tuple[Op, ...] = (up_op(gated=reference.gated), "down")
     for chip in space.chips:
-        _check_tiles(space, chip)
+        check_tiles(space, chip, ops)
     # The host is last: its measurements want the machine to themselves.
     chips = sorted(space.chips, key=lambda chip: chip.is_host)
     allotted = space.allot(trials)
-    ops: tuple[Op, ...] = (up_op(gated=reference.gated), "down")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     interrupted = False
     with studies.database.lock(study):
@@ -104,7 +106,8 @@ def run_search(
                             runner.run(allotted[chip.name, mode])
         except KeyboardInterrupt:
             interrupted = True
-    return read_search(space, studies, study, interrupted=interrupted)
+    result = read_search(space, studies, study, interrupted=interrupted)
+    return dataclasses.replace(result, notes=tuple(not_measured(space.chips)))
 
 
 def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool = False) -> SearchResult:
@@ -136,16 +139,6 @@ def _identity(space: Space, studies: Studies, study: str) -> str:
             return begun.identity
         studies.check(study, identity)
     return identity
-
-
-def _check_tiles(space: Space, chip: Chip) -> None:
-    """Raise UserError for a tile field that the chip's kernel does not have."""
-    wanted = space.tile_space(chip)
-    if wanted and not isinstance(chip, DatasheetChip):
-        fields = kernel_for(chip).tile_type.fields()
-        for field in wanted:
-            if field not in fields:
-                raise UserError(f"tiles for {chip.name} have field", value=field, fix="use " + ", ".join(fields))
 
 
 @contextlib.contextmanager

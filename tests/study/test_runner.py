@@ -1,6 +1,7 @@
 """The search end to end on real parts."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy as sa
+from rich.console import Console
 
 import moe_codesign as mc
 from moe_codesign.answers.frontier_rows import json_rows, report_rows
@@ -16,13 +18,16 @@ from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
+from moe_codesign.measure import presence
 from moe_codesign.models import find_model
+from moe_codesign.reports.terminal.search import print_search
 from moe_codesign.storage.database import Database
 from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.runner import SearchResult
 from moe_codesign.study.samplers import suggest_shape
-from tests.conftest import make_space
+from tests.command import invoke
+from tests.conftest import make_space, space_text
 from tests.study.test_space import chip_file
 
 
@@ -216,6 +221,11 @@ def test_a_running_study_is_locked(url: str) -> None:
     [
         ({"objectives": ["decode.usd_per_mtok"]}, "no price"),
         ({"chips": ["h100_sxm"], "tiles": {"triton": {"blok_m": [64]}}}, "blok_m"),
+        (
+            {"chips": ["h100_sxm"], "tiles": {"triton": {"block_m": [7]}}},
+            r"tiles for h100_sxm have block_m: got 7; triton.grouped_gemm refuses it \(block_m = 7 is not a power of "
+            r"two\); use 8, 16, 32, 64, 128$",
+        ),
         ({"reference": "Qwen3-30B"}, "did you mean Qwen3-30B-A3B"),
     ],
 )
@@ -236,6 +246,26 @@ def test_a_search_whose_tiles_cannot_be_compiled_has_not_made_its_study(
     with pytest.raises(UserError, match="not installed"):
         mc.search(make_space(), trials=2, storage=url, study="a")
     assert names(url) == []
+
+
+def test_a_search_says_which_package_a_measurement_lacks(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "is_installed", lambda package: package != "jax")
+    space = make_space(chips=["cpu", "trainium2"], constraints={})
+    result = mc.search(space, trials=2, storage=url)
+    says = 'times of cpu are estimates: measuring needs jax, which is not installed; pip install "moe-codesign[tpu]"'
+    assert result.notes == (says,)
+    file = io.StringIO()
+    print_search(Console(file=file, width=120, markup=False), result)
+    assert says in file.getvalue().splitlines()
+    (tmp_path / "space.toml").write_text(space_text(chips=["cpu"], min_quality_ratio=None))
+    done = invoke("search", "space.toml", "--trials", "1", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["notes"] == [says]
+
+
+def test_a_search_whose_chips_are_not_here_says_nothing_of_packages(url: str) -> None:
+    assert mc.search(make_space(), trials=1, storage=url).notes == ()
 
 
 def test_a_histogram_of_another_length_rules_out_trials_not_the_search(url: str, tmp_path: Path) -> None:

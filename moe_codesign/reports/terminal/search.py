@@ -32,6 +32,8 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         f"quality: {law_named(result.space.law).measure} over {result.space.reference}'s (* the law is extrapolated); "
         f"gain: {result.space.reference} with its default tile over this pair. Times are one layer's."
     )
+    for note in result.notes:
+        console.print(note, highlight=False, soft_wrap=True)
     for chip in (chip.name for chip in result.space.chips):
         trials_of = [t for t in result.trials if t.chip == chip]
         refused = Counter(t.failure.kind for t in trials_of if t.failure)
