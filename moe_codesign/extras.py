@@ -9,10 +9,13 @@ EXTRA_OF = {
     "torch": "gpu",
     "triton": "gpu",
     "jax": "tpu",
+    "jaxlib": "tpu",
     "libtpu": "tpu",
     "pyarrow": "parquet",
     "scipy": "calibrate",
     "catboost": "calibrate",
+    "aiconfigurator_core": "aiconfigurator",
+    "psycopg": "postgresql",
 }
 """The project's optional dependencies that install a package."""
 
@@ -23,9 +26,12 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def how_to_install(package: str) -> str:
+    """The command that installs a package of :data:`EXTRA_OF`."""
+    return f'pip install "moe-codesign[{EXTRA_OF[package]}]"'
+
+
 def require(package: str, what: str) -> None:
     """Raise UserError, naming the extra to install, where ``what`` needs a package that is not there."""
     if not is_installed(package):
-        raise UserError(
-            f"{what} needs {package}, which is not installed", fix=f'pip install "moe-codesign[{EXTRA_OF[package]}]"'
-        )
+        raise UserError(f"{what} needs {package}, which is not installed", fix=how_to_install(package))

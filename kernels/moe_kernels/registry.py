@@ -29,17 +29,12 @@ HOST_DEFAULTS = {
 }
 """The same where the host itself is the chip."""
 
-EXTRAS = {"triton": "gpu", "pallas": "tpu"}
-"""The project's optional dependencies that install a backend's compiler."""
-
-_COMPILERS = frozenset({"jax", "jaxlib", "libtpu", "torch", "triton"})
-
 
 class MissingKernelError(ImportError):
-    """A kernel's module cannot be imported here; the text says why, and what to install."""
+    """A kernel's module cannot be imported here; the text says why, and ``name`` is the module that is missing."""
 
 
-def kernels(backend: str | None = None) -> tuple[dict[str, Kernel], dict[str, str]]:
+def kernels(backend: str | None = None) -> tuple[dict[str, Kernel], dict[str, MissingKernelError]]:
     """All kernels by name, in the registry's order, and for those that cannot be imported here the reason.
 
     Args:
@@ -49,13 +44,13 @@ def kernels(backend: str | None = None) -> tuple[dict[str, Kernel], dict[str, st
         ValueError: a module declares a kernel of another name than its line says.
     """
     found: dict[str, Kernel] = {}
-    missing: dict[str, str] = {}
+    missing: dict[str, MissingKernelError] = {}
     for name in KERNELS:
         if backend in (None, name.split(".", 1)[0]):
             try:
                 found[name] = _declared(name)
             except MissingKernelError as error:
-                missing[name] = str(error)
+                missing[name] = error
     return found, missing
 
 
@@ -91,10 +86,7 @@ def _declared(name: str) -> Kernel:
     try:
         kernel: Kernel = importlib.import_module(module).KERNEL
     except ImportError as error:
-        lacks_compiler = (error.name or "").split(".")[0] in _COMPILERS
-        extra = EXTRAS.get(name.split(".", 1)[0])
-        advice = f'pip install "moe-codesign[{extra}]"' if lacks_compiler and extra else f"see {module}"
-        raise MissingKernelError(f"{error}; {advice}", name=error.name) from None
+        raise MissingKernelError(f"{error}, which {module} imports", name=error.name) from None
     if kernel.name != name:
         raise ValueError(f"{module} declares {kernel.name!r}, moe_kernels.registry lists it as {name!r}; use one name")
     return kernel

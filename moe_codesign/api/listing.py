@@ -51,6 +51,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _kernels() -> list[dict[str, Any]]:
+    from moe_codesign.compiler.kernels import why_missing
     from moe_kernels.registry import kernels
 
     found, missing = kernels()
@@ -65,7 +66,8 @@ def _kernels() -> list[dict[str, Any]]:
         for kernel in found.values()
     ]
     return rows + [
-        {"kernel": n, "tile fields": r, "dtypes": "", "ops": "", "tiles in its space": 0} for n, r in missing.items()
+        {"kernel": name, "tile fields": why_missing(error), "dtypes": "", "ops": "", "tiles in its space": 0}
+        for name, error in missing.items()
     ]
 
 

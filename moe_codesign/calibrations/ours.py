@@ -70,6 +70,7 @@ class OurFile(Table):
         log_width: of a GEMM's 90 % interval, on the logarithm of the time, by type that was raced with several shapes.
         most_rows: per expert that has any, by the same types: what was raced.
         races: GEMMs of which all tiles were raced. rows: tiles timed.
+        unnamed_routing: rows that named no routing and were read as the default one.
         error, regret: on models left out: mean error of a time, mean loss of the tile named best; physics alone beside.
     """
 
@@ -79,6 +80,7 @@ class OurFile(Table):
     compiled_by: str
     races: int
     rows: int
+    unnamed_routing: int = 0
     log_width: dict[str, float]
     most_rows: dict[str, float]
     coefficients: dict[str, float]

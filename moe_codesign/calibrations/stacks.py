@@ -93,6 +93,8 @@ class StackFile(Table):
     version: str
     rows: int
     shapes: int
+    unnamed_routing: int = 0
+    """Fitted rows that named no routing and were read as the default one."""
     left_out: dict[str, int]
     correction_share: float
     coefficients: dict[str, float]

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from moe_codesign.cli.options import CHIP, DTYPE, JOBS, JSON, emit
+from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT
 from moe_codesign.errors import UserError
 
 
@@ -43,6 +44,7 @@ def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, 
             f"{raced.physics_error:.1%}, {raced.physics_regret:.1%}); 90 % lie within "
             + ", ".join(f"{width:.1%} ({dtype})" for dtype, width in raced.log_width.items())
         )
+        _say_routing(raced.unnamed_routing)
         return
     fitted, path = mc.calibrate(chip, stack, dtype=dtype, source=source, out=out)
     file = fitted.file
@@ -51,6 +53,7 @@ def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, 
         return
     left_out = "; ".join(f"{count} {reason}" for reason, count in file.left_out.items()) or "none"
     click.echo(f"{path}: {file.rows} rows of {file.shapes} shapes fitted, left out: {left_out}")
+    _say_routing(file.unnamed_routing)
     if (judged := file.held_out) is not None:
         click.echo(
             f"on {judged.rows} rows of {judged.shapes} shapes that it has not seen: error {judged.mape:.1f} % mean, "
@@ -60,3 +63,11 @@ def calibrate(chip: str, stack: str, dtype: str, source: str, out: Path | None, 
         )
     else:
         click.echo("no shapes were held out: too few rows or shapes")
+
+
+def _say_routing(unnamed: int) -> None:
+    """One line where rows name no routing: a time depends on it, and the default was taken for theirs."""
+    if unnamed:
+        click.echo(
+            f"{unnamed} rows name no routing and were read as {DEFAULT_ROUTING_TEXT}; a column routing says another"
+        )

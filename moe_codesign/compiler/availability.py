@@ -1,10 +1,7 @@
 """Whether a target's compiler is installed here. Nothing is imported."""
 
-import functools
-import importlib.util
-
 from moe_codesign.errors import UserError
-from moe_kernels.registry import EXTRAS
+from moe_codesign.extras import how_to_install, is_installed
 
 _PACKAGES = {"triton": ("triton",), "pallas": ("jax", "libtpu")}
 
@@ -14,10 +11,9 @@ def backend_of(target: str) -> str:
     return "triton" if target.startswith(("cuda:", "hip:")) else "pallas"
 
 
-@functools.cache
 def missing_package(backend: str) -> str | None:
     """The first package of the backend's compiler that is not installed, or None."""
-    return next((name for name in _PACKAGES[backend] if importlib.util.find_spec(name) is None), None)
+    return next((name for name in _PACKAGES[backend] if not is_installed(name)), None)
 
 
 def require_compiler(target: str, what: str, *, recompile: bool = False) -> None:
@@ -30,5 +26,5 @@ def require_compiler(target: str, what: str, *, recompile: bool = False) -> None
         why = "" if recompile else " is not among the facts that come with the package, and"
         raise UserError(
             f"{what}{why} cannot be compiled here: {package} is not installed",
-            fix=f'pip install "moe-codesign[{EXTRAS[backend]}]"',
+            fix=how_to_install(package),
         )

@@ -2,6 +2,7 @@
 
 from moe_codesign.chips import Chip, DatasheetChip
 from moe_codesign.errors import UserError
+from moe_codesign.extras import EXTRA_OF, how_to_install
 from moe_kernels.kernel import Kernel
 from moe_kernels.registry import MissingKernelError, default_kernel, kernel_named, kernels
 
@@ -23,7 +24,8 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
         return kernel
     if name is not None:
         found, missing = kernels()
-        raise UserError("kernel", value=name, fix=missing.get(name) or "use one of " + ", ".join(found))
+        fix = why_missing(missing[name]) if name in missing else "use one of " + ", ".join(found)
+        raise UserError("kernel", value=name, fix=fix)
     try:
         return default_kernel(chip.backend, on_host=chip.is_host)
     except LookupError:
@@ -32,4 +34,10 @@ def kernel_for(chip: Chip, name: str | None = None) -> Kernel:
             fix="choose a chip with a compile target in `moe-codesign list chips`",
         ) from None
     except MissingKernelError as error:
-        raise UserError(f"the kernel for {chip.name} cannot be loaded", fix=str(error)) from None
+        raise UserError(f"the kernel for {chip.name} cannot be loaded", fix=why_missing(error)) from None
+
+
+def why_missing(error: MissingKernelError) -> str:
+    """Why a kernel's module cannot be imported, and what to install where that is a package of the project's extras."""
+    package = (error.name or "").split(".")[0]
+    return f"{error}; {how_to_install(package)}" if package in EXTRA_OF else str(error)

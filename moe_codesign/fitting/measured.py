@@ -1,6 +1,6 @@
 """Measured times of whole fused MoE operations, from aiconfigurator-core or a table, and which rows are left out."""
 
-import importlib.util
+import importlib.metadata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from moe_codesign.cost.stacks.columns import Columns, columns_from, loads_of
 from moe_codesign.cost.stacks.physics import bound_us
 from moe_codesign.errors import UserError
 from moe_codesign.formats.aiconfigurator import aiconfigurator_rows, renamed
-from moe_codesign.formats.problem_rows import Row, layer_of, routing_text, text
+from moe_codesign.formats.problem_rows import Row, layer_of, missing, routing_text, text
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Measured:
     """Times of one chip under one stack and type.
 
     ``shape_key`` [rows]: hidden-inter-experts-topk, by which splits are grouped. ``routing`` [rows]: in the words of
-    `predict`. ``left_out``: rows by reason.
+    `predict`. ``unnamed_routing`` [rows]: whether a row names no routing and was read as the default one. ``left_out``:
+    rows by reason.
     """
 
     chip: GpuChip
@@ -32,6 +33,7 @@ class Measured:
     latency_us: F64
     shape_key: npt.NDArray[np.str_]
     routing: npt.NDArray[np.str_]
+    unnamed_routing: npt.NDArray[np.bool_]
     source: str
     version: str
     left_out: dict[str, int]
@@ -52,6 +54,7 @@ class Measured:
                 "latency_us": self.latency_us[index],
                 "shape_key": self.shape_key[index],
                 "routing": self.routing[index],
+                "unnamed_routing": self.unnamed_routing[index],
             }
         )
 
@@ -87,7 +90,7 @@ def _measured(
     version: str,
 ) -> Measured:
     left_out: Counter[str] = Counter()
-    problems, loads, latency, keys, routing = [], [], [], [], []
+    problems, loads, latency, keys, routing, unnamed = [], [], [], [], [], []
     wanted = {"chip": chip.name, "stack": stack, "dtype": dtype, "op": "fused_moe"}
     for row in rows:
         try:
@@ -110,6 +113,7 @@ def _measured(
             loads.append(counted)
             latency.append(time_us)
             routing.append(routing_text(row))
+            unnamed.append(missing(row.get("routing")))
             keys.append(
                 f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
             )
@@ -121,7 +125,7 @@ def _measured(
     if impossible.all():
         reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.most_common(3)) or "it is empty"
         raise UserError(f"{source} has no usable row for {chip.name} {stack} {dtype}: {reasons}")
-    labels = np.array(keys), np.array(routing)
+    labels = np.array(keys), np.array(routing), np.array(unnamed)
     every = Measured(chip, stack, dtype, columns, times, *labels, source, version, dict(left_out))
     return every.take(np.flatnonzero(~impossible))
 

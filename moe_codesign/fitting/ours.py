@@ -189,6 +189,7 @@ def _file_of(chip: GpuChip, races: Sequence[Race], x: OurCoefficients, types: Se
         compiled_by=compiler_version(chip.backend),
         races=len(races),
         rows=sum(len(race.latency_us) for race in races),
+        unnamed_routing=sum(race.unnamed_routing for race in races),
         log_width=dict.fromkeys(types, 0.0),
         most_rows={dtype: max(race.mean_rows for race in races if race.gemm.dtype == dtype) for dtype in types},
         coefficients=dataclasses.asdict(x),

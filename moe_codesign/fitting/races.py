@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import importlib.util
 import json
 import math
 import zlib
@@ -22,7 +21,8 @@ from moe_codesign.compiler.tile_table import Tables, TileTable, table_of
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.errors import UserError
-from moe_codesign.formats.problem_rows import Row, layer_of, text
+from moe_codesign.extras import require
+from moe_codesign.formats.problem_rows import Row, layer_of, missing, text
 from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import TileConfig
 
@@ -39,7 +39,7 @@ class Race:
     """One GEMM with many tiles. ``table``: their binaries' facts, a row each; ``latency_us`` [rows].
 
     ``shape``: hidden-inter-experts-topk, by which races are left out together. ``dirty``: 1 where the L2 was flushed by
-    writing.
+    writing. ``unnamed_routing``: how many of the rows name no routing and were read as the default one.
     """
 
     gemm: GroupedGemm
@@ -48,6 +48,7 @@ class Race:
     shape: str
     tokens: int
     dirty: float
+    unnamed_routing: int
 
     @property
     def mean_rows(self) -> float:
@@ -74,8 +75,7 @@ def read_races(path: Path, chip: GpuChip, *, jobs: int = 1) -> list[Race]:
     Raises:
         UserError: no such table, a malformed row, or no races in it.
     """
-    if importlib.util.find_spec("catboost") is None:
-        raise UserError("a fit needs catboost", fix='pip install "moe-codesign[calibrate]"')
+    require("catboost", "a fit")
     found = [path] if not path.is_dir() else sorted([*path.glob("*.csv"), *path.glob("*.csv.gz")])
     kernel = kernel_for(chip)
     rows = [row for one in found for row in _timed_rows(one, chip, kernel)]
@@ -142,4 +142,7 @@ def _race(rows: Sequence[Row], table: TileTable, dtype: str) -> Race | None:
         return None
     key = f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
     part = table.rows(np.array(places))
-    return Race(gemm, part, np.array(times), key, workload.num_tokens, _DIRTY[text(rows[0], "flush", "read")])
+    dirty = _DIRTY[text(rows[0], "flush", "read")]
+    # Rows of one race are alike in all that describes the problem.
+    unnamed = len(places) if missing(rows[0].get("routing")) else 0
+    return Race(gemm, part, np.array(times), key, workload.num_tokens, dirty, unnamed)

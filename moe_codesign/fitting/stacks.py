@@ -1,7 +1,6 @@
 """Fit a calibration: physics first, then trees on what it leaves, then intervals from shapes that neither has seen."""
 
 import dataclasses
-import importlib.util
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,6 +13,7 @@ from moe_codesign.cost.stacks.features import features
 from moe_codesign.cost.stacks.model import Calibration
 from moe_codesign.cost.stacks.physics import bound_us
 from moe_codesign.errors import UserError
+from moe_codesign.extras import require
 from moe_codesign.fitting.few_rows import AS_GOOD, SHARES, rescaled, with_conventions_of
 from moe_codesign.fitting.intervals import conformal_interval, errors
 from moe_codesign.fitting.measured import Measured
@@ -55,8 +55,7 @@ def calibrate(
         conventions = Conventions()
         interval = conformal_interval(off, data.columns.num_tokens)
     else:
-        if importlib.util.find_spec("catboost") is None:
-            raise UserError("catboost is not installed", fix='pip install "moe-codesign[calibrate]"')
+        require("catboost", "a fit")
         x, conventions = physics or fit_physics(data, start.coefficients if start is not None else None)
         work, t = timed_terms(x, conventions, data.columns, data.chip, data.stack, data.dtype)
         times = fused_moe.total_us(x, t)
@@ -82,6 +81,7 @@ def calibrate(
         version=data.version,
         rows=len(data),
         shapes=data.shapes,
+        unnamed_routing=int(data.unnamed_routing.sum()),
         left_out=data.left_out,
         correction_share=share,
         coefficients=dataclasses.asdict(x),

@@ -7,6 +7,7 @@ from typing import Any
 
 from moe_codesign.chips import GpuChip
 from moe_codesign.errors import UserError
+from moe_codesign.extras import require
 
 _FOLDERS = {"b200": "b200_sxm", "b300": "b300_sxm", "rtx_pro_6000": "rtx_pro_6000_server"}
 """aiconfigurator's names of chips where they are not ours."""
@@ -43,10 +44,10 @@ SETS = (
 
 def aiconfigurator_folder() -> Path:
     """Where the installed aiconfigurator-core keeps its systems. Raises UserError if it is not installed."""
+    require("aiconfigurator_core", "reading NVIDIA's measured tables")
     spec = importlib.util.find_spec("aiconfigurator_core")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("aiconfigurator-core is not installed", fix="pip install aiconfigurator-core")
-    return Path(next(iter(spec.submodule_search_locations))) / "systems"
+    assert spec is not None
+    return Path(next(iter(spec.submodule_search_locations or ()))) / "systems"
 
 
 def aiconfigurator_rows(chip: GpuChip, stack: str, dtype: str) -> tuple[list[dict[str, Any]], str]:

@@ -113,6 +113,19 @@ def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: P
     assert less.warning([dataclasses.replace(gemm, dtype="float16")]) == "bfloat16 was raced with fewer than two shapes"
 
 
+def test_raced_tiles_whose_rows_name_no_routing_are_counted(tmp_path: Path) -> None:
+    table = races_of(tmp_path / "races.csv.gz", shapes=1)
+    rows = list(csv.DictReader(gzip.decompress(table.read_bytes()).decode().splitlines()))
+    unnamed = [row | {"routing": ""} if row["num_tokens"] == "4" else row for row in rows]
+    with (tmp_path / "unnamed.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(unnamed)
+    races = read_races(tmp_path / "unnamed.csv", CHIP, jobs=2)
+    assert [race.unnamed_routing for race in races] == [len(race.latency_us) * (race.tokens == 4) for race in races]
+    assert sum(race.unnamed_routing for race in read_races(table, CHIP, jobs=2)) == 0
+
+
 def test_a_chip_that_was_not_raced_takes_coefficients_and_no_more() -> None:
     raced, other = of_chip(CHIP), of_chip(GpuChip.of(load_chip("mi300x")))
     assert other.calibration.coefficients == raced.calibration.coefficients

@@ -41,7 +41,8 @@ def timed(conventions: Conventions) -> Measured:
     noise = np.exp(0.03 * np.random.default_rng(0).standard_normal(len(columns)))
     routing = np.array(["balanced", "uniform"] * (len(problems) // 2))
     times = fused_moe.total_us(TRUTH, t) * noise
-    return Measured(CHIP, "sglang", "bfloat16", columns, times, np.array(keys), routing, "made up", "", {})
+    named = np.zeros(len(times), dtype=bool)
+    return Measured(CHIP, "sglang", "bfloat16", columns, times, np.array(keys), routing, named, "made up", "", {})
 
 
 @pytest.mark.parametrize("shapes", [[], ["4096-8-2"], ["2048-128-8", "4096-8-2"], NAMES], ids=len)

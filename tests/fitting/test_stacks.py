@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 import moe_codesign as mc
 import moe_codesign.chips
+from moe_codesign import extras
 from moe_codesign.calibrations.catalogue import SHIPPED
 from moe_codesign.calibrations.stacks import FORMAT, StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
@@ -125,6 +125,7 @@ def test_dirt_is_left_out_and_counted() -> None:
     ]
     data = from_rows(GpuChip.of(load_chip(CHIP)), "vllm", "bfloat16", [*table, *bad], "made up")
     assert len(data) == len(table)
+    assert not data.unnamed_routing.any()
     assert data.left_out == {
         "no time": 1,
         "hidden_size: got 'wide'; give a whole number": 1,
@@ -158,6 +159,30 @@ def test_a_table_of_ones_own_from_the_shell_to_predict(
     truth = float(str(table[40]["latency_us"]))
     assert abs(after["latency_us"] / truth - 1) < abs(before["latency_us"] / truth - 1)
     assert abs(after["latency_us"] / truth - 1) < 0.1
+
+
+def test_rows_that_name_no_routing_are_counted_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moe_codesign.cli import main
+
+    monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path / "own"))
+    table = rows()[1::24]  # of uniform routing
+    unnamed = [{k: v for k, v in row.items() if k != "routing"} for row in table[:3]] + [{**table[3], "routing": ""}]
+    path = tmp_path / "times.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*unnamed, *table[4:]]))
+    arguments = ["calibrate", "--chip", CHIP, "--stack", "vllm", "--from", str(path)]
+    with pytest.raises(SystemExit, match="0"):
+        main(arguments)
+    said = "4 rows name no routing and were read as uniform; a column routing says another"
+    assert said in capsys.readouterr().out.splitlines()
+    with pytest.raises(SystemExit, match="0"):
+        main([*arguments, "--json"])
+    assert json.loads(capsys.readouterr().out)["unnamed_routing"] == 4
+    path.write_text("".join(json.dumps(row) + "\n" for row in table))
+    with pytest.raises(SystemExit, match="0"):
+        main(arguments)
+    assert "name no routing" not in capsys.readouterr().out
 
 
 def test_files_round_trip_and_a_broken_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,9 +265,9 @@ def test_harmed_trees_are_told_in_their_rows_alone(harm: str, tmp_path: Path, mo
 
 
 def test_without_catboost_it_is_named_before_anything_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "is_installed", lambda package: package != "catboost")
     monkeypatch.setattr(fit, "fit_physics", None)
-    with pytest.raises(UserError, match=r"catboost is not installed.*moe-codesign\[calibrate\]"):
+    with pytest.raises(UserError, match=r"a fit needs catboost, which is not installed; .*moe-codesign\[calibrate\]"):
         calibrate(measured())
 
 
