@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_codesign.chips import Chip
+from moe_codesign.chips.schema import Price
 from moe_codesign.cost.bound import layer_bound
 from moe_codesign.domain.frontier import frontier
 from moe_codesign.domain.metrics import metrics_of
@@ -24,6 +25,7 @@ class ReportRow:
         share_of_peak: FLOP/s over the chip's peak for the type.
         gain: the reference's time with its default tile over this pair's; None where the two cannot be compared.
         metrics: every metric that the chip's file can answer, by name.
+        price: what a cost among them is by; None where the chip's file has no price.
     """
 
     pair: Pair
@@ -33,6 +35,7 @@ class ReportRow:
     share_of_peak: float
     gain: float | None
     metrics: dict[str, float]
+    price: Price | None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -44,6 +47,7 @@ class ReportRow:
             "share_of_peak": self.share_of_peak,
             "gain_over_reference": self.gain,
             "metrics": self.metrics,
+            "price": None if self.price is None else self.price._asdict(),
         }
 
 
@@ -61,6 +65,12 @@ def report_rows(result: SearchResult) -> list[ReportRow]:
             on_frontier = (trial.mode, trial.number) in best
             rows += [_row(pair, trial, chip, on_frontier, reference.get(pair.workload.name)) for pair in trial.pairs]
     return rows
+
+
+def cost_notes(result: SearchResult) -> list[str]:
+    """By which price each chip's costs are, one line for each chip that has one."""
+    prices = [(chip.name, chip.price) for chip in result.space.chips]
+    return [f"costs on {name} are by {price} ({price.source})" for name, price in prices if price is not None]
 
 
 def json_rows(result: SearchResult) -> dict[str, Any]:
@@ -88,4 +98,5 @@ def _row(pair: Pair, trial: Trial, chip: Chip, on_frontier: bool, reference: Pai
         share_of_peak=bound.compute_us / pair.timing.latency_us,
         gain=reference.timing.latency_us / pair.timing.latency_us if reference is not None and comparable else None,
         metrics=metrics_of(pair, chip),
+        price=chip.price,
     )

@@ -4,7 +4,7 @@ The file's ``backend`` says which class it is: ``triton`` a GPU, ``pallas`` a TP
 datasheet speaks for. Every number has a source, and every price a date.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -127,13 +127,22 @@ class Power(Table):
     all_in_kw: PositiveFloat | None = None
 
 
+PriceKind = Literal["on_demand", "rental_3y", "own"]
+PRICE_KINDS: tuple[PriceKind, ...] = get_args(PriceKind)
+"""What a price is of: an hour on demand, an hour of a rental of three years, or an hour of owning the chip.
+Costs are by the first of these that a chip file lists."""
+
+
 class Price(NamedTuple):
     """One listed price of a chip-hour: USD, what it is the price of, when it was listed, and where."""
 
     usd_per_hour: float
-    kind: str
+    kind: PriceKind
     date: str
     source: str
+
+    def __str__(self) -> str:
+        return f"{self.usd_per_hour:g} $/h {self.kind}, {self.date}"
 
 
 class _Chip(Table):
@@ -155,7 +164,7 @@ class _Chip(Table):
     backend: str
     peak_flops_per_s: dict[str, PositiveFloat]
     power: Power = Power()
-    price_usd_per_hour: dict[str, PositiveFloat] = {}
+    price_usd_per_hour: dict[PriceKind, PositiveFloat] = {}
     price_date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")] | None = None
     """Month or day on which the prices were listed, as 2026-07 or 2026-07-31."""
     sources: dict[str, Annotated[str, Field(min_length=1)]]
@@ -217,12 +226,12 @@ class _Chip(Table):
 
     @property
     def price(self) -> Price | None:
-        """The lowest listed price of one chip-hour, None where none is listed."""
-        if self.price_date is None or not self.price_usd_per_hour:
+        """The price of one chip-hour that costs are by: the first of PRICE_KINDS that is listed; None without any."""
+        kind = next((kind for kind in PRICE_KINDS if kind in self.price_usd_per_hour), None)
+        if self.price_date is None or kind is None:
             return None
-        kind, usd = min(self.price_usd_per_hour.items(), key=lambda item: item[1])
         source = self.sources.get(f"price_usd_per_hour.{kind}") or self.sources["price_usd_per_hour"]
-        return Price(usd, kind, self.price_date, source)
+        return Price(self.price_usd_per_hour[kind], kind, self.price_date, source)
 
 
 class GpuChip(_Chip):

@@ -96,6 +96,31 @@ def test_a_price_without_date_is_refused(tmp_path: Path) -> None:
         load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", {"price_date": '"last year"'}))
 
 
+@pytest.mark.parametrize(
+    ("listed", "kind"),
+    [
+        ("own = 1.0\nrental_3y = 2.0\non_demand = 3.0", "on_demand"),
+        ("own = 1.0\nrental_3y = 2.0", "rental_3y"),
+        ("rental_3y = 0.5\nown = 1.0", "rental_3y"),
+        ("own = 1.0", "own"),
+    ],
+)
+def test_costs_are_by_one_kind_of_price_whatever_is_lowest(listed: str, kind: str, tmp_path: Path) -> None:
+    text = "\n".join(lines_of("h100_sxm")).replace("own = 1.17\nrental_3y = 2.0", listed)
+    (tmp_path / "mine.toml").write_text(text)
+    chip = load_chip(str(tmp_path / "mine.toml"))
+    assert chip.price is not None
+    assert (chip.price.kind, chip.price.date) == (kind, "2026-07")
+    assert str(chip.price) == f"{chip.price.usd_per_hour:g} $/h {kind}, 2026-07"
+
+
+def test_a_kind_of_price_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    text = "\n".join(lines_of("h100_sxm")).replace("own = 1.17", "spot = 1.17")
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UserError, match=r"price_usd_per_hour\.spot.*'on_demand', 'rental_3y' or 'own'"):
+        load_chip(str(tmp_path / "mine.toml"))
+
+
 def test_another_backend_is_named_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"backend = 'tritn' is unknown; did you mean triton\?"):
         load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", {"backend": '"tritn"'}))

@@ -44,6 +44,7 @@ def test_metrics_by_hand() -> None:
     )
     price, power = CHIP.price, CHIP.power.all_in_kw
     assert price is not None
+    assert price.kind == "rental_3y"
     assert power is not None
     # Ten layers of a millisecond: 100 tokens every 10 ms on two chips.
     assert metrics_of(pair, CHIP) == pytest.approx(

@@ -26,7 +26,8 @@ chips
 │ two  │ Two       │ 96 │ -    │ -            │
 │ six  │ Six       │ 32 │ 2.7  │ own, 2026-07 │
 └──────┴───────────┴────┴──────┴──────────────┘
-GB are 10^9 bytes, of one chip; $/h is the lowest of the chip file's prices for one chip.
+GB are 10^9 bytes, of one chip; $/h is the price of one chip that costs are by: the first of on_demand, rental_3y, own \
+that its file lists.
 Prices of one, six: A list
 """
 

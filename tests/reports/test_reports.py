@@ -7,6 +7,8 @@ import pytest
 from rich.console import Console
 
 import moe_codesign as mc
+from moe_codesign.answers.frontier_rows import report_rows
+from moe_codesign.chips import load_chip
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.trial import Refused
@@ -58,6 +60,25 @@ def test_reports_count_refusals_by_their_kind(result: SearchResult, tmp_path: Pa
     assert counted in console.export_text()
     write_html(tmp_path / "r.html", changed)
     assert counted in (tmp_path / "r.html").read_text()
+
+
+def test_reports_say_by_which_price_a_cost_is(tmp_path: Path) -> None:
+    space = make_space(chips=["tpu_v6e"], constraints={}, objectives=["decode.usd_per_mtok"])
+    result = SearchResult("costly", space, [], {}, {})
+    says = "costs on tpu_v6e are by 2.7 $/h on_demand, 2026-11-22 (Google Cloud TPU pricing page"
+    console = Console(record=True, width=400, file=io.StringIO(), markup=False)
+    print_search(console, result)
+    assert says in console.export_text()
+    write_html(tmp_path / "r.html", result)
+    assert says in (tmp_path / "r.html").read_text()
+
+
+def test_rows_hold_the_price_of_their_cost(result: SearchResult) -> None:
+    tpu = load_chip("tpu_v6e")
+    (row,) = {row.price for row in report_rows(result)}
+    assert row is None, "trainium2 has no price"
+    costly = dataclasses.replace(report_rows(result)[0], price=tpu.price)
+    assert costly.to_dict()["price"]["kind"] == "on_demand"
 
 
 def test_a_pair_survives_json(result: SearchResult) -> None:

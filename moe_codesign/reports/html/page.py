@@ -9,7 +9,7 @@ import jinja2
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from moe_codesign.answers.frontier_rows import ReportRow, report_rows
+from moe_codesign.answers.frontier_rows import ReportRow, cost_notes, report_rows
 from moe_codesign.domain.pair import Pair
 from moe_codesign.quality import law_named
 from moe_codesign.reports.text import interval_text, pair_cells, time_text
@@ -51,6 +51,7 @@ def write_html(path: Path, result: SearchResult) -> None:
         provenance=result.provenance,
         plotly=get_plotlyjs(),
         total=len(result.trials),
+        costs=cost_notes(result),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page)

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from moe_codesign.chips.schema import PRICE_KINDS
 from moe_codesign.reports.text import print_rows
 
 _SOURCE = "price source"
@@ -13,7 +14,12 @@ _SOURCE = "price source"
 def print_chips(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     """A table with one line per chip, and below it where the prices are from, each source once."""
     print_rows(console, "chips", [{key: value for key, value in row.items() if key != _SOURCE} for row in rows])
-    console.print("GB are 10^9 bytes, of one chip; $/h is the lowest of the chip file's prices for one chip.")
+    console.print(
+        "GB are 10^9 bytes, of one chip; $/h is the price of one chip that costs are by: the first of "
+        f"{', '.join(PRICE_KINDS)} that its file lists.",
+        highlight=False,
+        soft_wrap=True,
+    )
     for source in dict.fromkeys(row[_SOURCE] for row in rows if row[_SOURCE]):
         chips = ", ".join(row["chip"] for row in rows if row[_SOURCE] == source)
         console.print(f"Prices of {chips}: {source}", highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
-from moe_codesign.answers.frontier_rows import report_rows
+from moe_codesign.answers.frontier_rows import cost_notes, report_rows
 from moe_codesign.quality import law_named
 from moe_codesign.reports.text import pair_cells
 from moe_codesign.study.runner import SearchResult
@@ -32,7 +32,8 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         f"quality: {law_named(result.space.law).measure} over {result.space.reference}'s (* the law is extrapolated); "
         f"gain: {result.space.reference} with its default tile over this pair. Times are one layer's."
     )
-    for note in result.notes:
+    costs = cost_notes(result) if any(one.metric.needs == "price" for one in result.space.objectives) else ()
+    for note in (*costs, *result.notes):
         console.print(note, highlight=False, soft_wrap=True)
     for chip in (chip.name for chip in result.space.chips):
         trials_of = [t for t in result.trials if t.chip == chip]
