@@ -132,7 +132,8 @@ def searched(tables: Tables) -> list[str]:
     wrong, inside = [], []
     for data in json.loads((RESULTS / "gpu" / f"{STEM}_search.json").read_text())["pairs"]:
         pair = Pair.from_dict({name: value for name, value in data.items() if name not in ("mode", "trial")})
-        tiles = tuple(TritonTile.from_dict(tile) for tile in pair.tiles)
+        tiles = pair.tiles
+        assert tiles is not None
         timing = estimate_layer(tables, chip, rank_work(pair.shape, pair.workload), tiles=tiles).timing
         wrong.append(timing.latency_us / pair.timing.latency_us - 1.0)
         inside.append(timing.low_us <= pair.timing.latency_us <= timing.high_us)

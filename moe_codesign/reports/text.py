@@ -41,7 +41,7 @@ def pair_cells(row: ReportRow) -> list[str]:
         pair.shape.label(),
         f"{pair.workload.name} {pair.workload.num_tokens}{split} {_routing_text(pair.workload.routing)}",
         f"{row.mode} {row.trial}",
-        " | ".join(pair.tile_labels) or "-",
+        pair.tiles.label() if pair.tiles else "-",
         time_text(pair.timing.latency_us),
         interval_text(pair.timing),
         pair.timing.grade,

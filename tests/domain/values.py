@@ -7,9 +7,11 @@ from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import GRADES, Timing
 from moe_codesign.domain.trial import MODES, Answered, Refused, Trial
 from moe_codesign.domain.workload import Workload
+from moe_kernels.tile import BlockedTile, PallasTile, TritonTile
 
 WORDS = st.text("abc xyz-_.:é", min_size=1, max_size=8).filter(str.strip)
 TIMES = st.floats(1e-3, 1e9)
@@ -64,19 +66,25 @@ def workloads(draw: st.DrawFn, name: str) -> Workload:
     )
 
 
-TILES = st.dictionaries(WORDS, st.one_of(st.booleans(), st.integers(1, 512)), min_size=1, max_size=3)
+SIZES = st.integers(1, 512)
+TILES_OF = {
+    "triton.grouped_gemm": st.builds(
+        TritonTile, block_m=SIZES, block_n=SIZES, block_k=SIZES, num_warps=SIZES, num_stages=SIZES, tma=st.booleans()
+    ),
+    "pallas.grouped_matmul": st.builds(PallasTile, tile_m=SIZES, tile_k=SIZES, tile_n=SIZES, rows_outer=st.booleans()),
+    "pallas.host_matmul": st.builds(BlockedTile, tile_m=SIZES, tile_k=SIZES, tile_n=SIZES),
+}
 
 
 @st.composite
 def pairs(draw: st.DrawFn, chip: str = "a chip", name: str = "decode") -> Pair:
-    tiles = draw(st.lists(TILES, max_size=2))
+    kernel = draw(st.sampled_from([None, *TILES_OF]))
     return Pair(
         chip=chip,
         shape=draw(shapes()),
         workload=draw(workloads(name)),
-        kernel=draw(st.one_of(st.none(), WORDS)),
-        tiles=tuple(tiles),
-        tile_labels=tuple(str(len(tile)) for tile in tiles),
+        kernel=kernel,
+        tiles=TilePair(draw(TILES_OF[kernel]), draw(TILES_OF[kernel])) if kernel is not None else None,
         timing=draw(timings()),
         quality_ratio=draw(st.floats(1e-3, 1e3)),
         outside=draw(st.lists(WORDS, max_size=2).map(tuple)),

@@ -99,8 +99,8 @@ def test_search() -> None:
 
     def pair(quality: float) -> Pair:
         return Pair(
-            chip="trainium2", shape=shape, workload=Workload(name="decode", num_tokens=64), kernel=None, tiles=(),
-            tile_labels=(), timing=timing, quality_ratio=quality, outside=("G",),
+            chip="trainium2", shape=shape, workload=Workload(name="decode", num_tokens=64), kernel=None, tiles=None,
+            timing=timing, quality_ratio=quality, outside=("G",),
         )  # fmt: skip
 
     trials = [

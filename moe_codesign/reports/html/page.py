@@ -124,7 +124,7 @@ def _hover(pair: Pair, found_by: str) -> str:
     lines = [
         f"<b>{pair.shape.label()}</b>",
         f"{time_text(pair.timing.latency_us)} ({interval_text(pair.timing)}), {pair.timing.grade}",
-        f"tiles {' | '.join(pair.tile_labels) or 'none'}",
+        f"tiles {pair.tiles.label() if pair.tiles else 'none'}",
         f"limited by {pair.timing.limiter}, {pair.timing.share_of_bound:.0%} of the physical bound's speed",
         f"quality {pair.quality_ratio - 1:+.1%}",
         found_by,
