@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 
 from moe_codesign.chips import GpuChip, load_chip
-from moe_codesign.compiler import Compiled, Outcome, Refused, Request, requests_for
+from moe_codesign.compiler import Compiled, CompileResult, Refused, Request, requests_for
 from moe_codesign.compiler.artifact import GpuFacts
 from moe_codesign.compiler.gpu import binary_facts
 from moe_codesign.compiler.kernels import kernel_for
@@ -316,7 +316,7 @@ def our_table(tables: Tables, op: Op) -> TileTable:
     return table_of(kernel, chip, op, {tile: outcomes[r] for (_, tile), r in requests.items()})
 
 
-def _outcome(request: Request, facts: GpuFacts | None) -> Outcome:
+def _outcome(request: Request, facts: GpuFacts | None) -> CompileResult:
     if facts is None:
         return Refused(kind="failed", reason="it does not compile", compiler=request.compiler)
     return Compiled(facts=facts, compiler=request.compiler)

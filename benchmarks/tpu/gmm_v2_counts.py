@@ -29,7 +29,7 @@ from problems import PUBLISHED, PUBLISHED_GRADIENTS, projections
 
 from moe_codesign.compiler.llo import read_program
 from moe_codesign.compiler.tpu import analyse, compile_for, empty, prepare_process
-from moe_codesign.execution import Done, Outcome, Pool, Raised
+from moe_codesign.execution import CallResult, Done, Pool, Raised
 
 OUT = Path(__file__).parents[2] / "results" / "tpu_gmm_v2.json"
 TARGETS = {"tpu_v6e": "v6e:2x2", "tpu7x": "tpu7x:2x2x1", "tpu_v5p": "v5p:2x2x1"}
@@ -160,7 +160,7 @@ def cycles_at(target: str, transposed: bool, point: tuple[int, int, int]) -> flo
     return visit_cycles(target, transposed, *point)
 
 
-def value(outcome: Outcome[Any]) -> Any:
+def value(outcome: CallResult[Any]) -> Any:
     if not isinstance(outcome, Done):
         raise RuntimeError(str(outcome))
     return outcome.value

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import Estimate, NoTileError
+from moe_codesign.cost.estimate import Estimate, NoTileError, failure_of
 from moe_codesign.cost.ours.model import estimate_layer
+from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing
 from moe_codesign.domain.shape import MoEShape
@@ -21,13 +22,13 @@ LOSSES = ("padding", "waves", "memory", "pipeline", "launch", "permute")
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One (chip, tokens): the estimate with its losses, or the reason why it could not be made."""
+    """One (chip, tokens): the estimate with its losses, or the error: why it could not be made."""
 
     chip: str
     num_tokens: int
     routing: str
     estimate: Estimate | None
-    error: str = ""
+    error: Failure | None = None
 
 
 def audit_shape(
@@ -52,5 +53,5 @@ def audit_shape(
                 estimate = estimate_layer(tables, chip, rank_work(shape, workload), with_losses=True)
                 rows.append(AuditRow(chip.name, num_tokens, str(routing), estimate))
             except (UserError, NoTileError) as error:
-                rows.append(AuditRow(chip.name, num_tokens, str(routing), None, str(error)))
+                rows.append(AuditRow(chip.name, num_tokens, str(routing), None, failure_of(error)))
     return rows

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import Timing
 
@@ -18,7 +19,7 @@ class BenchRow:
         error: the largest row error against float64 over all checks.
         checks: how often the result was compared.
         device, software: what was measured; names as the device's own software gives them.
-        reason: why there is no time, or why the time cannot be believed; else empty.
+        reason: why there is no time, or why the time cannot be believed; else None.
     """
 
     num_tokens: int
@@ -29,4 +30,4 @@ class BenchRow:
     checks: int = 0
     device: str
     software: str = ""
-    reason: str = ""
+    reason: Failure | None = None

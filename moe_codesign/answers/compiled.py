@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from moe_codesign.compiler import Compiled, Outcome, Request
+from moe_codesign.compiler import Compiled, CompileResult, Request
 from moe_codesign.compiler.artifact import GpuFacts, JaxFacts, TpuFacts
 from moe_codesign.compiler.function import FunctionRequest
 
@@ -16,7 +16,7 @@ class CompiledKernel:
     """
 
     request: Request
-    outcome: Outcome
+    outcome: CompileResult
     refused: str | None
     note: str = ""
 
@@ -43,7 +43,7 @@ class CompiledFunction:
     """A user's function on a chip: what was asked, and what came of it."""
 
     request: FunctionRequest
-    outcome: Outcome
+    outcome: CompileResult
 
     @property
     def refused(self) -> str | None:
@@ -67,7 +67,7 @@ class CompiledFunction:
         return {"function": asked.function, "target": asked.target, **_plain(self.outcome, asked.compiler)}
 
 
-def _plain(outcome: Outcome, compiler: str) -> dict[str, Any]:
+def _plain(outcome: CompileResult, compiler: str) -> dict[str, Any]:
     found: dict[str, Any] = {"compiler": compiler, "status": outcome.status}
     if not isinstance(outcome, Compiled):
         return {**found, "reason": outcome.reason}

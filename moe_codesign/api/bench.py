@@ -110,7 +110,7 @@ def _row(workload: Workload, chip: Chip, raced: Timed | Failed) -> BenchRow:
             routing=str(workload.routing),
             tiles=raced.tiles,
             device=chip.product,
-            reason=raced.failure.text,
+            reason=raced.failure,
         )
     return BenchRow(
         num_tokens=workload.num_tokens,
@@ -121,5 +121,5 @@ def _row(workload: Workload, chip: Chip, raced: Timed | Failed) -> BenchRow:
         checks=raced.measurement.checks,
         device=raced.measurement.device,
         software=raced.measurement.software,
-        reason=implausible(raced.timing).text if raced.timing.implausible else "",
+        reason=implausible(raced.timing) if raced.timing.implausible else None,
     )

@@ -5,7 +5,7 @@ from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.compiler import (
     ArtifactCache,
     Compiled,
-    Outcome,
+    CompileResult,
     Unanswered,
     compile_all,
     compile_functions,
@@ -68,7 +68,7 @@ def compile_kernel(
     ]
 
 
-def _note(backend: str, outcome: Outcome) -> str:
+def _note(backend: str, outcome: CompileResult) -> str:
     return compiler_note(backend, [outcome.compiler]) if isinstance(outcome, Compiled) else ""
 
 

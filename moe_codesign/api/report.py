@@ -32,8 +32,17 @@ def load_study(name: str, *, storage: str = DEFAULT_STORAGE) -> SearchResult:
         return read_search(stored_space(name, studies.get(name).identity), studies, name)
 
 
-def report(study: str, *, storage: str = DEFAULT_STORAGE, out: str | Path = "report.html") -> Path:
-    """Write the HTML report of a stored study; returns its path. Raises UserError if no study has that name."""
+def report(study: str | SearchResult, *, storage: str = DEFAULT_STORAGE, out: str | Path = "report.html") -> Path:
+    """Write the HTML report of a study; returns its path.
+
+    Args:
+        study: the name of a stored study, or one that is at hand.
+        storage: URL of the database that holds it.
+        out: the HTML file.
+
+    Raises:
+        UserError: no study has that name, or the file cannot be written there.
+    """
     check_folder(Path(out).parent)
-    write_html(Path(out), load_study(study, storage=storage))
+    write_html(Path(out), load_study(study, storage=storage) if isinstance(study, str) else study)
     return Path(out)

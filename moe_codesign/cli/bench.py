@@ -57,5 +57,5 @@ def bench(
         from moe_codesign.reports.terminal.bench import print_bench
 
         print_bench(console(), f"{model}, ep {ep}, tp {tp}, {routing} routing", rows)
-    if any(row.timing is None or row.reason for row in rows):
+    if any(row.timing is None or row.reason is not None for row in rows):
         sys.exit(1)

@@ -24,7 +24,7 @@ def report(study: str, storage: str, out: Path | None, as_json: bool) -> None:
 
     path = out or Path("results/runs") / study / "report.html"
     result = mc.load_study(study, storage=storage)
-    mc.report(study, storage=storage, out=path)
+    mc.report(result, out=path)
     if as_json:
         emit({"study": study, "report": str(path), "trials": len(result.trials), **json_rows(result)})
     else:

@@ -194,7 +194,7 @@ class Unanswered:
 
 
 Artifact: TypeAlias = Compiled | Refused
-Outcome: TypeAlias = Artifact | Unanswered
+CompileResult: TypeAlias = Artifact | Unanswered
 
 _ADAPTER: TypeAdapter[Artifact] = TypeAdapter(Artifact)
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from moe_codesign import execution
 from moe_codesign.chips import Chip, CompiledChip, GpuChip
 from moe_codesign.compiler import shipped
-from moe_codesign.compiler.artifact import Compiled, GpuFacts, Outcome, Refused, Unanswered
+from moe_codesign.compiler.artifact import Compiled, CompileResult, GpuFacts, Refused, Unanswered
 from moe_codesign.compiler.availability import require_compiler
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.function import FunctionRequest
@@ -58,7 +58,7 @@ def compile_all(
     time_limit_s: float = TIME_LIMIT_S,
     recompile: bool = False,
     fresh_processes: bool = False,
-) -> dict[_R, Outcome]:
+) -> dict[_R, CompileResult]:
     """The outcome of every request.
 
     What the kernel itself refuses needs no compiler. The rest is looked for in the cache (compiled here, of the same
@@ -83,7 +83,7 @@ def compile_all(
     Raises:
         UserError: something must be compiled, and its compiler is not installed here.
     """
-    found: dict[_R, Outcome] = {}
+    found: dict[_R, CompileResult] = {}
     missing: list[_R] = []
     for one in dict.fromkeys(requests):
         known = _known(one, cache, recompile)
@@ -106,7 +106,7 @@ def compile_all(
         done = 0
         aborted: list[_R] = []
 
-        def keep(one: _R, outcome: Outcome) -> None:
+        def keep(one: _R, outcome: CompileResult) -> None:
             nonlocal done
             found[one] = outcome
             cache.put(one, outcome)
@@ -125,7 +125,7 @@ def compile_all(
     return found
 
 
-def _known(one: CompileRequest, cache: ArtifactCache, recompile: bool) -> Outcome | None:
+def _known(one: CompileRequest, cache: ArtifactCache, recompile: bool) -> CompileResult | None:
     if isinstance(one, Request) and (reason := one.refusal()):
         return Refused(kind="refused", reason=reason)
     known = cache.get(one)
@@ -141,7 +141,7 @@ def compile_functions(
     jobs: int = 1,
     progress: Progress | None = None,
     time_limit_s: float = TIME_LIMIT_S,
-) -> dict[FunctionRequest, Outcome]:
+) -> dict[FunctionRequest, CompileResult]:
     """What became of each function; as :func:`compile_all`.
 
     Where libtpu dies, or takes too long, while it counts cycles of a JAX function, it is compiled again without, and a
@@ -149,7 +149,7 @@ def compile_functions(
     """
     requests = list(dict.fromkeys(requests))
 
-    def run(wanted: Iterable[FunctionRequest], report: Progress | None) -> dict[FunctionRequest, Outcome]:
+    def run(wanted: Iterable[FunctionRequest], report: Progress | None) -> dict[FunctionRequest, CompileResult]:
         found = compile_all(wanted, cache, jobs=jobs, progress=report, time_limit_s=time_limit_s, fresh_processes=True)
         return {one: found[one] for one in wanted}
 
@@ -168,7 +168,7 @@ def compile_functions(
     return found
 
 
-def unlaunchable(outcome: Outcome, tile: TileConfig, chip: Chip) -> str | None:
+def unlaunchable(outcome: CompileResult, tile: TileConfig, chip: Chip) -> str | None:
     """Why this chip cannot run the tile: the compiler's reason, or the limit of the chip that it breaks."""
     if not isinstance(outcome, Compiled):
         return outcome.reason
@@ -195,7 +195,7 @@ def launch_limit(gpu: GpuFacts, num_warps: int, chip: GpuChip) -> str | None:
     return None
 
 
-def _outcome(one: CompileRequest, called: execution.Outcome[Outcome]) -> Outcome:
+def _outcome(one: CompileRequest, called: execution.CallResult[CompileResult]) -> CompileResult:
     match called:
         case Done(value):
             return value

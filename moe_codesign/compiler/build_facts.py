@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from moe_codesign.compiler.artifact import Artifact, Compiled, Outcome, Refused, Unanswered
+from moe_codesign.compiler.artifact import Artifact, Compiled, CompileResult, Refused, Unanswered
 from moe_codesign.compiler.build import Progress, compile_all
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.facts_file import FactsFile
@@ -129,12 +129,12 @@ def programs_of(requests: Mapping[Key, Request], jobs: int) -> dict[Key, str]:
 
 def compile_patiently(
     requests: Iterable[Request], cache: ArtifactCache, jobs: int, progress: Progress | None
-) -> dict[Request, Outcome]:
+) -> dict[Request, CompileResult]:
     """The outcome of each compile. One that took its process down is tried again, in a process of its own each time.
 
     What happens :data:`TRIES` times is no chance: the compiler refuses the tile in its own way.
     """
-    outcomes: dict[Request, Outcome] = compile_all(
+    outcomes: dict[Request, CompileResult] = compile_all(
         requests, cache, jobs=jobs, progress=progress, time_limit_s=TIME_LIMIT_S, recompile=True
     )
     for _ in range(TRIES - 1):
@@ -149,7 +149,7 @@ def compile_patiently(
     }
 
 
-def _crashed(outcome: Outcome) -> TypeGuard[Unanswered]:
+def _crashed(outcome: CompileResult) -> TypeGuard[Unanswered]:
     return isinstance(outcome, Unanswered) and outcome.kind == "crashed"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 from pydantic import ValidationError
 
-from moe_codesign.compiler.artifact import Artifact, Outcome, Unanswered, from_json, to_json
+from moe_codesign.compiler.artifact import Artifact, CompileResult, Unanswered, from_json, to_json
 from moe_codesign.compiler.request import CompileRequest
 from moe_codesign.files import replace_file
 
@@ -33,12 +33,12 @@ class ArtifactCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (folder or default_folder()) / f"artifacts-{FORMAT}"
-        self._seen: dict[str, Outcome] = {}
+        self._seen: dict[str, CompileResult] = {}
 
     def path(self, request: CompileRequest) -> Path:
         return self.folder / request.target.replace(":", "_") / f"{request.key}.json"
 
-    def get(self, request: CompileRequest) -> Outcome | None:
+    def get(self, request: CompileRequest) -> CompileResult | None:
         """The stored outcome, or None. A corrupt file is removed, with one message, and made again."""
         key = request.key
         if key in self._seen:
@@ -57,7 +57,7 @@ class ArtifactCache:
         self._seen[key] = artifact
         return artifact
 
-    def put(self, request: CompileRequest, outcome: Outcome) -> None:
+    def put(self, request: CompileRequest, outcome: CompileResult) -> None:
         """Keep an artifact. A function that is missing may be there a moment later: that is not even remembered."""
         if isinstance(outcome, Unanswered):
             if outcome.kind != "missing":

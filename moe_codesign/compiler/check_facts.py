@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_codesign.compiler.artifact import Artifact, Outcome, Unanswered
+from moe_codesign.compiler.artifact import Artifact, CompileResult, Unanswered
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.build_facts import compile_patiently, without_times
 from moe_codesign.compiler.cache import ArtifactCache
@@ -44,7 +44,7 @@ class Difference:
 
     what: str
     shipped: Artifact
-    here: Outcome
+    here: CompileResult
 
 
 def sample(files: Iterable[FactsFile], share: float, seed: int) -> list[tuple[FactsFile, list[Key]]]:

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Compiled, JaxFacts, KernelProgram, Outcome, Unanswered
+from moe_codesign.compiler.artifact import Compiled, CompileResult, JaxFacts, KernelProgram, Unanswered
+from moe_codesign.compiler.exceptions import first_and_last_line, named_line, of_gpu_error, of_tpu_error
 from moe_codesign.compiler.function import FunctionRequest, imported_sources, load_function, parse_arguments
-from moe_codesign.compiler.outcome import first_and_last_line, named_line, of_gpu_error, of_tpu_error
 
 
-def compile_triton_function(request: FunctionRequest) -> Outcome:
+def compile_triton_function(request: FunctionRequest) -> CompileResult:
     """Compile a user's Triton kernel of that signature."""
     from moe_codesign.compiler.gpu import binary_facts
 
@@ -77,7 +77,7 @@ def _constant(value: Any) -> Any:
     return value
 
 
-def compile_jax_function(request: FunctionRequest, folder: Path) -> Outcome:
+def compile_jax_function(request: FunctionRequest, folder: Path) -> CompileResult:
     """Compile a user's JAX function and read every kernel in it; ``folder`` is the process's dump folder."""
     import jax
     import jax.numpy as jnp

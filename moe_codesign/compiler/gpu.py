@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Compiled, GpuFacts, Outcome
-from moe_codesign.compiler.outcome import named_line, of_gpu_error
+from moe_codesign.compiler.artifact import Compiled, CompileResult, GpuFacts
+from moe_codesign.compiler.exceptions import named_line, of_gpu_error
 from moe_codesign.compiler.request import Request
 from moe_codesign.compiler.sass import read_amdgcn, read_sass
 from moe_kernels.registry import kernel_named
 
 
-def compile_gpu(request: Request) -> Outcome:
+def compile_gpu(request: Request) -> CompileResult:
     """Compile one request, whose target is ``cuda:SM`` or ``hip:GFX``, with Triton."""
     kernel = kernel_named(request.kernel)
     assert kernel is not None

@@ -12,7 +12,7 @@ from moe_codesign.chips import Chip
 from moe_codesign.compiler import (
     ArtifactCache,
     Compiled,
-    Outcome,
+    CompileResult,
     Request,
     compile_all,
     requests_for,
@@ -131,7 +131,7 @@ class Tables:
                         requests += requests_for(kernel, chip, (op,), dtype, tiles).values()
         self.compile(requests)
 
-    def compile(self, requests: Iterable[Request]) -> dict[Request, Outcome]:
+    def compile(self, requests: Iterable[Request]) -> dict[Request, CompileResult]:
         """The outcome of each request; see :func:`moe_codesign.compiler.compile_all`."""
         return compile_all(requests, self.cache, jobs=self.jobs, progress=self.progress, recompile=self.recompile)
 
@@ -182,7 +182,7 @@ def _defaults(kernel: Kernel, target: str | None, op: Op, dtype: str) -> list[Ti
     return [kernel.default_tile(problem, rows, target) for rows in DEFAULT_ROWS]
 
 
-def table_of(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, Outcome]) -> TileTable:
+def table_of(kernel: Kernel, chip: Chip, op: Op, rows: Mapping[TileConfig, CompileResult]) -> TileTable:
     """Columns of compiled tiles; those that the chip cannot launch are listed with their reasons."""
     refused = {t: reason for t, a in rows.items() if (reason := unlaunchable(a, t, chip)) is not None}
     good = {t: a for t, a in rows.items() if isinstance(a, Compiled) and t not in refused}

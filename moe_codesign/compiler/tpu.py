@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.compiler.artifact import Compiled, Outcome, ProgramFacts, TpuFacts
+from moe_codesign.compiler.artifact import Compiled, CompileResult, ProgramFacts, TpuFacts
+from moe_codesign.compiler.exceptions import of_tpu_error
 from moe_codesign.compiler.llo import read_cycles, read_program
-from moe_codesign.compiler.outcome import of_tpu_error
 from moe_codesign.compiler.request import Request
 
 _NAME = "grouped_matmul"
@@ -44,7 +44,7 @@ def prepare_process(*, profile: bool = True) -> Path:
     return folder
 
 
-def compile_tpu(request: Request, folder: Path) -> Outcome:
+def compile_tpu(request: Request, folder: Path) -> CompileResult:
     """Compile the probes of one request with Mosaic and libtpu; ``folder`` is the process's dump folder."""
     from moe_kernels.registry import kernel_named
 

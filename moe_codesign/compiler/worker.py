@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from moe_codesign.compiler.artifact import Outcome
+from moe_codesign.compiler.artifact import CompileResult
 from moe_codesign.compiler.function import FunctionRequest
 from moe_codesign.compiler.request import Request
 
@@ -30,7 +30,7 @@ def silence() -> None:
     os.dup2(null, 2)
 
 
-def compile_one(request: Request | FunctionRequest) -> Outcome:
+def compile_one(request: Request | FunctionRequest) -> CompileResult:
     """Compile in this process, by the target's own compiler."""
     if isinstance(request, FunctionRequest):
         if request.is_gpu:
@@ -43,7 +43,7 @@ def compile_one(request: Request | FunctionRequest) -> Outcome:
     return _compile_kernel(request)
 
 
-def _compile_kernel(request: Request) -> Outcome:
+def _compile_kernel(request: Request) -> CompileResult:
     if request.kernel.startswith("triton."):
         from moe_codesign.compiler.gpu import compile_gpu
 

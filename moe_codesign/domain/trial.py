@@ -45,6 +45,7 @@ class Refused:
 
 
 Outcome = Answered | Refused
+"""What came of a trial. How a call or a compile ended is a CallResult or a CompileResult."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Run functions in child processes with a time limit; every call ends as a value."""
 
-from moe_codesign.execution.outcome import Died, Done, Outcome, Raised, TimedOut
+from moe_codesign.execution.call_result import CallResult, Died, Done, Raised, TimedOut
 from moe_codesign.execution.pool import Pool
 
-__all__ = ["Died", "Done", "Outcome", "Pool", "Raised", "TimedOut"]
+__all__ = ["CallResult", "Died", "Done", "Pool", "Raised", "TimedOut"]

@@ -1,7 +1,7 @@
 """A pool of worker processes whose time limits kill.
 
 Whatever a function does to its process (it hangs, ignores SIGTERM, exits, crashes, raises what cannot be pickled) is an
-:data:`Outcome` of that call alone; the pool goes on. Workers are spawned, never forked: a forked child would inherit
+:data:`CallResult` of that call alone; the pool goes on. Workers are spawned, never forked: a forked child would inherit
 JAX's threads and locks. On Linux they die with their parent, however it dies.
 """
 
@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from moe_codesign.execution.outcome import Died, Done, Outcome, Raised, TimedOut
+from moe_codesign.execution.call_result import CallResult, Died, Done, Raised, TimedOut
 
 _LOOK_S = 0.2
 """How often workers are looked at while nothing finishes."""
@@ -80,7 +80,7 @@ class Pool:
         self._pool = self._new_pool()
         self.start()
 
-    def call(self, function: Callable[..., _T], *arguments: Any, time_limit_s: float) -> Outcome[_T]:
+    def call(self, function: Callable[..., _T], *arguments: Any, time_limit_s: float) -> CallResult[_T]:
         """The outcome of one call.
 
         Args:
@@ -95,7 +95,7 @@ class Pool:
 
     def map_unordered(
         self, function: Callable[[_I], _T], items: Iterable[_I], *, time_limit_s: float
-    ) -> Iterator[tuple[_I, Outcome[_T]]]:
+    ) -> Iterator[tuple[_I, CallResult[_T]]]:
         """Each item with the outcome of ``function(item)``, in the order in which they finish.
 
         Args:
@@ -116,7 +116,7 @@ class Pool:
         for number, outcome in self._run(numbered(), time_limit_s):
             yield jobs.pop(number), outcome
 
-    def _run(self, jobs: Iterable[_Job], time_limit_s: float) -> Iterator[tuple[int, Outcome[Any]]]:
+    def _run(self, jobs: Iterable[_Job], time_limit_s: float) -> Iterator[tuple[int, CallResult[Any]]]:
         """Each job's number and outcome. Few are under way at once, so that a call costs the same among a million."""
         to_do = iter(jobs)
         again: list[_Pickled] = []
@@ -149,7 +149,7 @@ class Pool:
                 if not running and not again:
                     return
                 done, _ = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
-                ended: dict[ProcessFuture[bytes], Outcome[Any]] = {}
+                ended: dict[ProcessFuture[bytes], CallResult[Any]] = {}
                 for future in done:
                     try:
                         ended[future] = _outcome(future, time_limit_s)
@@ -225,7 +225,7 @@ def _pickled(job: _Job | None) -> _Pickled | None:
         return number, Raised.of(error)
 
 
-def _outcome(future: ProcessFuture[bytes], time_limit_s: float) -> Outcome[Any]:
+def _outcome(future: ProcessFuture[bytes], time_limit_s: float) -> CallResult[Any]:
     try:
         answer = future.result()
     except FutureTimeout:
@@ -234,7 +234,7 @@ def _outcome(future: ProcessFuture[bytes], time_limit_s: float) -> Outcome[Any]:
         _kill_group(error.pid)
         return Died(error.exitcode)
     try:
-        outcome: Outcome[Any] = pickle.loads(answer)  # noqa: S301 - written by our own child
+        outcome: CallResult[Any] = pickle.loads(answer)  # noqa: S301 - written by our own child
     except Exception as error:  # whatever a class raises that cannot be unpickled
         return Raised.of(error)
     return outcome
@@ -242,7 +242,7 @@ def _outcome(future: ProcessFuture[bytes], time_limit_s: float) -> Outcome[Any]:
 
 def _call(job: bytes) -> bytes:
     """In the worker. Pickled here, not by Pebble, for which one bad pickle is the end of the pool."""
-    outcome: Outcome[Any]
+    outcome: CallResult[Any]
     try:
         function, arguments = pickle.loads(job)  # noqa: S301 - written by our own parent
         outcome = Done(function(*arguments))

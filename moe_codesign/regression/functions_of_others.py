@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_codesign.chips import Chip, CompiledChip, GpuChip, load_chips
-from moe_codesign.compiler import Compiled, Outcome
+from moe_codesign.compiler import Compiled, CompileResult
 from moe_codesign.compiler.artifact import GpuFacts, JaxFacts
 from moe_codesign.compiler.build import launch_limit
 from moe_codesign.compiler.function import FunctionRequest, function_request
@@ -24,7 +24,7 @@ class FunctionCompile:
     chip: Chip
     request: FunctionRequest
 
-    def observe(self, result: Outcome) -> Observation:
+    def observe(self, result: CompileResult) -> Observation:
         """The facts of the compile, or why it has no facts."""
         if not isinstance(result, Compiled):
             return without(self.place, result.status, result.reason)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from moe_codesign.chips import Chip, GpuChip, TpuChip, load_chips
-from moe_codesign.compiler import Compiled, Outcome, Request, requests_for, unlaunchable
+from moe_codesign.compiler import Compiled, CompileResult, Request, requests_for, unlaunchable
 from moe_codesign.compiler.artifact import GpuFacts, TpuFacts
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import table_of
@@ -38,7 +38,7 @@ class OurCompiles:
         """Where the facts of a tile stand."""
         return Place(self.table.name_of(self.op, self.dtype), self.chip.name, label)
 
-    def observe(self, outcomes: Mapping[Request, Outcome]) -> Iterator[Observation]:
+    def observe(self, outcomes: Mapping[Request, CompileResult]) -> Iterator[Observation]:
         """The facts of every tile, or why it has no facts; ``outcomes`` are of the suite's requests."""
         rows = {tile: outcomes[request] for tile, request in self.requests.items()}
         times = self._times(rows)
@@ -64,7 +64,7 @@ class OurCompiles:
             )
             yield Observation(place, facts, reason or "")
 
-    def _times(self, rows: dict[TileConfig, Outcome]) -> dict[TileConfig, dict[Fact, float]]:
+    def _times(self, rows: dict[TileConfig, CompileResult]) -> dict[TileConfig, dict[Fact, float]]:
         """Modelled time of each listed problem with each tile that can run it."""
         table = table_of(self.kernel, self.chip, self.op, rows)
         if not len(table):

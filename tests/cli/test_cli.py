@@ -8,6 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
+from moe_codesign.storage.studies import Studies
+from moe_codesign.study.runner import SearchResult, read_search
+from moe_codesign.study.space import Space
 from tests.command import invoke, run
 from tests.conftest import space_text
 
@@ -110,6 +113,23 @@ def test_search_report_and_list_from_the_command_line(tmp_path: Path) -> None:
     unknown = invoke("report", "other", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "test" in unknown.stderr
+
+
+def test_a_report_reads_its_study_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moe_codesign.api import report as api
+
+    (tmp_path / "mine.toml").write_text(space_text())
+    assert invoke("search", "mine.toml", "--trials", "2", cwd=tmp_path).returncode == 0
+    read: list[str] = []
+
+    def counted(space: Space, studies: Studies, study: str) -> SearchResult:
+        read.append(study)
+        return read_search(space, studies, study)
+
+    monkeypatch.setattr(api, "read_search", counted)
+    done = invoke("report", "test", "--out", "r.html", "--json", cwd=tmp_path)
+    assert (done.returncode, read) == (0, ["test"])
+    assert (tmp_path / "r.html").exists()
 
 
 def test_compile_shows_the_binary_and_exits_1_where_it_cannot_run() -> None:

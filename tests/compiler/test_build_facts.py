@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moe_codesign.chips import load_chip
-from moe_codesign.compiler import ArtifactCache, Compiled, Outcome, Refused, Request, Unanswered, build_facts
+from moe_codesign.compiler import ArtifactCache, Compiled, CompileResult, Refused, Request, Unanswered, build_facts
 from moe_codesign.compiler import program as program_module
 from moe_codesign.compiler.build_facts import build, plan
 from moe_codesign.compiler.check_facts import check, lacking, other_compilers, sample, stale_files
@@ -46,8 +46,8 @@ class Compiler:
         self.crashes: Counter[Request] = Counter()
         self.registers = GPU.registers
 
-    def __call__(self, requests: object, cache: ArtifactCache, **_: object) -> dict[Request, Outcome]:
-        found: dict[Request, Outcome] = {}
+    def __call__(self, requests: object, cache: ArtifactCache, **_: object) -> dict[Request, CompileResult]:
+        found: dict[Request, CompileResult] = {}
         for one in requests:  # type: ignore[attr-defined]
             known = cache.get(one)
             if known is None:

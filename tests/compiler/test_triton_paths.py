@@ -8,7 +8,15 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from moe_codesign.chips import load_chip
-from moe_codesign.compiler import ArtifactCache, Compiled, Outcome, Refused, compile_all, requests_for, unlaunchable
+from moe_codesign.compiler import (
+    ArtifactCache,
+    Compiled,
+    CompileResult,
+    Refused,
+    compile_all,
+    requests_for,
+    unlaunchable,
+)
 from moe_codesign.compiler.artifact import GpuFacts
 from moe_codesign.compiler.kernels import kernel_for
 from moe_kernels.kernel import Op, Problem
@@ -55,7 +63,7 @@ def width(dtype: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def binaries() -> dict[tuple[str, str, Op, str], Outcome]:
+def binaries() -> dict[tuple[str, str, Op, str], CompileResult]:
     """Artifacts by (chip, dtype, op, path)."""
     requests = {}
     for chip, dtype in CASES:
@@ -69,7 +77,7 @@ def binaries() -> dict[tuple[str, str, Op, str], Outcome]:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("chip", "dtype"), CASES)
-def test_every_path(binaries: dict[tuple[str, str, Op, str], Outcome], chip: str, dtype: str, path: str) -> None:
+def test_every_path(binaries: dict[tuple[str, str, Op, str], CompileResult], chip: str, dtype: str, path: str) -> None:
     target = load_chip(chip).target
     for op in OPS:
         artifact = binaries[chip, dtype, op, path]
@@ -89,7 +97,7 @@ def test_every_path(binaries: dict[tuple[str, str, Op, str], Outcome], chip: str
             assert facts.count("LDGSTS") > 0, "loads are asynchronous copies"
 
 
-def test_only_what_a_chip_lacks_is_refused(binaries: dict[tuple[str, str, Op, str], Outcome]) -> None:
+def test_only_what_a_chip_lacks_is_refused(binaries: dict[tuple[str, str, Op, str], CompileResult]) -> None:
     refused = {(chip, dtype, path) for (chip, dtype, _, path), a in binaries.items() if not isinstance(a, Compiled)}
     no_fp8 = {("a100_sxm", "fp8_block", p) for p in PATHS}
     without = ("a100_sxm", "mi300x", "mi355x")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from moe_codesign.execution import Died, Done, Outcome, Pool, Raised, TimedOut
+from moe_codesign.execution import CallResult, Died, Done, Pool, Raised, TimedOut
 from tests.execution import jobs
 
 LIMIT_S = 300.0
@@ -59,7 +59,7 @@ def test_what_one_item_does_to_its_process_is_its_own_outcome() -> None:
     assert found == {"hang": TimedOut(2), "exit": Died(0), "raise": Raised("SystemExit", "3"), "good": Done("good")}
 
 
-BAD_CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], Outcome[Any]]] = [
+BAD_CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], CallResult[Any]]] = [
     (jobs.leave, (0,), Died(0)),
     (jobs.leave, (7,), Died(7)),
     (jobs.kill, (signal.SIGSEGV,), Died(-signal.SIGSEGV)),

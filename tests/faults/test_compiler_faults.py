@@ -11,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from moe_codesign.compiler import ArtifactCache, Compiled, Outcome, Refused, Request, Unanswered, build, compile_all
+from moe_codesign.compiler import (
+    ArtifactCache,
+    Compiled,
+    CompileResult,
+    Refused,
+    Request,
+    Unanswered,
+    build,
+    compile_all,
+)
 from moe_codesign.compiler.artifact import GpuFacts
-from moe_codesign.compiler.outcome import named_line, of_gpu_error, of_tpu_error
+from moe_codesign.compiler.exceptions import named_line, of_gpu_error, of_tpu_error
 from moe_codesign.compiler.request import request
 from moe_kernels.registry import kernels
 from moe_kernels.tile import TritonTile
@@ -46,11 +55,11 @@ def requests() -> dict[str, Request]:
     }
 
 
-def good(one: Request) -> Outcome:
+def good(one: Request) -> CompileResult:
     return Compiled(facts=FACTS, compiler=one.compiler, compile_s=0.5)
 
 
-def faulty_compile(one: Request) -> Outcome:
+def faulty_compile(one: Request) -> CompileResult:
     kind = FAULTS[one.tile.as_dict()["num_stages"] - 1]
     tempfile.mkdtemp(prefix="dump-")
     if kind == "hang":
@@ -93,7 +102,7 @@ def test_hang_crash_and_error_are_results(tmp_path: Path, monkeypatch: pytest.Mo
     assert list((tmp_path / "temporary").iterdir()) == [], "what the killed ones dumped is gone"
 
 
-def slow_once(one: Request) -> Outcome:
+def slow_once(one: Request) -> CompileResult:
     marker = Path(os.environ["MOE_CODESIGN_TEST_MARKER"])
     if not marker.exists():
         marker.touch()

@@ -47,8 +47,8 @@ def test_audit() -> None:
             "uniform",
             Estimate(timing, "triton.grouped_gemm", TilePair(TILE, TILE), ("a note",), losses),
         ),
-        AuditRow("l40s", 64, "uniform", None, "no such type"),
-        AuditRow("l40s", 4096, "uniform", None, "too much"),
+        AuditRow("l40s", 64, "uniform", None, Failure(FailureKind.UNSUPPORTED, "no such type")),
+        AuditRow("l40s", 4096, "uniform", None, Failure(FailureKind.COMPILER, "too much")),
     ]
     assert printed(print_audit, "Some model", rows) == AUDIT
 
@@ -67,7 +67,7 @@ def test_bench() -> None:
     }
     rows = [
         BenchRow(timing=timing, error=0.0031, checks=4, **common),
-        BenchRow(reason="wrong result: row error 0.5", **common),
+        BenchRow(reason=Failure(FailureKind.MEASUREMENT, "wrong result: row error 0.5"), **common),
     ]
     assert printed(print_bench, "Some model, ep 1", rows) == BENCH
 

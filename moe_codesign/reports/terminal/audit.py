@@ -46,7 +46,8 @@ def _remarks(rows: Sequence[AuditRow]) -> Iterator[str]:
     """Errors and notes, each once for a chip; with the token counts that it is for unless it is for all of them."""
     tokens: dict[tuple[str, str], list[int]] = {}
     for row in rows:
-        for text in row.estimate.notes if row.estimate is not None else (row.error,):
+        notes = row.estimate.notes if row.estimate is not None else ()
+        for text in (*notes, *([row.error.text] if row.error is not None else [])):
             tokens.setdefault((row.chip, text), []).append(row.num_tokens)
     for (chip, text), some in tokens.items():
         every = [row.num_tokens for row in rows if row.chip == chip]

@@ -17,7 +17,7 @@ def print_bench(console: Console, title: str, rows: Sequence[BenchRow]) -> None:
     for row in rows:
         tiles = " | ".join(tile.label() for tile in row.tiles)
         if row.timing is None:
-            table.add_row(str(row.num_tokens), tiles, row.reason)
+            table.add_row(str(row.num_tokens), tiles, row.reason.text if row.reason is not None else "-")
             continue
         timing = row.timing
         table.add_row(

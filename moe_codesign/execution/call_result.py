@@ -50,4 +50,5 @@ class Raised:
         return f"{self.kind}: {self.text}"
 
 
-Outcome = Done[T_co] | TimedOut | Died | Raised
+CallResult = Done[T_co] | TimedOut | Died | Raised
+"""How a call ended."""
