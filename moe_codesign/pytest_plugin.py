@@ -159,4 +159,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput[_MARK] = found
     elif path := session.config.getoption("--kernel-facts-json"):
-        Path(path).write_text(json.dumps(found, indent=1) + "\n")
+        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -102,8 +102,8 @@ def main() -> None:
         *table(gpu_ratios(tables, options.rows)),
     ]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(lines) + "\n")
-    print(options.out.read_text())
+    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(options.out.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def layers(tables: Tables) -> list[str]:
     chip = GpuChip.of(load_chip(CHIP))
     wrong: dict[str, list[float]] = defaultdict(list)
     inside: dict[str, list[bool]] = defaultdict(list)
-    for one in json.loads((RESULTS / "gpu" / f"{STEM}.json").read_text())["results"]:
+    for one in json.loads((RESULTS / "gpu" / f"{STEM}.json").read_text(encoding="utf-8"))["results"]:
         if one["path"] not in ("plain", "descriptors") or one["latency_us"] is None:
             continue
         hidden, width, experts, top_k, ranks = LAYERS[one["model"]]
@@ -130,7 +130,7 @@ def searched(tables: Tables) -> list[str]:
     chip = GpuChip.of(load_chip(CHIP))
     lines = ["| shape | workload | tiles | measured us | predicted us | |", "|---|---|---|---|---|---|"]
     wrong, inside = [], []
-    for data in json.loads((RESULTS / "gpu" / f"{STEM}_search.json").read_text())["pairs"]:
+    for data in json.loads((RESULTS / "gpu" / f"{STEM}_search.json").read_text(encoding="utf-8"))["pairs"]:
         pair = Pair.from_dict({name: value for name, value in data.items() if name not in ("mode", "trial")})
         tiles = pair.tiles
         assert tiles is not None
@@ -204,8 +204,8 @@ def main() -> None:
         *searched(Tables(jobs=jobs)),
     ]
     out = RESULTS / "accuracy" / "ours.md"
-    out.write_text("\n".join(text) + "\n")
-    print(out.read_text())
+    out.write_text("\n".join(text) + "\n", encoding="utf-8")
+    print(out.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

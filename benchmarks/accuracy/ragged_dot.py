@@ -136,9 +136,10 @@ def main() -> None:
         "Two problems of eight groups on tpu7x (8192 x 4096 x 14336 and 4096 x 4096 x 4096), said to be of random "
         "groups, took exactly as long as the same in equal groups or in a single one; they are predicted for random "
         "groups here, and are the worst there.\n\n"
-        f"Left out, {len(refused)}: {'; '.join(sorted(set(refused))) or 'none'}.\n"
+        f"Left out, {len(refused)}: {'; '.join(sorted(set(refused))) or 'none'}.\n",
+        encoding="utf-8",
     )
-    print(OUT.read_text())
+    print(OUT.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

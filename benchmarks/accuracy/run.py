@@ -172,7 +172,7 @@ def main() -> None:
         f"Speed on this host: {speed()}",
         "",
     ]
-    (OUT / "README.md").write_text("\n".join(lines))
+    (OUT / "README.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
 
 

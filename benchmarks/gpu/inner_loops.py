@@ -410,9 +410,10 @@ def main() -> None:
         "tiles, re-reads of the token's row by every column of tiles included: "
         + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
         + ".\n\n| model | tokens | GEMM | kernel | tile | instr/mma | instr/MFLOP | B/kFLOP | registers | shared KiB "
-        "| padding | us | |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(text) + "\n"
+        "| padding | us | |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(text) + "\n",
+        encoding="utf-8",
     )
-    print(OUT.read_text()[:3500])
+    print(OUT.read_text(encoding="utf-8")[:3500])
 
 
 if __name__ == "__main__":

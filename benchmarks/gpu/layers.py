@@ -259,7 +259,7 @@ def write(results: list[Result], versions: dict[str, str]) -> Path:
     OUT.mkdir(parents=True, exist_ok=True)
     stem = OUT / re.sub(r"[\s/]+", "_", versions["device"])
     data = {"provenance": versions, "results": [asdict(r) for r in results]}
-    stem.with_suffix(".json").write_text(json.dumps(data, indent=1))
+    stem.with_suffix(".json").write_text(json.dumps(data, indent=1), encoding="utf-8")
     lines = [
         f"# The Triton layer on {versions['device']}\n",
         *(f"- {k}: {v}" for k, v in versions.items()),
@@ -271,7 +271,7 @@ def write(results: list[Result], versions: dict[str, str]) -> Path:
         lines.append(
             f"| {r.model} | {r.dtype} | {r.tokens} | {r.path} | {time[0]} | {time[1]} | {error} | {r.reason} |"
         )
-    stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    stem.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return stem.with_suffix(".md")
 
 

@@ -231,11 +231,11 @@ def main() -> None:
         print(f"{time.perf_counter() - start:.0f} s {case}: {len(timed)} timed, {len(wrong)} not", flush=True)
         for row in wrong[:3]:
             print("   ", row["op"], row["tile"], row["reason"], row.get("error"), flush=True)
-        with gzip.open(stem.with_suffix(".csv.gz"), "wt", newline="") as file:
+        with gzip.open(stem.with_suffix(".csv.gz"), "wt", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
             writer.writerows([{name: _short(row.get(name, "")) for name in FIELDS} for row in rows])
-        stem.with_suffix(".json").write_text(json.dumps(provenance(notes), indent=1))
+        stem.with_suffix(".json").write_text(json.dumps(provenance(notes), indent=1), encoding="utf-8")
     print(f"written to {stem}.csv.gz")
 
 

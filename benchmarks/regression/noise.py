@@ -64,7 +64,7 @@ def compiled(suite: Path, times: int) -> tuple[int, int]:
             ]
             subprocess.run(command, check=True, env=environment, cwd=scratch)
             digests[hashlib.sha256(out.read_bytes()).hexdigest()] += 1
-            kernels = out.read_text().count('"status"')
+            kernels = out.read_text(encoding="utf-8").count('"status"')
         print(f"compiled {number + 1} of {times}: {len(digests)} different", flush=True)
     return digests.most_common(1)[0][1], kernels
 
@@ -74,10 +74,10 @@ def timed(times: int, repeats: int, other: int) -> list[TimedResult]:
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "case.py").write_text(CASE)
+        (folder / "case.py").write_text(CASE, encoding="utf-8")
         for name, count in (("new", repeats), ("old", other)):
             (folder / name).mkdir()
-            (folder / name / "busy.py").write_text(f"REPEATS = {count}\n")
+            (folder / name / "busy.py").write_text(f"REPEATS = {count}\n", encoding="utf-8")
         table = TimedTable(name="products", function="case.py:case", import_from=["new"])
         for number in range(times):
             sides = [folder / "new"], [folder / "old"]
@@ -120,9 +120,10 @@ def main() -> None:
         f"## Timed, on {host.product}\n\n"
         "| candidate | runs | verdicts | ratios | pairs of samples (median) |\n|---|---|---|---|---|\n"
         + "\n".join(rows)
-        + "\n"
+        + "\n",
+        encoding="utf-8",
     )
-    print(OUT.read_text())
+    print(OUT.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def main() -> None:
     for reason in sorted(set(refused)):
         print(f"left out: {reason}")
     write(options.out, cases, tuple(DEVICES.values()))
-    print(options.out.read_text())
+    print(options.out.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

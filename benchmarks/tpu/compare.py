@@ -135,15 +135,18 @@ def main() -> None:
     parser.add_argument("--chips", default="tpu_v6e,tpu7x")
     chips = parser.parse_args().chips.split(",")
     lines = ["\n".join(compare(name)) for name in chips]
-    made_with = ", ".join(f"{name} {number}" for name, number in json.loads(COUNTS.read_text())["made_with"].items())
+    made_with = ", ".join(
+        f"{name} {number}" for name, number in json.loads(COUNTS.read_text(encoding="utf-8"))["made_with"].items()
+    )
     OUT.write_text(
         "# Grouped matmuls on TPUs: ours beside megablox and gmm_v2\n\n"
         f"Made by `python benchmarks/tpu/compare.py` with {compiler_version('pallas')}; compiled cycles, nothing was "
         "run on a TPU. bfloat16 forward, one matrix, rows given to groups at random. How each number is made stands at "
         f"the head of the script; gmm_v2 with {made_with}. The bound: matrix units full at the compiler's cycles per "
-        "nanosecond, or every byte moved once; no kernel can be faster in these counts.\n\n" + "\n".join(lines)
+        "nanosecond, or every byte moved once; no kernel can be faster in these counts.\n\n" + "\n".join(lines),
+        encoding="utf-8",
     )
-    print(OUT.read_text())
+    print(OUT.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

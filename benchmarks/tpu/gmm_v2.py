@@ -24,7 +24,7 @@ class GmmV2:
     """Its times on one chip (``transposed``: of the gradient to the rows), by those counts."""
 
     def __init__(self, chip: TpuChip, *, transposed: bool = False) -> None:
-        found = json.loads(COUNTS.read_text())[chip.name + " transposed" * transposed]
+        found = json.loads(COUNTS.read_text(encoding="utf-8"))[chip.name + " transposed" * transposed]
         self.chip = chip
         self.base = 256 if transposed else 128
         self.issue = float(found["issue_bundles"])

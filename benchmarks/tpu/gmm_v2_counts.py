@@ -207,14 +207,14 @@ def count(chip: str, transposed: bool, known: dict[str, float | str]) -> dict[st
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     made_with = {name: version(name) for name in ("tokamax", "jax", "libtpu")}
-    found = json.loads(OUT.read_text()) if OUT.exists() else {}
+    found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     if found.get("made_with") != made_with:
         found = {"made_with": made_with}
     for chip in TARGETS:
         for name, transposed in ((chip, False), (f"{chip} transposed", True)):
             known = found.get(name, {}).get("cycles by tile_n x K x buckets", {})
             found[name] = count(chip, transposed, known)
-            OUT.write_text(json.dumps(found, indent=1) + "\n")
+            OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

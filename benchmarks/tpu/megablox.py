@@ -194,7 +194,7 @@ def count(chip: TpuChip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
     """Cycles of every job, or why it has no count; kept from run to run in the user's cache folder."""
     path = default_folder() / f"megablox {chip.name} {compiler_version('pallas')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     found: dict[str, float | str] = {key: kept[key] for key in jobs if key in kept}
     missing = [key for key in jobs if key not in found]
     with (
@@ -205,7 +205,7 @@ def count(chip: TpuChip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
         for done, ((key, _), outcome) in enumerate(pool.map_unordered(run, items, time_limit_s=TIME_LIMIT_S)):
             if isinstance(outcome, Done):
                 found[key] = kept[key] = outcome.value
-                path.write_text(json.dumps(kept, indent=0))
+                path.write_text(json.dumps(kept, indent=0), encoding="utf-8")
             elif isinstance(outcome, Raised):
                 found[key] = outcome.kind
             else:

@@ -95,7 +95,7 @@ def cases(path: Path) -> list[Case]:
     Explicit group sizes are not published, and are taken as drawn at random.
     """
     times: dict[tuple[str, str, Kind, Problem, Tile | None], list[float]] = defaultdict(list)
-    with gzip.open(path, "rt") as file:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             types = row["lhs"].startswith("bf") and row["rhs"].startswith("bf")
             if row["device"] not in DEVICES or row["op"] not in KERNELS or not types or not row["config"]:
@@ -269,9 +269,10 @@ def main() -> None:
         "| chip | kernel | product | reading | problems | constant | mean error | median | worst "
         "| over 8 groups | inside | fastest tile, 3 % | 10 % |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         + "\n".join(lines)
-        + "\n"
+        + "\n",
+        encoding="utf-8",
     )
-    print(OUT.read_text())
+    print(OUT.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

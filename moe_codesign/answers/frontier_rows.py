@@ -1,7 +1,7 @@
 """The frontier of each chip, one row for each pair, with what a reader compares."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moe_codesign.chips import Chip
 from moe_codesign.chips.schema import Price
@@ -11,7 +11,9 @@ from moe_codesign.domain.metrics import metrics_of
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.trial import Mode, Trial
-from moe_codesign.study.runner import SearchResult
+
+if TYPE_CHECKING:  # what asks about a study has it; what prints an audit loads no optimiser and no database
+    from moe_codesign.study.runner import SearchResult
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ReportRow:
         }
 
 
-def report_rows(result: SearchResult) -> list[ReportRow]:
+def report_rows(result: "SearchResult") -> list[ReportRow]:
     """Every pair, chip by chip, best first by the first objective. Chips are never ranked together."""
     rows: list[ReportRow] = []
     for chip in result.space.chips:
@@ -67,13 +69,13 @@ def report_rows(result: SearchResult) -> list[ReportRow]:
     return rows
 
 
-def cost_notes(result: SearchResult) -> list[str]:
+def cost_notes(result: "SearchResult") -> list[str]:
     """By which price each chip's costs are, one line for each chip that has one."""
     prices = [(chip.name, chip.price) for chip in result.space.chips]
     return [f"costs on {name} are by {price} ({price.source})" for name, price in prices if price is not None]
 
 
-def json_rows(result: SearchResult) -> dict[str, Any]:
+def json_rows(result: "SearchResult") -> dict[str, Any]:
     """What ``--json`` gives of a study's pairs: ``pairs`` are the frontier, ``all_pairs`` every pair."""
     rows = report_rows(result)
     return {
@@ -82,7 +84,7 @@ def json_rows(result: SearchResult) -> dict[str, Any]:
     }
 
 
-def _values(trial: Trial, chip: Chip, result: SearchResult) -> list[float]:
+def _values(trial: Trial, chip: Chip, result: "SearchResult") -> list[float]:
     return [objective.value(trial.pairs, chip) for objective in result.space.objectives]
 
 

@@ -93,7 +93,7 @@ def regress_versions(
         check_folder(Path(out).parent)
     columns = version_matrix(found, environments, jobs=jobs, progress=compiling)
     if out is not None:
-        Path(out).write_text(matrix_markdown(found.name, columns))
+        Path(out).write_text(matrix_markdown(found.name, columns), encoding="utf-8")
     return VersionMatrix(found, columns)
 
 

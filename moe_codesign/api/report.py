@@ -17,7 +17,9 @@ def write_report(result: SearchResult, folder: Path) -> Path:
     """Write report.html and pairs.json; returns the report's path."""
     path = folder / "report.html"
     write_html(path, result)
-    (folder / "pairs.json").write_text(json.dumps([row.to_dict() for row in report_rows(result)], indent=1))
+    (folder / "pairs.json").write_text(
+        json.dumps([row.to_dict() for row in report_rows(result)], indent=1), encoding="utf-8"
+    )
     return path
 
 

@@ -107,4 +107,8 @@ def _fit(kind: type[C], numbers: tuple[tuple[str, float], ...]) -> RaggedDotFit[
 
 @functools.cache
 def _fitted() -> dict[str, dict[str, float]]:
-    return {name: table for name, table in tomllib.loads(FITTED.read_text()).items() if isinstance(table, dict)}
+    return {
+        name: table
+        for name, table in tomllib.loads(FITTED.read_text(encoding="utf-8")).items()
+        if isinstance(table, dict)
+    }

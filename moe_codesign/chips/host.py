@@ -59,7 +59,7 @@ def detect() -> HostChip:
 def _cpuinfo() -> tuple[str, set[str], float]:
     model, flags, mhz = "host CPU", set[str](), 0.0
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = (part.strip() for part in line.partition(":"))
             if key == "model name":
                 model = value
@@ -79,7 +79,7 @@ def _last_level_cache_bytes() -> float:
     """Bytes of the largest cache of the first core; 0 where the operating system does not say."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
+        text = path.read_text(encoding="utf-8").strip()
         sizes.append(float(text.rstrip("KM")) * {"K": 2**10, "M": 2**20}.get(text[-1:], 1))
     return max(sizes, default=0.0)
 

@@ -53,7 +53,7 @@ def read_program(folder: Path, name: str, target: str) -> ProgramFacts:
     """
     for path in folder.glob(f"*-{name}*final_bundles.txt"):
         if "schedule-analysis" not in path.name:
-            return parse_program(path.read_text(), granule_bytes(target))
+            return parse_program(path.read_text(encoding="utf-8"), granule_bytes(target))
     raise FileNotFoundError(f"no final bundles of {name}")
 
 
@@ -64,9 +64,12 @@ def read_programs(folder: Path, target: str) -> dict[str, tuple[int | None, Prog
         name = re.sub(r"^\d+-|-\d+-final_bundles$", "", path.stem)
         if "schedule-analysis" in name or name.startswith(("TLP", "<")):  # the compiler's own frame
             continue
-        counts = [_CYCLES.search(p.read_text()) for p in folder.glob(f"{name}_TPU*static_llo_profile.textproto")]
+        counts = [
+            _CYCLES.search(p.read_text(encoding="utf-8"))
+            for p in folder.glob(f"{name}_TPU*static_llo_profile.textproto")
+        ]
         cycles = int(counts[0][1]) if counts and counts[0] else None
-        found[name] = (cycles, parse_program(path.read_text(), granule_bytes(target)))
+        found[name] = (cycles, parse_program(path.read_text(encoding="utf-8"), granule_bytes(target)))
     return found
 
 
@@ -128,7 +131,7 @@ def read_cycles(folder: Path, name: str) -> int:
     # The whole name, or the name before its number: fusion must not find fusion.1's where it has none.
     for pattern in (f"{name}_TPU*", f"{name}.[0-9]*_TPU*"):
         for path in folder.glob(f"{pattern}static_llo_profile.textproto"):
-            if found := _CYCLES.search(path.read_text()):
+            if found := _CYCLES.search(path.read_text(encoding="utf-8")):
                 return int(found[1])
     raise FileNotFoundError(f"no static profile of {name}")
 

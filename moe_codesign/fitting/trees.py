@@ -34,7 +34,7 @@ def learn(x: F64, residual: F64, weight: F64) -> SymmetricTrees:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.json"
         model.save_model(str(path), format="json")
-        return _as_arrays(json.loads(path.read_text()))
+        return _as_arrays(json.loads(path.read_text(encoding="utf-8")))
 
 
 def learn_by_shape(x: F64, residual: F64, shape_key: npt.NDArray[np.str_]) -> SymmetricTrees:

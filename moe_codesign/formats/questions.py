@@ -13,7 +13,7 @@ from moe_codesign.formats.tile_columns import gemm_tile, tiles_of
 
 
 def question_of(row: Row, chip: Chip) -> Question:
-    """The question that a row asks about a chip.
+    """The question that a row asks about a chip. Whether the software runs there, ``model_for`` knows.
 
     Raises:
         UserError: a column is missing, means nothing, or is not for this op or stack.
@@ -28,7 +28,7 @@ def question_of(row: Row, chip: Chip) -> Question:
     if stack == "ragged_dot":
         return _ragged_dot(row, chip, op, dtype)
     if stack != "ours":
-        return _stack_layer(row, chip, op, stack, dtype)
+        return _stack_layer(row, op, stack, dtype)
     if op == "grouped_gemm":
         gemm = _gemm(row, dtype)
         tile = gemm_tile(row, chip, kernel_for(chip, kernel), gemm) if chip.compiles else None
@@ -37,9 +37,7 @@ def question_of(row: Row, chip: Chip) -> Question:
     return OurLayer(shape=shape, workload=workload, tiles=tiles_of(row, chip, kernel), kernel=kernel)
 
 
-def _stack_layer(row: Row, chip: Chip, op: str, stack: str, dtype: str) -> StackLayer:
-    if not chip.runs("triton"):
-        raise UserError(f"stack {stack} runs Triton kernels", fix=f"leave the stack out for {chip.name}")
+def _stack_layer(row: Row, op: str, stack: str, dtype: str) -> StackLayer:
     if op != "fused_moe":
         raise UserError(f"stack {stack} is calibrated for op fused_moe alone", fix="leave the stack out (ours)")
     for name in ("kernel", "tile"):
@@ -54,8 +52,6 @@ def _ragged_dot(row: Row, chip: Chip, op: str, dtype: str) -> RaggedDot:
         raise UserError("stack ragged_dot multiplies groups, it runs no layer", fix="give op = grouped_gemm")
     if not missing(row.get("kernel")):
         raise UserError("stack ragged_dot has kernels of its own", fix="leave out kernel, or the stack")
-    if not chip.compiles:
-        raise UserError(f"stack ragged_dot does not run on {chip.name}", fix="name a GPU or a TPU")
     gemm = _gemm(row, dtype)
     tile = gemm_tile(row, chip, kernel_for(chip), gemm)
     if tile is None:

@@ -25,7 +25,11 @@ def read_table(path: Path) -> list[Row]:
                 with path.open(newline="", encoding="utf-8-sig") as file:
                     return list(csv.DictReader(file))
             case ".jsonl":
-                return [_object(line, n) for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+                return [
+                    _object(line, n)
+                    for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+                    if line.strip()
+                ]
             case ".parquet":
                 return list(_parquet().read_table(path).to_pylist())
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -50,12 +54,12 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     match path.suffix.lower():
         case ".csv":
-            with path.open("w", newline="") as file:
+            with path.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, columns, extrasaction="ignore")
                 writer.writeheader()
                 writer.writerows(rows)
         case ".jsonl":
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         case ".parquet":
             import pyarrow
 

@@ -78,7 +78,7 @@ def read_times(path: Path) -> list[RaggedDotTime]:
     """
     times: dict[tuple[str, str, int, int, int, int, str, str], list[float]] = defaultdict(list)
     try:
-        with gzip.open(path, "rt") as file:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 types = row["lhs"].startswith("bf") and row["rhs"].startswith("bf")
                 if row["device"] in DEVICES and row["op"] in OPS and row["kind"] == "fwd" and types and row["config"]:

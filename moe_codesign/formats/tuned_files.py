@@ -40,7 +40,7 @@ def tuned_tiles(folder: Path, device: str | None, dtype: str) -> Tuned:
         try:
             tiles = {
                 int(tokens): tuple(float(tile[key]) for key in KEYS)
-                for tokens, tile in json.loads(path.read_text()).items()
+                for tokens, tile in json.loads(path.read_text(encoding="utf-8")).items()
                 if tokens.isdigit()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

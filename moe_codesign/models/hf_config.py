@@ -37,7 +37,7 @@ def read_config(path: Path) -> MoEShape:
     """
     path = path / "config.json" if path.is_dir() else path
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})", fix="give a Hugging Face config.json") from None
     if not isinstance(config, dict):

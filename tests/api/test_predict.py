@@ -22,7 +22,7 @@ GOOD = {
 TILE = {"block_m": 16, "block_n": 64, "block_k": 64, "num_warps": 4, "num_stages": 3}
 
 
-def test_a_bad_row_is_told_in_its_own_row() -> None:
+def test_a_bad_row_is_reported_in_its_own_row() -> None:
     bad = {
         "chip": {"chip": "h200"},
         "hidden_size": {"hidden_size": "wide"},
@@ -144,7 +144,7 @@ def test_files_round_trip(tmp_path: Path, kind: str) -> None:
     assert not rows[1]["latency_us"]
 
 
-def test_bad_files_are_told_before_any_work(tmp_path: Path) -> None:
+def test_bad_files_are_reported_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"use .csv, .jsonl or .parquet"):
         mc.predict(tmp_path / "in.csv", out=tmp_path / "out.txt")
     with pytest.raises(UserError, match="cannot be read"):

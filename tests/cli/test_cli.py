@@ -1,5 +1,6 @@
 """The command line as its users meet it; what a process decides is tested in one."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -165,10 +166,77 @@ def test_audit_of_a_config_file(tmp_path: Path) -> None:
     assert all(row["estimate"]["timing"]["grade"] == "datasheet" for row in rows)
 
 
-def test_python_names_are_the_commands() -> None:
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "search": ("search",),
+    "audit": ("audit",),
+    "predict": ("predict",),
+    "calibrate": ("calibrate", "calibrate_ours"),
+    "compile": ("compile_kernel", "compile_function"),
+    "bench": ("bench",),
+    "regress": ("regress", "regress_against", "regress_versions", "regress_history"),
+    "report": ("report", "load_study"),
+    "list": (),
+}
+"""The functions that do each command's work; the catalogues that ``list`` prints are read by the readers."""
+READERS = {"MoEShape", "Space", "Workload", "find_model", "load_chip", "load_space", "parse_space"}
+SHELL_ALONE = {
+    "as_json": "the functions return values",
+    "history": "regress_history",
+    "strict": "the caller sees what is unclear",
+}
+CALLBACKS = {"compiling", "running", "report"}
+OTHER_NAMES = {
+    ("regress", "against"): "revision",
+    ("regress", "with_"): "versions",
+    ("report", "study"): "name",
+}
+OTHER_DEFAULTS = {
+    **{(command, "jobs"): "a function starts one process unless it is asked for more" for command in FUNCTIONS},
+    ("search", "out"): "the shell writes a report, a function where it is asked to",
+    ("report", "out"): "a report of the shell lies with those of searches",
+    ("bench", "ep"): "one rank's share of the default model fits a laptop",
+}
+
+
+def test_every_command_has_its_functions_and_every_function_its_command() -> None:
+    import moe_codesign as mc
+    from moe_codesign.cli import cli
+
+    assert set(FUNCTIONS) == set(cli.commands) == set(COMMANDS)
+    assert {name for names in FUNCTIONS.values() for name in names} | READERS == set(mc.__all__)
+    assert set(mc.__all__) == set(mc._HOME)
+    for name in mc.__all__:
+        assert getattr(mc, name).__name__ == name
+
+
+@pytest.mark.parametrize("command", [name for name, functions in FUNCTIONS.items() if functions])
+def test_flags_and_parameters_have_the_same_names_and_defaults(command: str) -> None:
+    import moe_codesign as mc
+    from moe_codesign.cli import cli
+
+    signatures = [inspect.signature(getattr(mc, name)).parameters for name in FUNCTIONS[command]]
+    parameters = {name: one for signature in signatures for name, one in signature.items()}
+    flags = {option.name: option for option in cli.commands[command].params if option.name not in SHELL_ALONE}
+    spelt = {OTHER_NAMES.get((command, str(name)), name) for name in flags}
+    assert spelt - set(parameters) == set()
+    assert set(parameters) - spelt - CALLBACKS - set(flags) == set()
+    for name, option in flags.items():
+        parameter = parameters.get(str(name))
+        if parameter is None or parameter.default is parameter.empty or (command, name) in OTHER_DEFAULTS:
+            continue
+        given = option.to_info_dict()["default"]
+        flag = option.type_cast_value(click.Context(cli.commands[command]), given) if given is not None else None
+        assert plain(flag) == plain(parameter.default), name
+
+
+def plain(value: object) -> object:
+    """Nothing given and an empty list mean the same, and so do lists and tuples."""
+    return list(value) or None if isinstance(value, list | tuple) else value
+
+
+def test_names_that_are_loaded_when_used_are_listed() -> None:
     import moe_codesign as mc
 
-    for name in mc.__all__:
-        assert callable(getattr(mc, name)), name
-    with pytest.raises(AttributeError):
+    assert set(mc.__all__) <= set(dir(mc))
+    with pytest.raises(AttributeError, match="'moe_codesign' has no attribute 'nothing'"):
         mc.nothing  # noqa: B018

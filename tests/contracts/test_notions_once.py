@@ -18,6 +18,7 @@ PACKAGE = Path(moe_codesign.__file__).parent
         pytest.param(r"\bos\.replace\(", {"files.py", "regression/versions.py"}, id="a file is replaced in one step"),
         pytest.param(r"\bin off\b", set(), id="no ablation is in the product's physics"),
         pytest.param(r"strict=False", set(), id="nothing is put together by position and hope"),
+        pytest.param(r"runs Triton kernels|ragged_dot runs on", {"cost/model_for.py"}, id="where a stack runs"),
         pytest.param(r"^Outcome\b.*=", {"domain/trial.py"}, id="an outcome is a trial's"),
         pytest.param(r"^\s*(from|import) (kernels|benchmarks|tests)\b", set(), id="no import of scripts or tests"),
     ],

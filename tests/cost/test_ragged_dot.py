@@ -105,7 +105,11 @@ def test_what_ragged_dot_does_not_run_says_so() -> None:
         ({}, "needs a tile"),
         ({"tile": tile, "kernel": "triton.grouped_matmul"}, "kernels of its own"),
         ({"tile": tile, "op": "fused_moe"}, "op = grouped_gemm"),
-        ({"tile": tile, "chip": "trainium2"}, "does not run on trainium2"),
+        (
+            {"tile": tile, "chip": "trainium2"},
+            "no kernel for backend 'none' of trainium2; choose a chip with a compile",
+        ),
+        ({"tile": {"tile_m": 16}, "chip": "cpu"}, "stack ragged_dot runs on GPUs and TPUs, cpu is a host"),
     )
     for change, said in wrong:
         (answer,) = mc.predict([{**row, **change}])

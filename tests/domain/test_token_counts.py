@@ -140,7 +140,7 @@ def test_the_busiest_rank_is_timed() -> None:
     assert work.intermediate_size == 1024
 
 
-def test_a_split_that_does_not_fit_is_told() -> None:
+def test_a_split_that_does_not_fit_is_reported() -> None:
     shape = find_model("Qwen3-30B-A3B")
     with pytest.raises(UserError, match="not a multiple of ep 3"):
         rank_work(shape, Workload(name="w", num_tokens=1, ep=3))

@@ -221,7 +221,7 @@ def test_a_row_that_is_none_is_named(field: str, value: str, tmp_path: Path) -> 
         read_races(tmp_path / "races.csv", CHIP)
 
 
-def test_the_shipped_file_is_of_the_races_that_are_told() -> None:
+def test_the_shipped_file_is_of_the_races_that_are_reported() -> None:
     folder = Path(SHIPPED).parents[1] / "results" / "gpu"
     rows = [
         row

@@ -185,7 +185,7 @@ def test_rows_that_name_no_routing_are_counted_and_said(
     assert "name no routing" not in capsys.readouterr().out
 
 
-def test_files_round_trip_and_a_broken_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_round_trip_and_a_broken_one_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path))
     chip = GpuChip.of(load_chip(CHIP))
     found = calibrate_split(measured(shapes=12, bend=0.3))
@@ -234,7 +234,9 @@ def test_a_chip_of_ones_own_can_be_calibrated_and_others_go_on(tmp_path: Path, m
 @pytest.mark.parametrize(
     "harm", ["cut", "gone", "rubbish", "other arrays", "other shapes", "other inputs", "other format"]
 )
-def test_harmed_trees_are_told_in_their_rows_alone(harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_harmed_trees_are_reported_in_their_rows_alone(
+    harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path))
     name = f"{CHIP}-vllm-bfloat16"
     for suffix in (".toml", ".trees.npz"):
@@ -324,7 +326,7 @@ def test_arrays_say_what_catboost_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.abs(said - np.where(unseen[:, 0] > 0.3, unseen[:, 1], np.sin(3 * unseen[:, 2])) - 0.7).mean() < 0.15
 
 
-def test_what_is_not_there_is_told() -> None:
+def test_what_is_not_there_is_reported() -> None:
     with pytest.raises(UserError, match="stack: got 'tgi'"):
         mc.calibrate(CHIP, "tgi")
     with pytest.raises(UserError, match="no calibration for stack sglang and dtype int8"):

@@ -64,7 +64,7 @@ BROKEN = dict(zip(NAMES, KEY, strict=True)) | {"tiles": {"1": {"up": SMALL.as_di
         (json.dumps({"device": "x", "entries": [BROKEN]}), "block_m"),
     ],
 )
-def test_a_broken_table_is_told_with_its_file(text: str, words: str, tmp_path: Path) -> None:
+def test_a_broken_table_is_reported_with_its_file(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "tuned.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"tuned.json.*{words}"):

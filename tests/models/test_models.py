@@ -91,7 +91,7 @@ def test_config_of_every_family(family: str) -> None:
     ) == expected
 
 
-def test_a_dense_model_is_told() -> None:
+def test_a_dense_model_is_reported() -> None:
     with pytest.raises(UserError, match="no mixture of experts"):
         shape_from_config({"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32})
 

@@ -247,7 +247,7 @@ def test_the_default_tiles_run(device: torch.device) -> None:
         assert bool(torch.isfinite(out.float()).all())
 
 
-def test_wrong_use_is_told(device: torch.device) -> None:
+def test_wrong_use_is_reported(device: torch.device) -> None:
     x = torch.zeros(4, 64, dtype=torch.bfloat16, device=device)
     w_up = torch.zeros(2, 64, 64, dtype=torch.bfloat16, device=device)
     w_down = torch.zeros(2, 64, 32, dtype=torch.bfloat16, device=device)

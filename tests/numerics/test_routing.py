@@ -73,12 +73,12 @@ def test_a_tie_goes_to_the_lower_expert(device: torch.device) -> None:
         ({"top_k": 2, "scoring": "relu"}, "softmax or sigmoid"),
     ],
 )
-def test_a_wrong_router_is_told(arguments: dict[str, object], message: str) -> None:
+def test_a_wrong_router_is_reported(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Router(**arguments)  # type: ignore[arg-type]
 
 
-def test_a_router_that_does_not_fit_the_experts_is_told() -> None:
+def test_a_router_that_does_not_fit_the_experts_is_reported() -> None:
     with pytest.raises(ValueError, match="10 experts do not split into 4"):
         Router(top_k=2, groups=4, top_groups=2).check(10)
     with pytest.raises(ValueError, match="top_k = 9 exceeds the 8"):
@@ -241,7 +241,7 @@ def test_quantised_weights_are_near_what_they_were(dtype: str) -> None:
     assert float(error) <= {"fp8": 0.036, "fp8_block": 0.036, "int8": 0.012, "mxfp4": 0.18, "int4": 0.17}[dtype]
 
 
-def test_weights_that_do_not_fit_their_type_are_told() -> None:
+def test_weights_that_do_not_fit_their_type_are_reported() -> None:
     with pytest.raises(ValueError, match="multiple"):
         quantize_weights(torch.ones(1, 8, 100), "mxfp4", matrices=1)
     with pytest.raises(ValueError, match="use fp8"):

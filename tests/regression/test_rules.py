@@ -51,7 +51,7 @@ def test_a_rule_is_one_sided_and_monotone(old: float, new: float, percent: float
     assert Rule(worse="less", percent=percent, by=by).judge(old, old) is None
 
 
-def test_every_change_is_told_once() -> None:
+def test_every_change_is_reported_once() -> None:
     rules = {**DEFAULT_RULES, "registers": None}
     old = facts(spill_bytes=0, registers=100, **{"latency_us at a problem": 10.0}, cycles=5)
     new = facts(spill_bytes=16, registers=200, **{"latency_us at a problem": 12.0}, bundles=7)
@@ -80,7 +80,7 @@ def test_no_number_is_a_regression() -> None:
     assert "1 -> nan" in found.line()
 
 
-def test_a_text_that_changes_is_told_and_fails_nothing() -> None:
+def test_a_text_that_changes_is_reported_and_fails_nothing() -> None:
     old, new = Facts("refused", reason="a"), Facts("refused", reason="b")
     assert [f.line() for f in compare(PLACE, old, new, DEFAULT_RULES)] == ["kernel | chip | tile: reason a -> b"]
     old, new = Facts("ok"), Facts("ok", tile="64x128x64")
@@ -121,7 +121,7 @@ def test_a_suite_changes_a_rule_and_keeps_its_direction() -> None:
     assert rules["spill_bytes"] == Rule()
 
 
-def test_a_rule_of_no_fact_is_told() -> None:
+def test_a_rule_of_no_fact_is_reported() -> None:
     with pytest.raises(UserError, match="did you mean registers"):
         suite(registerz={"percent": 1})
 
@@ -176,14 +176,14 @@ def test_the_keys_of_a_table_say_what_kind_of_kernel_it_is() -> None:
         ({**OURS, "rules": {"registerz": False}}, "kernels.0: rules has 'registerz', which is no fact; did you mean"),
     ],
 )
-def test_a_wrong_table_is_told_in_one_line(table: dict[str, object], says: str) -> None:
+def test_a_wrong_table_is_reported_in_one_line(table: dict[str, object], says: str) -> None:
     with pytest.raises(UserError) as error:
         parse_suite({"kernels": [table]}, Path("suite.toml"))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_two_kernels_of_one_name_are_told() -> None:
+def test_two_kernels_of_one_name_are_reported() -> None:
     named = {**OURS, "name": "x", "ops": ["down"]}
     with pytest.raises(UserError, match="two kernels are called 'x down bfloat16'"):
         parse_suite({"kernels": [named, named]}, Path("suite.toml"))

@@ -48,7 +48,7 @@ def row_step(rows_per_expert: float, target: str | None) -> int:
 
 @functools.cache
 def _table() -> dict[str, Any]:
-    return dict(json.loads(_DEFAULTS.read_text()))
+    return dict(json.loads(_DEFAULTS.read_text(encoding="utf-8")))
 
 
 def default_tile(problem: Problem, rows_per_expert: float, target: str | None) -> TritonTile:
@@ -89,7 +89,7 @@ class TunedTable:
             ValueError: the file is not a tuned table; the text says what is wrong with it.
         """
         try:
-            data = json.loads(Path(path).read_text())
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
             entries: dict[tuple[str, str, int, int, int], dict[int, Tiles]] = {}
             for one in data["entries"]:
                 key = (

@@ -25,7 +25,8 @@ def write_history(path: Path, suite: str, runs: Sequence[RegressionRun], every: 
         f"<script>{get_plotlyjs()}</script></head><body style='font-family:sans-serif;max-width:1100px;margin:auto'>"
         f"<h1>{html.escape(suite)}</h1><p>Cost over the first run's, of compiled kernels (modelled time where problems "
         "are listed, else cycles or instructions), the geometric mean over the tiles. 1 is unchanged, lower is better."
-        f"</p>{plots}</body></html>"
+        f"</p>{plots}</body></html>",
+        encoding="utf-8",
     )
 
 

@@ -54,7 +54,7 @@ def write_html(path: Path, result: SearchResult) -> None:
         costs=cost_notes(result),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
 
 
 def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: str, div_id: str) -> str:
