@@ -1,11 +1,11 @@
 """Every Pallas kernel, type and catalogue shape through the compiler of every TPU, and other people's functions."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,29 +16,52 @@ from moe_codesign.compiler import ArtifactCache, Unanswered, compile_functions
 from moe_codesign.compiler.function import function_request, parse_arguments
 from moe_codesign.compiler.llo import parse_program
 from moe_codesign.errors import UserError
+from moe_codesign.models import models
+from tests.compiler.tpu_programs import KINDS, UNALIGNED, share_of
 
 TPUS = [name for name in chip_names() if name != "cpu" and isinstance(load_chip(name), TpuChip)]
+CASES = [
+    pytest.param(chip, part, marks=[] if (chip, part) == ("tpu_v6e", "unaligned") else pytest.mark.slow)
+    for part in ("catalogue", "unaligned")
+    for chip in TPUS
+]
 
 
-def compile_all(chip: str) -> list[dict[str, str]]:
-    # A quarter of the catalogue each; all of it on each chip takes 10 minutes (see the script).
+@pytest.mark.compile
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("chip", "part"), CASES)
+def test_every_kernel_compiles_for_every_tpu(chip: str, part: str) -> None:
+    """In one process a chip and part: to start libtpu takes longer than to compile a program."""
     target, share = load_chip(chip).target, str(TPUS.index(chip))
     quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v6e-4", "TPU_WORKER_HOSTNAMES": "localhost"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.compiler.tpu_programs", str(target), share, str(len(TPUS))],
+        [sys.executable, "-m", "tests.compiler.tpu_programs", str(target), part, share, str(len(TPUS))],
         capture_output=True, text=True, check=False, env={**os.environ, **quiet, "JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert {one["name"]: one["error"] for one in found if "error" in one} == {}
+    assert [one["name"] for one in found] == [one.name for one in share_of(part, str(target), int(share), len(TPUS))]
 
 
-@pytest.mark.timeout(900)
-def test_every_kernel_compiles_for_every_tpu() -> None:
-    with ThreadPoolExecutor(2) as pool:
-        for chip, found in zip(TPUS, pool.map(compile_all, TPUS), strict=True):
-            failed = {one["name"]: one["error"] for one in found if "error" in one}
-            assert not failed, (chip, failed)
-            assert len(found) > 40, chip
+def test_the_shares_hold_every_pair_and_every_program() -> None:
+    """Each kind of program is compiled for every chip, at every size and with K whole and cut; each model's for one."""
+    kinds: set[tuple[str, str]] = set()
+    sizes: set[tuple[str, tuple[int, int]]] = set()
+    for share, chip in enumerate(TPUS):
+        found = share_of("unaligned", str(load_chip(chip).target), share, len(TPUS))
+        kinds |= {(chip, one.kind) for one in found}
+        sizes |= {(one.kind, one.sizes) for one in found}
+    assert kinds == set(itertools.product(TPUS, KINDS))
+    assert sizes == set(itertools.product(KINDS, UNALIGNED))
+    named = [
+        name
+        for share, chip in enumerate(TPUS)
+        for one in share_of("catalogue", str(load_chip(chip).target), share, len(TPUS))
+        for name in one.models
+    ]
+    assert sorted(set(named)) == sorted(models())
+    assert all(named.count(name) >= 2 for name in models()), "both GEMMs of each"
 
 
 LISTING = """
@@ -85,10 +108,9 @@ def test_another_librarys_kernel_is_read() -> None:
 
 
 def test_a_tile_that_does_not_fit_names_both_sizes() -> None:
-    found = mc.compile_function("tests.compiler.functions:large", "bf16[8192,8192] bf16[8192,8192]", "tpu_v6e")
+    found = mc.compile_function("tests.compiler.functions:large", "float32[8,128]", "tpu_v6e")
     assert found.refused is not None
-    assert "VMEM: needs" in found.refused
-    assert "allows" in found.refused
+    assert "VMEM: needs 256.00M, the compiler allows 128.00M" in found.refused
 
 
 def test_what_hangs_or_aborts_is_a_result(tmp_path: Path) -> None:

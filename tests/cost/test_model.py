@@ -127,7 +127,9 @@ def test_a_type_without_kernel_is_datasheet_and_without_units_an_error(tables: T
         estimate_layer(tables, load_chip("a100_sxm"), fp8)
 
 
-@pytest.mark.parametrize("dtype", ["fp8_block", "int8", "mxfp4", "int4"])
+@pytest.mark.parametrize(
+    "dtype", ["fp8_block", "int4", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("int8", "mxfp4"))]
+)
 def test_narrow_types_are_modelled_and_cost_less_than_wide_ones(tables: Tables, dtype: str) -> None:
     shape, chip = models()["DeepSeek-V3"], load_chip("h100_sxm")
     narrow, wide = (

@@ -24,9 +24,21 @@ from moe_kernels.tile import PallasTile
 TILE = PallasTile(tile_m=256, tile_k=32768, tile_n=256)
 
 
-@settings(deadline=None, max_examples=40)
-@given(sizes=st.lists(st.integers(0, 90), min_size=1, max_size=12), tile_m=st.sampled_from((16, 32, 48)))
-def test_visits_are_the_kernels(sizes: list[int], tile_m: int) -> None:
+# Few numbers of groups and rows: JAX compiles the plan anew for each.
+GROUPS_AND_ROWS = ((1, 0), (1, 37), (5, 200), (12, 7), (12, 543))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    numbers=st.sampled_from(GROUPS_AND_ROWS),
+    cuts=st.lists(st.floats(0, 1), min_size=11, max_size=11),
+    tile_m=st.sampled_from((16, 32, 48)),
+)
+def test_visits_are_the_kernels(numbers: tuple[int, int], cuts: list[float], tile_m: int) -> None:
+    groups, num_rows = numbers
+    ends = sorted(round(num_rows * cut) for cut in cuts[: groups - 1])
+    sizes = np.diff([0, *ends, num_rows]).tolist()
+    assert (len(sizes), sum(sizes)) == numbers
     group, rows = _visits(np.array(sizes), tile_m)
     plan = plan_visits(jnp.asarray(sizes, jnp.int32), max(sum(sizes), 1), tile_m)
     count = int(plan.counts[0])

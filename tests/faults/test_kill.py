@@ -43,7 +43,7 @@ def kill_once_it_has(folder: Path, trials: int, wait_s: float) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_searches_end_whole(tmp_path: Path, seed: int) -> None:
     (tmp_path / "space.toml").write_text(space_text(chips=["h100_sxm", "trainium2"], modes=["joint", "nested"]))
     rng = random.Random(seed)

@@ -84,6 +84,7 @@ def test_a_fit_finds_the_times_again(flush: str, tmp_path: Path) -> None:
         assert dirty == pytest.approx(0.5, abs=0.2)
 
 
+@pytest.mark.slow
 def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: Path) -> None:
     table = races_of(tmp_path / "races.csv.gz")
     before = of_chip(CHIP)

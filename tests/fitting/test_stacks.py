@@ -83,6 +83,7 @@ def test_physics_is_found_again_from_its_own_times() -> None:
     assert x.launch_us == pytest.approx(22.0, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_correction_is_kept_where_it_helps_on_held_out_shapes() -> None:
     data = measured(bend=0.3)
     held = in_test_split(data.shape_key)
@@ -137,6 +138,7 @@ def test_dirt_is_left_out_and_counted() -> None:
         from_rows(GpuChip.of(load_chip(CHIP)), "vllm", "bfloat16", bad[1:], "made up")
 
 
+@pytest.mark.slow
 def test_a_table_of_ones_own_from_the_shell_to_predict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +187,7 @@ def test_rows_that_name_no_routing_are_counted_and_said(
     assert "name no routing" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_files_round_trip_and_a_broken_one_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOE_CODESIGN_CALIBRATIONS", str(tmp_path))
     chip = GpuChip.of(load_chip(CHIP))

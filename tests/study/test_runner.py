@@ -50,7 +50,7 @@ def failures(result: SearchResult) -> list[Failure]:
     return [trial.failure for trial in result.trials if trial.failure]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_quality_constraint_stops_the_run_to_small_experts(url: str, seed: int) -> None:
     def best(study: str, constraints: dict[str, float]) -> SearchResult:
         return mc.search(make_space(constraints=constraints), trials=120, storage=url, study=study, seed=seed)
