@@ -101,9 +101,9 @@ def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: P
     assert 0.8 < low < 1 < high < 1.25
     assert after.interval([dataclasses.replace(gemm, dtype="float16")]) == (low, high)
     assert after.interval([gemm, gemm])[1] == np.exp(ours.LAYER_LOG_WIDTH)
-    untold = dataclasses.replace(gemm, dtype="mxfp4"), dataclasses.replace(gemm, rows=gemm.rows * 10**6)
-    assert [after.interval([one]) for one in untold] == [UNKNOWN_INTERVAL] * 2
-    assert [after.warning([gemm, one]) for one in untold] == [
+    unraced = dataclasses.replace(gemm, dtype="mxfp4"), dataclasses.replace(gemm, rows=gemm.rows * 10**6)
+    assert [after.interval([one]) for one in unraced] == [UNKNOWN_INTERVAL] * 2
+    assert [after.warning([gemm, one]) for one in unraced] == [
         "mxfp4 was raced with fewer than two shapes",
         "more rows per expert than were raced",
     ]
