@@ -3,6 +3,7 @@
 python -m tests.compiler.tpu_programs v6e:2x2 catalogue 0 1     share 0 of 1 of the catalogue's sizes: all of them
 """
 
+import itertools
 import json
 import os
 import sys
@@ -22,7 +23,6 @@ from moe_kernels.pallas.grouped_matmul.declaration import KERNEL
 from moe_kernels.pallas.grouped_matmul.matmul import grouped_mm
 from moe_kernels.pallas.weight_gradient import weight_gradient
 from moe_kernels.tile import PallasTile
-from tests.pairs import covering
 
 ROWS, GROUPS = 4100, 8
 UNALIGNED = ((2048, 1408), (2880, 704), (200, 136))
@@ -34,11 +34,10 @@ KINDS = ("forward", "to rows", "float32", "int8", "float8_e4m3fn", "to weights")
 
 @dataclass(frozen=True)
 class Program:
-    """One compile: of a kind at (K, N), or of a GEMM that these models have."""
+    """One compile: of a kind, or of a GEMM that these models have."""
 
     name: str
     kind: str
-    sizes: tuple[int, int]
     function: Callable[..., Any]
     arguments: list[Any]
     models: tuple[str, ...] = ()
@@ -55,10 +54,11 @@ def forward(tile: PallasTile, activation: str, transposed: bool, matrices: int, 
 
 
 def unaligned(share: int, shares: int) -> list[Program]:
-    """Each kind at sizes that no tile divides: with all shares, every pair of share, size, depth of tile and kind."""
+    """Each kind at each size that no tile divides, with K whole and cut; shares take them in turn, each every kind."""
     found = []
-    for number, (k, n), tile_k, kind in covering(range(shares), UNALIGNED, DEPTHS, KINDS):
-        if number != share:
+    cases = itertools.product(enumerate(KINDS), enumerate(itertools.product(UNALIGNED, DEPTHS)))
+    for (first, kind), (turn, ((k, n), tile_k)) in cases:
+        if (first + turn) % shares != share:
             continue
         rows, sizes = array(ROWS, k), array(GROUPS, dtype=jnp.int32)
         tile = PallasTile(tile_m=128, tile_k=tile_k, tile_n=256, rows_outer=tile_k == 512)
@@ -76,7 +76,7 @@ def unaligned(share: int, shares: int) -> list[Program]:
                 arguments = [rows, sizes, weights, array(1, GROUPS, 1, 1, n, dtype=jnp.float32)]
             case _:
                 arguments = [rows, sizes, array(GROUPS, k, n)]
-        found.append(Program(f"{kind} {k}x{n} {tile_k}", kind, (k, n), function, arguments))
+        found.append(Program(f"{kind} {k}x{n} {tile_k}", kind, function, arguments))
     return found
 
 
@@ -101,7 +101,7 @@ def catalogue(target: str, share: int, shares: int) -> list[Program]:
         assert WIDEST % tile.tile_n == 0
         function = partial(forward, tile, ACTIVATION_OF[op], False, matrices)
         arguments = [array(ROWS, k), array(GROUPS, dtype=jnp.int32), *[array(GROUPS, k, n)] * matrices]
-        found.append(Program(f"{op} {k}x{n}", op, (k, n), function, arguments, tuple(by_model)))
+        found.append(Program(f"{op} {k}x{n}", op, function, arguments, tuple(by_model)))
     return found
 
 
