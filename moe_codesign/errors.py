@@ -17,6 +17,10 @@ class UserError(Exception):
         super().__init__("; ".join(parts))
 
 
+class MachineError(Exception):
+    """What the machine does not do now: start a process, write to a full disk. One line; another try may succeed."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, at most 300 characters; of an exception without text, its ``repr``.
 

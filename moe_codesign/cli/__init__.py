@@ -1,6 +1,9 @@
 """The command line."""
 
+import contextlib
+import errno
 import os
+import signal
 import sys
 
 import click
@@ -14,7 +17,10 @@ from moe_codesign.cli.predict import predict
 from moe_codesign.cli.regress import regress
 from moe_codesign.cli.report import report
 from moe_codesign.cli.search import search
-from moe_codesign.errors import UserError
+from moe_codesign.errors import MachineError, UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""A disk that is full or may not be written to."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -33,14 +39,28 @@ for _command in (search, audit, predict, calibrate, compile_, bench, regress, re
     cli.add_command(_command)
 
 
+def _end_as_ctrl_c_does() -> None:
+    """On a polite signal: processes are stopped, temporary folders removed, and a study is ready to be resumed."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # One that is ignored stays so, as under nohup; and handlers can be set in the main thread alone.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            with contextlib.suppress(ValueError):
+                signal.signal(number, signal.default_int_handler)
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit 0 done, 1 a check failed, 2 wrong use, 130 interrupted."""
+    """Run the command line; exit 0 done, 1 a check failed or the machine, 2 wrong use, 130 interrupted."""
+    _end_as_ctrl_c_does()
     try:
         code = cli.main(arguments, prog_name="moe-codesign", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         click.echo(f"moe-codesign: {error}", err=True)
         sys.exit(2)
+    except MachineError as error:
+        click.echo(f"moe-codesign: {error}", err=True)
+        sys.exit(1)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(2)
@@ -54,3 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader of a pipe (head, less) left: not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        click.echo(f"moe-codesign: cannot write{where} ({error.strerror}); make room and run it again", err=True)
+        sys.exit(1)

@@ -24,6 +24,8 @@ class FailureKind(StrEnum):
     """The kernel refuses the tile for a problem of this size."""
     MEASUREMENT = "measurement"
     """It was launched, and failed, gave a wrong result, or came out faster than physics allows."""
+    ERROR = "error"
+    """Its evaluation raised what nothing expects, or its process was killed again and again."""
 
 
 @dataclass(frozen=True)

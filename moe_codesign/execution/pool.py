@@ -2,7 +2,8 @@
 
 Whatever a function does to its process (it hangs, ignores SIGTERM, exits, crashes, raises what cannot be pickled) is an
 :data:`CallResult` of that call alone; the pool goes on. Workers are spawned, never forked: a forked child would inherit
-JAX's threads and locks. On Linux they die with their parent, however it dies.
+JAX's threads and locks, and import nothing from the current folder, whose files may be anybody's. On Linux they and all
+that they have started die with their parent, however it dies.
 """
 
 import contextlib
@@ -11,28 +12,57 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psutil
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 
+from moe_codesign.errors import MachineError
 from moe_codesign.execution.call_result import CallResult, Died, Done, Raised, TimedOut
 
 _LOOK_S = 0.2
 """How often workers are looked at while nothing finishes."""
 _STARTS = 3
 """Times in a row that workers may die before they take up any call: then they never will."""
+_GRACE_S = 1.0
+"""How long after SIGTERM a worker is killed. Only one that ignores the signal is there so long."""
+CONSTS.term_timeout = _GRACE_S
+CONSTS.channel_lock_timeout = 20.0  # of a lock that a killed worker has left held; Pebble's minute is a long wait
+_NO_START = (
+    "worker processes die as they start; what they printed stands above, else the system may have killed them for want "
+    "of memory"
+)
+_SAFE_PATH = "PYTHONSAFEPATH"
 _I = TypeVar("_I")
 _T = TypeVar("_T")
 _Job = tuple[int, Callable[..., Any], tuple[Any, ...]]
 _Pickled = tuple[int, bytes | Raised]
+
+
+class _SafeProcess(SpawnProcess):
+    """A process that starts without the current folder on its import path.
+
+    Python would run a ``pickle.py`` there before anything of ours.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - multiprocessing's name
+        with _safe_path():
+            return SpawnProcess._Popen(process_obj)
+
+
+class _SafeContext(SpawnContext):
+    Process = _SafeProcess
 
 
 class Pool:
@@ -88,7 +118,7 @@ class Pool:
             time_limit_s: seconds from its start to its kill; a worker's own start does not count.
 
         Raises:
-            RuntimeError: no worker process can start.
+            MachineError: no worker process can start.
         """
         ((_, outcome),) = self._run([(0, function, arguments)], time_limit_s)
         return outcome
@@ -104,7 +134,7 @@ class Pool:
             time_limit_s: seconds from the start of one call to its kill.
 
         Raises:
-            RuntimeError: no worker process can start.
+            MachineError: no worker process can start.
         """
         jobs: dict[int, _I] = {}
 
@@ -129,7 +159,7 @@ class Pool:
                 if not self._pool.active:
                     starts += 1
                     if starts > _STARTS:
-                        raise RuntimeError("worker processes die as they start; their errors stand above")
+                        raise MachineError(_NO_START)
                     again += running.values()
                     running.clear()
                     self.start()
@@ -155,10 +185,14 @@ class Pool:
                         ended[future] = _outcome(future, time_limit_s)
                     except BrokenProcessPool:
                         again.append(running.pop(future))
-                for future in watch.left(self._pool, running) - done:
-                    ended[future] = Died(0)
+                if watch.look(self._pool, running):
+                    ended |= dict.fromkeys(watch.left - done, Died(0))
+                    ended |= dict.fromkeys(watch.overdue(time_limit_s) - done, TimedOut(time_limit_s))
+                    if len(watch.idle) > _STARTS * self._workers:
+                        raise MachineError(_NO_START)
                 for future, outcome in ended.items():
                     starts = 0
+                    watch.idle.clear()
                     number, _ = running.pop(future)
                     future.cancel()
                     if isinstance(outcome, TimedOut | Died):
@@ -173,8 +207,8 @@ class Pool:
             self._workers,
             self._calls_per_process or 0,
             initializer=_enter,
-            initargs=self._initargs,
-            context=multiprocessing.get_context("spawn"),
+            initargs=(os.environ.get(_SAFE_PATH), *self._initargs),
+            context=_SafeContext(),
         )
 
     def _stop(self) -> None:
@@ -186,32 +220,50 @@ class Pool:
 
 
 class _Watch:
-    """Which process runs which call.
+    """Which process runs which call, and since when.
 
-    Pebble does not say so, and takes a worker that ends with exit code 0 during a call for one that is done: the call
-    would run into its limit. Both are seen in its managers.
+    Pebble does not say so, and does not see three things: a worker that ends with exit code 0 during a call counts as
+    one that is done, so that the call would run into its limit; one that ends so before its first call is replaced for
+    ever; and no limit holds while a lock is held that a killed worker has taken along. All are seen in its managers.
+
+    Attributes:
+        places: the process of each call.
+        left: calls that have lost their process.
+        idle: processes that have been there since a call last ended or began.
     """
 
     def __init__(self) -> None:
         self.places: dict[ProcessFuture[bytes], int] = {}
+        self.left: set[ProcessFuture[bytes]] = set()
+        self.idle: set[int] = set()
+        self._since: dict[ProcessFuture[bytes], float] = {}
         self._missed: set[ProcessFuture[bytes]] = set()
         self._looked = 0.0
 
-    def left(self, pool: ProcessPool, running: Collection[ProcessFuture[bytes]]) -> set[ProcessFuture[bytes]]:
-        """Which of these calls have lost their process.
-
-        It takes two looks: the first may fall between the end of a process and the arrival of its result.
-        """
-        if time.monotonic() - self._looked < _LOOK_S:
-            return set()
-        self._looked = time.monotonic()
+    def look(self, pool: ProcessPool, running: Collection[ProcessFuture[bytes]]) -> bool:
+        """Look now, unless it has just been done."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return False
+        self._looked = now
         tasks = list(pool._pool_manager.task_manager.tasks.values())
-        now = {task.future: task.worker_id for task in tasks if task.started and task.worker_id}
+        started = {task.future: task.worker_id for task in tasks if task.started and task.worker_id}
         # Places of those that have just ended, too: Pebble has forgotten them.
-        self.places = {future: pid for future, pid in (self.places | now).items() if future in running}
+        self.places = {future: pid for future, pid in (self.places | started).items() if future in running}
+        self._since = {future: self._since.get(future, now) for future in self.places}
+        if self.places:
+            self.idle.clear()
+        else:
+            self.idle |= set(pool._pool_manager.worker_manager.workers)
         missing = {future for future, pid in self.places.items() if not psutil.pid_exists(pid)}
-        left, self._missed = missing & self._missed, missing
-        return left
+        # It takes two looks: the first may fall between the end of a process and the arrival of its result.
+        self.left, self._missed = missing & self._missed, missing
+        return True
+
+    def overdue(self, time_limit_s: float) -> set[ProcessFuture[bytes]]:
+        """Calls that Pebble should have ended long ago."""
+        latest = self._looked - time_limit_s - 2 * _GRACE_S
+        return {future for future, since in self._since.items() if since < latest}
 
 
 def _pickled(job: _Job | None) -> _Pickled | None:
@@ -264,7 +316,8 @@ def _interrupts_held() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    resource_tracker.ensure_running()  # where it starts, SIGINT is let through again
+    with _safe_path():
+        resource_tracker.ensure_running()  # where it starts, SIGINT is let through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -272,8 +325,26 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _enter(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+_PATH_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """A Python that starts meanwhile imports nothing from the current folder; :func:`_enter` takes the setting back."""
+    with _PATH_LOCK:
+        before = os.environ.get(_SAFE_PATH)
+        os.environ[_SAFE_PATH] = "1" if before is None else before
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_SAFE_PATH]
+
+
+def _enter(safe_path: str | None, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
     """In the worker, first."""
+    if safe_path is None:  # what a user's function starts has the user's own setting
+        os.environ.pop(_SAFE_PATH, None)
     if sys.platform != "win32":
         # A group of its own, so that what it starts is killed with it; and SIGTERM as the system has it, which ends a
         # process that hangs in C at once, where Python's handler would never run.
@@ -287,16 +358,37 @@ def _enter(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -
 
 
 def _die_with_parent() -> None:
-    """Be killed when the parent (more exactly: the thread that started this process) ends."""
+    """Be killed when the parent (more exactly: the thread that started this process) ends, with all one has started."""
     if sys.platform != "linux":
         return
-    import ctypes
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    _signal_at_parents_end(signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid != os.getppid():  # it died before it was asked
         os._exit(1)
+    worker = os.getpid()
+    with warnings.catch_warnings():
+        # JAX warns of every fork. It may be here, where a user's main module imports it; the child does not touch it.
+        warnings.simplefilter("ignore")
+        if os.fork():
+            return
+    # What follows is a second process, which only waits for the end of the first, by whatever signal, to kill their
+    # group. Nobody else could: the kernel tells the children of a process alone.
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        os.closerange(0, 1 << 16)
+        _signal_at_parents_end(signal.SIGTERM)
+        while os.getppid() == worker:
+            signal.sigwait({signal.SIGTERM})
+        os.killpg(worker, signal.SIGKILL)
+    finally:
+        os._exit(0)
+
+
+def _signal_at_parents_end(number: int) -> None:
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number, 0, 0, 0)
 
 
 def _kill_group(pid: int | None) -> None:

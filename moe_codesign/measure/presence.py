@@ -73,7 +73,9 @@ def _tpu_kind() -> str:
     """The kind of this machine's TPU, asked in a process of its own: libtpu locks the chip and may abort."""
     script = "import jax; print(jax.devices('tpu')[0].device_kind)"
     try:
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=120, check=False
+        )
     except subprocess.TimeoutExpired:
         return ""
     return done.stdout.strip()

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import re
+import signal
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +15,7 @@ from moe_codesign.measure.presence import Platform
 from moe_codesign.measure.protocol import Device, measure_layer
 
 TIME_LIMIT_S = 120.0
+_KILLED = Died(-signal.SIGKILL) if sys.platform != "win32" else None
 _device: Device | None = None
 
 
@@ -56,9 +59,17 @@ class MeasuringProcess:
         self._pool.__exit__(kind, error, trace)
 
     def measure(self, job: LayerJob) -> list[Measurement | Failure]:
-        """An outcome per candidate. If the process dies or hangs, each candidate is tried again by itself."""
+        """An outcome per candidate. If the process dies or hangs, each candidate is tried again by itself.
+
+        So is a single one, once, whose process got SIGKILL: no kernel does that, but a system that is short of memory.
+
+        Raises:
+            MachineError: no process can start.
+        """
         limit_s = self.time_limit_s * max(1, len(job.candidates))
         called = self._pool.call(_measure, job, self.platform, time_limit_s=limit_s)
+        if called == _KILLED and len(job.candidates) == 1:
+            called = self._pool.call(_measure, job, self.platform, time_limit_s=limit_s)
         if isinstance(called, Done):
             return called.value
         if len(job.candidates) > 1:

@@ -60,7 +60,7 @@ def make_environment(requirements: tuple[str, ...]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         target = Path(scratch) / "packages"
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         done = subprocess.run([*command, "--target", str(target), *wanted], capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["pip failed"])[-1][:300]
@@ -84,7 +84,7 @@ def observe_with(suite: Suite, requirements: tuple[str, ...], *, jobs: int) -> B
         out = Path(scratch) / "facts.json"
         paths = [str(folder), os.environ.get("PYTHONPATH", "")]
         done = subprocess.run(
-            [sys.executable, "-m", "moe_codesign.regression.child", str(suite.path), str(out), str(jobs)],
+            [sys.executable, "-P", "-m", "moe_codesign.regression.child", str(suite.path), str(out), str(jobs)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
             stderr=subprocess.PIPE,
             text=True,

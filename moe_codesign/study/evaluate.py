@@ -13,7 +13,7 @@ from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.trial import Answered, Outcome, Refused
 from moe_codesign.domain.workload import Workload
-from moe_codesign.errors import UserError
+from moe_codesign.errors import MachineError, UserError
 from moe_codesign.funnel import Timed, pick, promising, race, reason_of
 from moe_codesign.measure import MeasuringProcess
 from moe_codesign.quality import Quality, law_named
@@ -75,23 +75,33 @@ class Evaluator:
             pairs.append(self._pair(shape, workload, timed))
         return Answered(tuple(pairs))
 
-    def reference_pairs(self) -> tuple[Pair, ...]:
+    def reference_pairs(self) -> tuple[tuple[Pair, ...], bool]:
         """The reference model with the tile that an untuned user gets: what gains are counted from.
 
-        A workload that it cannot be timed under has no pair.
+        Returns:
+            Its pairs, none of a workload that it cannot be timed under; and whether one is missing for a reason that
+            may not be there the next time, as a measurement that failed.
         """
-        pairs = []
+        pairs: list[Pair] = []
+        by_chance = False
         for workload in self.workloads:
             try:
                 wanted = None
                 if self.kernel is not None:
                     wanted = default_tiles(self.kernel, rank_work(self.reference, workload), self.chip.target)
+                timed = self._time(self.reference, workload, wanted, 0)
             except UserError:
                 continue
-            timed = self._time(self.reference, workload, wanted, 0)
-            if not isinstance(timed, Failure):
+            except MachineError:
+                raise
+            except Exception:  # the search does without gains
+                by_chance = True
+                continue
+            if isinstance(timed, Failure):
+                by_chance |= timed.kind is FailureKind.MEASUREMENT
+            else:
                 pairs.append(self._pair(self.reference, workload, timed))
-        return tuple(pairs)
+        return tuple(pairs), by_chance
 
     def _pair(self, shape: MoEShape, workload: Workload, timed: Estimate) -> Pair:
         own = self.quality(shape)

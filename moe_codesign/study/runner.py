@@ -4,6 +4,9 @@ Each (chip, mode) is an Optuna study of its own, ``NAME/chip/mode``, because a s
 only learn which chip is fast. A trial is stored before Optuna gets its result, and a trial that a killed process left
 running is finished by the next one under its own number: none lost, none doubled. The sampler of trial n is
 seeded by n, so a search that was interrupted proposes what an uninterrupted one would have.
+
+No trial stops a study, and none stops it again when it is resumed: whatever its evaluation raises is its stored result,
+and one whose process was killed is tried twice more and then given up.
 """
 
 import contextlib
@@ -18,9 +21,13 @@ from optuna.trial import TrialState
 
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.domain.failure import Failure
+from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
-from moe_codesign.domain.trial import Mode, Outcome, Refused, Trial
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.tile_pair import TilePair
+from moe_codesign.domain.trial import Answered, Mode, Outcome, Refused, Trial
+from moe_codesign.errors import MachineError
+from moe_codesign.execution import Raised
 from moe_codesign.measure import MeasuringProcess, device_for, not_measured
 from moe_codesign.models import find_model
 from moe_codesign.storage.database import configure_sqlite
@@ -31,6 +38,11 @@ from moe_codesign.study.space import Space, stored_space
 from moe_codesign.study.tile_values import check_tiles
 from moe_kernels.kernel import Op, up_op
 
+_RETRIES = 2
+"""Times that a trial which a killed process left running is evaluated again. One that kills its process by itself, by
+the memory that it takes, would else end every run of the study."""
+_TRIED = "evaluated_again"
+"""The attribute of an Optuna trial that counts them."""
 TrialProgress = Callable[[str, str, int, int], None]
 """Called with (chip, mode, trials done, trials asked)."""
 
@@ -100,7 +112,9 @@ def run_search(
                     with _bench(chip) as bench:
                         evaluator = Evaluator(space, chip, reference, tables, bench)
                         if chip.name not in studies.references(study):
-                            studies.put_reference(study, chip.name, evaluator.reference_pairs())
+                            reference_pairs, by_chance = evaluator.reference_pairs()
+                            if not by_chance:
+                                studies.put_reference(study, chip.name, reference_pairs)
                         for mode in space.modes:
                             runner = _Runner(evaluator, studies, storage, study, mode, progress)
                             runner.run(allotted[chip.name, mode])
@@ -191,18 +205,18 @@ class _Runner:
         known = self.optuna.get_trials(deepcopy=False)
         done = sum(t.state.is_finished() for t in known)
         # The study is locked, so a running trial is one that a killed process left.
-        left = [t.number for t in known if t.state == TrialState.RUNNING]
+        left = [t for t in known if t.state == TrialState.RUNNING]
         self._show(done, asked)
         while done < asked:
             if left:
-                number = left.pop(0)
-                self._seed(number)
-                trial = optuna.Trial(self.optuna, known[number]._trial_id)
+                again = left.pop(0)
+                self._seed(again.number)
+                self._finish(optuna.Trial(self.optuna, again._trial_id), again.user_attrs.get(_TRIED, 0) + 1)
             else:
                 self._seed(len(known))
                 trial = self.optuna.ask()
                 known = self.optuna.get_trials(deepcopy=False)
-            self._finish(trial)
+                self._finish(trial, 0)
             done += 1
             self._show(done, asked)
 
@@ -213,26 +227,56 @@ class _Runner:
     def _seed(self, number: int) -> None:
         self.optuna.sampler = sampler_for(self.space, self.chip.name, self.mode, number)
 
-    def _finish(self, trial: optuna.Trial) -> None:
-        outcome = self._evaluate(trial)
+    def _finish(self, trial: optuna.Trial, tried: int) -> None:
+        """Evaluate a trial, store what came of it, and let the sampler know; ``tried`` counts earlier evaluations."""
+        if tried:
+            trial.set_user_attr(_TRIED, tried)
+        try:
+            outcome, values = self._evaluate(trial, tried)
+        except (KeyboardInterrupt, MachineError):
+            # Whoever presses Ctrl-C has not seen the trial fail, and without processes none can be evaluated.
+            trial.set_user_attr(_TRIED, tried - 1)
+            raise
         finished = Trial(chip=self.chip.name, mode=self.mode, number=trial.number, params=trial.params, outcome=outcome)
         self.studies.put(self.study, finished)
-        trial.set_constraint("violation", outcome.failure.violation if isinstance(outcome, Refused) else 0.0)
-        self.optuna.tell(trial, self._values(outcome))
+        if "violation" not in trial.constraints:  # else its process was killed after this line
+            trial.set_constraint("violation", outcome.failure.violation if isinstance(outcome, Refused) else 0.0)
+        self.optuna.tell(trial, values)
 
-    def _evaluate(self, trial: optuna.Trial) -> Outcome:
-        # Everything is proposed before anything is judged, so that each trial has all its parameters.
+    def _evaluate(self, trial: optuna.Trial, tried: int) -> tuple[Outcome, list[float]]:
+        """What comes of a trial, and its objective values; whatever is raised is a failure of this trial alone."""
+        try:
+            shape, tiles = self._proposed(trial)
+            if tried > _RETRIES:
+                text = f"the process that evaluated it was killed {tried} times"
+                return self._refused(Failure(FailureKind.ERROR, text))
+            if isinstance(shape, Failure):
+                return self._refused(shape)
+            outcome = self.evaluator.evaluate(shape, tiles, seed=trial.number)
+            if isinstance(outcome, Refused):
+                return self._refused(outcome.failure)
+            return self._answered(outcome)
+        except MachineError:
+            raise
+        except (Exception, SystemExit) as error:  # SystemExit ends a process that a kernel's module is imported in
+            return self._refused(Failure(FailureKind.ERROR, str(Raised.of(error))))
+
+    def _proposed(self, trial: optuna.Trial) -> tuple[MoEShape | Failure, dict[str, TilePair] | None]:
+        """Everything is proposed before anything is judged, so that each trial has all its parameters."""
         shape = suggest_shape(trial, self.space, self.evaluator.reference)
         tiles = None
         if self.mode == "joint" and self.evaluator.kernel is not None:
             names = [workload.name for workload in self.evaluator.workloads]
             tiles = suggest_tiles(trial, self.evaluator.kernel, self.evaluator.tile_space, names)
-        if isinstance(shape, Failure):
-            return Refused(shape)
-        return self.evaluator.evaluate(shape, tiles, seed=trial.number)
+        return shape, tiles
 
-    def _values(self, outcome: Outcome) -> list[float]:
-        """Objective values; the worst possible where the trial was refused (its violation ranks it)."""
-        if isinstance(outcome, Refused):
-            return [-math.inf if up else math.inf for up in self.space.maximised()]
-        return [objective.value(outcome.pairs, self.chip) for objective in self.space.objectives]
+    def _answered(self, outcome: Answered) -> tuple[Outcome, list[float]]:
+        values = [objective.value(outcome.pairs, self.chip) for objective in self.space.objectives]
+        for objective, value in zip(self.space.objectives, values, strict=True):
+            if not math.isfinite(value):  # Optuna would drop the trial, without a word
+                return self._refused(Failure(FailureKind.ERROR, f"{objective} is {value}"))
+        return outcome, values
+
+    def _refused(self, failure: Failure) -> tuple[Outcome, list[float]]:
+        """A failure has the worst possible values; its violation ranks it."""
+        return Refused(failure), [-math.inf if up else math.inf for up in self.space.maximised()]

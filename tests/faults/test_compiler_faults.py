@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -26,6 +27,7 @@ from moe_codesign.compiler.exceptions import named_line, of_gpu_error, of_tpu_er
 from moe_codesign.compiler.request import request
 from moe_kernels.registry import kernels
 from moe_kernels.tile import TritonTile
+from tests.execution import jobs
 
 FAULTS = ("hang", "crash", "raise", "good", "no memory", "exit", "leave", "abort")
 """Each by its tile, which has as many stages as its place here."""
@@ -53,6 +55,20 @@ def requests() -> dict[str, Request]:
         )
         for stages, name in enumerate(FAULTS, 1)
     }
+
+
+def many_requests(count: int) -> list[Request]:
+    """Compiles that differ in their tile alone."""
+    kernel = kernels()[0]["triton.grouped_gemm"]
+    tiles = [
+        TritonTile(block_m=m, block_n=n, block_k=k, num_warps=4, num_stages=3)
+        for m in (16, 32, 64, 128) for n in (32, 64, 128, 256) for k in (32, 64, 128)
+    ]  # fmt: skip
+    return [request(kernel, "down", tile, "bfloat16", "cuda:90") for tile in tiles[:count]]
+
+
+def stubborn_compile(one: Request) -> NoReturn:
+    jobs.start_a_child_and_hang(os.environ["MOE_CODESIGN_TEST_MARKER"])
 
 
 def good(one: Request) -> CompileResult:

@@ -1,0 +1,116 @@
+"""Searches that are killed, in a process of their own: it imports everything once and forks for each run.
+
+``python -m tests.faults.searches WHAT FOLDER`` prints one JSON object.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+
+import moe_codesign as mc
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.tile_pair import TilePair
+from moe_codesign.domain.trial import Outcome
+from moe_codesign.study.evaluate import Evaluator
+from tests.conftest import make_space
+
+TRIALS = 150
+KILLS = 50
+DEADLY = 2
+"""Number of the trial that takes its process down."""
+
+
+def search(folder: Path, trials: int = TRIALS) -> None:
+    mc.search(make_space(modes=["joint", "nested"]), trials=trials, storage=storage(folder))
+
+
+def storage(folder: Path) -> str:
+    return f"sqlite:///{folder / 's.db'}"
+
+
+def forked(function: Callable[[], object], kill_after_s: float | None = None) -> int:
+    """The exit status of a function in a forked child; negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        try:
+            function()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed(folder: Path) -> dict[str, Any]:
+    """Fifty ``kill -9`` at random times; then the same search to its end."""
+    (warm := folder / "warm").mkdir()
+    search(warm, 3)  # what it imports and draws up, all forks have then
+    start = time.monotonic()
+    search(warm, 12)
+    took = time.monotonic() - start
+    rng = random.Random(0)
+    # Each run asks for a few more, so that the kills are spread over the whole search.
+    asked = [TRIALS * n // KILLS for n in range(1, KILLS + 1)]
+    statuses = Counter(forked(partial(search, folder, trials), rng.uniform(0, took)) for trials in asked)
+    before = len(stored(folder))
+    last = forked(lambda: search(folder))
+    return {"killed": statuses[-signal.SIGKILL], "before": before, "last": last, **found(folder)}
+
+
+def deadly(folder: Path) -> dict[str, Any]:
+    """The same search again and again, one of whose trials kills its process, however often it is tried."""
+    evaluate = Evaluator.evaluate
+
+    def die(self: Evaluator, shape: MoEShape, tiles: dict[str, TilePair] | None, *, seed: int) -> Outcome:
+        if seed == DEADLY:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return evaluate(self, shape, tiles, seed=seed)
+
+    Evaluator.evaluate = die  # type: ignore[method-assign]
+    statuses: list[int] = []
+    while not statuses or (statuses[-1] and len(statuses) < 10):
+        statuses.append(forked(lambda: mc.search(make_space(), trials=6, storage=storage(folder))))
+    return {"statuses": statuses, **found(folder)}
+
+
+def stored(folder: Path) -> list[tuple[str, str, int]]:
+    if not (folder / "s.db").exists():
+        return []
+    engine = sa.create_engine(storage(folder))
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(sa.text("select chip, mode, number from moe_codesign_trials")).all()
+    except sa.exc.OperationalError:  # killed before its tables were made
+        return []
+    finally:
+        engine.dispose()
+    return [(row.chip, row.mode, row.number) for row in rows]
+
+
+def found(folder: Path) -> dict[str, Any]:
+    """What our tables and Optuna's have in the end."""
+    states: Counter[str] = Counter()
+    for name in optuna.get_all_study_names(storage(folder)):
+        states.update(t.state.name for t in optuna.load_study(study_name=name, storage=storage(folder)).trials)
+    result = mc.load_study("test", storage=storage(folder))
+    failures = {trial.number: str(trial.failure) for trial in result.trials if trial.failure}
+    return {"rows": stored(folder), "states": states, "failures": failures}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"killed": killed, "deadly": deadly}[sys.argv[1]](Path(sys.argv[2]))))
