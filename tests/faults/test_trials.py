@@ -122,7 +122,7 @@ def test_a_trial_that_kills_its_process_is_tried_twice_more_and_given_up(tmp_pat
 def test_fifty_kills_at_random_times_lose_and_double_nothing(tmp_path: Path) -> None:
     found = in_forks("killed", tmp_path)
     assert found["killed"] >= KILLS / 2, "the kills fall inside searches"
-    assert 0 < found["before"] < TRIALS
+    assert 0 < found["before"] <= TRIALS
     assert found["last"] == 0
     rows = [tuple(row) for row in found["rows"]]
     assert len(rows) == len(set(rows)) == TRIALS
