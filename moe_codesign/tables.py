@@ -47,8 +47,13 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """End a message about an unknown word: with the known word that is nearest, or else with all of them."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; use one of {', '.join(known)}"
+    near = nearest(word, known, likeness=0.5)
+    return f"; did you mean {near}?" if near else f"; use one of {', '.join(known)}"
+
+
+def nearest(word: str, known: Iterable[str], *, likeness: float) -> str | None:
+    """The known word that is most like this one, if it is as like as ``likeness`` (difflib's ratio, 0 to 1)."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)), None)
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:

@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import moe_codesign as mc
-from moe_codesign.api.predict import predict_rows
+from moe_codesign.answers.predictor import Predictor
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler import ArtifactCache, compile_all, requests_for
 from moe_codesign.compiler.kernels import kernel_for
@@ -80,8 +80,9 @@ def test_predictions(benchmark: BenchmarkFixture) -> None:
         for chip in ("h100_sxm", "tpu_v6e")
         for tokens in (1, 17, 300, 5000)
     ]
-    predict_rows(rows[:8], tables)
-    answered = benchmark.pedantic(lambda: predict_rows(rows, tables), rounds=3)
+    predictor = Predictor(tables)
+    predictor.answer(rows[:8])
+    answered = benchmark.pedantic(lambda: predictor.answer(rows), rounds=3)
     assert not any(row["error"] for row in answered)
     benchmark.extra_info["problems_per_s"] = len(rows) / benchmark.stats["mean"]
 

@@ -40,7 +40,10 @@ def predict(
             running=bar("predict"),
         )
     failed = sum(bool(row["error"]) for row in rows)
+    warned = sum(bool(row["warning"]) for row in rows)
     if as_json:
-        emit({"rows": len(rows), "failed": failed, "out": str(out)})
+        emit({"rows": len(rows), "failed": failed, "warned": warned, "out": str(out)})
     else:
-        click.echo(f"{len(rows) - failed} of {len(rows)} rows answered, {failed} with an error; {out}")
+        click.echo(
+            f"{len(rows) - failed} of {len(rows)} rows answered, {failed} with an error; {warned} with a warning; {out}"
+        )

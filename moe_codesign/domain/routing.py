@@ -1,11 +1,11 @@
 """Which experts the tokens of a batch choose: five kinds of routing, and the text that names each."""
 
-import json
 import math
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeGuard, get_args
 
+from moe_codesign.domain.expert_loads import expert_loads
 from moe_codesign.errors import UserError
 
 _FIX = (
@@ -13,6 +13,8 @@ _FIX = (
     "each expert)"
 )
 _LARGEST_ALPHA = 100
+_UNDERSCORED = re.compile(r"^(power_law|zipf)_(?=[\d.])(.*)")
+"""As aiconfigurator spells them: power_law_1.2."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,16 @@ class Histogram:
 
     Its text holds the counts themselves (``histogram:[3, 1, 0, 4]``), so that it means the same wherever it is read.
 
+    Args:
+        weights: the count of each expert.
+        is_sparse: experts after the last one that is given have no rows; else there must be one count for each.
+
     Raises:
         UserError: no counts, a negative or infinite one, or all 0.
     """
 
     weights: tuple[float, ...]
+    is_sparse: bool = False
 
     def __post_init__(self) -> None:
         good = all(_is_number(weight) and weight >= 0 for weight in self.weights)
@@ -131,7 +138,24 @@ class Histogram:
             raise UserError("routing histogram", value=self.weights, fix="give finite counts of 0 or more, not all 0")
 
     def __str__(self) -> str:
+        if self.is_sparse:
+            given = (f'"{i}": {_number(weight)}' for i, weight in enumerate(self.weights) if weight)
+            return f"histogram:{{{', '.join(given)}}}"
         return f"histogram:[{', '.join(map(_number, self.weights))}]"
+
+    def of_experts(self, num_experts: int) -> tuple[float, ...]:
+        """One count for each expert.
+
+        Raises:
+            UserError: there are counts of more experts, or of fewer and not :attr:`is_sparse`.
+        """
+        lacking = num_experts - len(self.weights)
+        if lacking < 0 or (lacking and not self.is_sparse):
+            raise UserError(
+                f"routing histogram has {len(self.weights)} entries",
+                fix=f"give one for each of num_experts = {num_experts}",
+            )
+        return self.weights + (0.0,) * lacking
 
 
 Routing = Balanced | Uniform | Zipf | PowerLaw | Histogram
@@ -147,16 +171,23 @@ def is_routing(value: object) -> TypeGuard[Routing]:
 
 
 def parse_routing(text: str) -> Routing:
-    """Read ``balanced``, ``uniform``, ``zipf:ALPHA``, ``power_law:ALPHA`` or ``histogram:`` with a JSON file or list.
+    """Read ``balanced``, ``uniform``, ``zipf:ALPHA``, ``power_law:ALPHA`` or ``histogram:`` with JSON or a JSON file.
 
-    ``/GROUPS/KEPT`` may follow balanced and power_law, as in ``power_law:1.2/8/4``.
+    ``/GROUPS/KEPT`` may follow balanced and power_law, as in ``power_law:1.2/8/4``; ``power_law_1.2`` is read too.
 
     Raises:
         UserError: the kind is unknown, alpha or the groups make no sense, or the histogram cannot be read.
     """
     kind, colon, argument = str(text).partition(":")
     if kind == "histogram":
-        return Histogram(_weights(argument))
+        layers = histograms(argument)
+        if len(layers) > 1:
+            raise UserError(
+                f"routing histogram {argument[:80]!r} has {len(layers)} layers",
+                fix=f"name one, as histogram:{argument[:80]}#{next(iter(layers))}",
+            )
+        return next(iter(layers.values()))
+    text = _UNDERSCORED.sub(r"\1:\2", str(text))
     plain, slash, limits = str(text).partition("/")
     limit = _parse_limit(text, limits) if slash else None
     kind, colon, argument = plain.partition(":")
@@ -175,21 +206,27 @@ def parse_routing(text: str) -> Routing:
     return Balanced(limit) if kind == "balanced" else Uniform()
 
 
+def histograms(source: str) -> dict[int, Histogram]:
+    """The routing of each layer of recorded loads, by layer.
+
+    Args:
+        source: JSON or the path of a JSON file; see :func:`moe_codesign.domain.expert_loads.expert_loads`.
+
+    Raises:
+        UserError: it cannot be read, or has no rows at all.
+    """
+    layers = expert_loads(source)
+    if not layers:
+        raise UserError(f"routing histogram {source[:80]!r}", fix="give counts that are not all 0")
+    return {layer: Histogram(loads.counts, loads.is_sparse) for layer, loads in layers.items()}
+
+
 def _parse_limit(text: str, limits: str) -> GroupLimit:
     numbers = limits.split("/")
     if len(numbers) != 2 or not all(number.isascii() and number.isdigit() and len(number) < 7 for number in numbers):
         raise UserError("routing", value=text, fix="give groups and how many are kept, as in balanced/8/4")
     groups, kept = map(int, numbers)
     return GroupLimit(groups, kept)
-
-
-def _weights(argument: str) -> tuple[float, ...]:
-    """The numbers of a histogram, from a JSON list or a file that holds one."""
-    try:
-        content = argument if argument.lstrip().startswith("[") else Path(argument).read_text(encoding="utf-8")
-        return tuple(float(value) for value in json.loads(content))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"routing histogram {argument[:80]!r} cannot be read ({error})", fix=_FIX) from None
 
 
 def _check_alpha(alpha: float) -> None:

@@ -65,12 +65,7 @@ def _counts(routing: Routing, num_tokens: int, num_experts: int, top_k: int, see
             popularity = -routing.alpha * np.log(np.arange(1, num_experts + 1))
             counts = _draw(rng.permutation(popularity), num_tokens, top_k, rng)
         case Histogram():
-            if len(routing.weights) != num_experts:
-                raise UserError(
-                    f"routing histogram has {len(routing.weights)} entries",
-                    fix=f"give one for each of num_experts = {num_experts}",
-                )
-            counts = _settle(np.asarray(routing.weights, dtype=float), total, num_tokens)
+            counts = _settle(np.asarray(routing.of_experts(num_experts), dtype=float), total, num_tokens)
         case _:
             assert_never(routing)
     counts.flags.writeable = False

@@ -14,6 +14,7 @@ from moe_codesign.cost.stacks.columns import Columns, columns_from, loads_of
 from moe_codesign.cost.stacks.physics import bound_us
 from moe_codesign.errors import UserError
 from moe_codesign.formats.aiconfigurator import aiconfigurator_rows, renamed
+from moe_codesign.formats.headers import headers_of
 from moe_codesign.formats.problem_rows import Row, layer_of, missing, routing_text, text
 
 
@@ -92,14 +93,15 @@ def _measured(
     left_out: Counter[str] = Counter()
     problems, loads, latency, keys, routing, unnamed = [], [], [], [], [], []
     wanted = {"chip": chip.name, "stack": stack, "dtype": dtype, "op": "fused_moe"}
-    for row in rows:
+    for given in rows:
         try:
+            row = headers_of(tuple(given)).renamed(given)
             if other := next((name for name, value in wanted.items() if _is_another(row, name, value)), None):
                 left_out[f"another {other}"] += 1
                 continue
             shape, work = layer_of(row, dtype)
             counted = loads_of(shape, work)
-            time_us = float(row["latency_us"])
+            time_us = float(given["latency_us"])
         except UserError as error:
             left_out[str(error)] += 1
             continue

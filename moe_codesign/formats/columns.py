@@ -27,8 +27,10 @@ _ASKED = (
     Column("dtype", "data type: " + ", ".join(DTYPE_BYTES), "bfloat16"),
     Column(
         "routing",
-        "how tokens choose experts: uniform, balanced, zipf:ALPHA, power_law:ALPHA or histogram:FILE.json; with "
-        "/GROUPS/KEPT after balanced and power_law, choices are limited to the KEPT best of GROUPS groups of experts",
+        "how tokens choose experts: uniform, balanced, zipf:ALPHA, power_law:ALPHA or histogram:FILE.json (recorded "
+        "counts: a list, an object from expert to count, SGLang's logical_count, or lists for each layer, of which "
+        "the slowest is taken or FILE.json#LAYER); with /GROUPS/KEPT after balanced and power_law, choices are limited "
+        "to the KEPT best of GROUPS groups of experts",
         DEFAULT_ROUTING_TEXT,
     ),
     Column("seed", "seed of a random routing", "0"),
@@ -65,6 +67,8 @@ ANSWER = (
 )
 TABLES = {"every problem": _ASKED, "fused_moe": LAYER, "grouped_gemm": GEMM, "the answer": ANSWER}
 """Columns by what they belong to, for the documentation."""
+OF_OP = {"fused_moe": LAYER, "grouped_gemm": GEMM}
+"""The columns that problems of one op alone have."""
 INPUT = tuple(column.name for column in (*_ASKED, *LAYER, *GEMM))
 """Every column that a question is read from."""
 OUTPUT = tuple(column.name for column in ANSWER)

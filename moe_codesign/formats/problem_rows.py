@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, Routing, parse_routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, Routing, histograms, parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -62,6 +62,19 @@ def routing_text(row: Row) -> str:
 def routing_of(row: Row) -> Routing:
     """The routing of a row. Raises UserError."""
     return parse_routing(routing_text(row))
+
+
+def by_layer(row: Row) -> dict[int | None, Row]:
+    """The row for each layer of its routing's recorded loads; the row itself, by None, where they are of one layer.
+
+    Raises:
+        UserError: the loads cannot be read.
+    """
+    kind, _, source = routing_text(row).partition(":")
+    layers = histograms(source) if kind == "histogram" else {}
+    if len(layers) < 2:
+        return {None: row}
+    return {layer: {**row, "routing": f"histogram:{source}#{layer}"} for layer in layers}
 
 
 def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:

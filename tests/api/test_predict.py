@@ -104,6 +104,19 @@ def test_one_bad_row_of_a_stack_stops_no_other(tmp_path: Path) -> None:
     assert "3 entries" in answered[2]["error"]
 
 
+def test_of_recorded_layers_the_slowest_is_taken_or_the_one_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "loads.json"
+    file.write_text(json.dumps({"logical_count": [[0] * 8, [1] * 8, [1, 0, 0, 0, 0, 0, 0, 1]]}))
+    row = {**GOOD, "num_experts": 8, "num_experts_per_tok": 2, "num_tokens": 4}
+    routings = ["[1, 1, 1, 1, 1, 1, 1, 1]", "[1, 0, 0, 0, 0, 0, 0, 1]", str(file), f"{file}#2", '{"0": 1, "7": 1}']
+    even, few, every, named, by_object = mc.predict([{**row, "routing": f"histogram:{one}"} for one in routings])
+    assert even["latency_us"] > 2 * few["latency_us"], "eight experts' weights are read, or two experts'"
+    assert every["latency_us"] == even["latency_us"]
+    assert "layer 1 takes longest" in every["warning"]
+    assert named["latency_us"] == few["latency_us"] == by_object["latency_us"]
+    assert "layer" not in named["warning"]
+
+
 def test_a_chip_file_of_ones_own_is_not_taken_for_the_catalogues(tmp_path: Path) -> None:
     mine = tmp_path / "slow.toml"
     text = (Path(chips.__file__).parent / "h100_sxm.toml").read_text()

@@ -16,6 +16,7 @@ from moe_codesign.domain.routing import (
     Routing,
     Uniform,
     Zipf,
+    histograms,
     is_routing,
     parse_routing,
 )
@@ -52,6 +53,53 @@ def test_the_usual_texts_are_kept(text: str) -> None:
     assert str(parse_routing(text)) == text
 
 
+LAYERS = [[0, 0, 0], [5, 1, 0], [2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("[3, 1, 0]", {0: (3, 1, 0)}),
+        ('{"0": 1000, "2": 10}', {0: (1000, 0, 10)}),
+        ('{"2": 10, "0": 1000, "7": 0}', {0: (1000, 0, 10)}),
+        (json.dumps(LAYERS), {1: (5, 1, 0), 2: (2, 2, 2)}),
+        (json.dumps({"logical_count": LAYERS, "rank": 0}), {1: (5, 1, 0), 2: (2, 2, 2)}),
+        (json.dumps({"logical_count": [LAYERS, LAYERS]}), {1: (10, 2, 0), 2: (4, 4, 4)}),
+        ('[{"1": 4}, {"0": 1}]', {0: (0, 4), 1: (1,)}),
+        ("[[1, 2]]", {0: (1, 2)}),
+    ],
+)
+def test_recorded_loads_are_read_as_their_tools_write_them(
+    text: str, weights: dict[int, tuple[float, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "loads.json").write_text("\ufeff" + text, encoding="utf-8")
+    for source in (text, str(tmp_path / "loads.json")):
+        assert {layer: one.weights for layer, one in histograms(source).items()} == weights
+    is_sparse = text[:3] in ('{"0', '{"2', '[{"')
+    for layer, own in weights.items():
+        assert parse_routing(f"histogram:{tmp_path / 'loads.json'}#{layer}") == Histogram(own, is_sparse)
+    if len(weights) > 1:
+        with pytest.raises(UserError, match=rf"has {len(weights)} layers; name one, as histogram:.*#"):
+            parse_routing(f"histogram:{text}")
+
+
+def test_a_layer_without_rows_is_not_there_to_choose(tmp_path: Path) -> None:
+    (tmp_path / "loads.json").write_text(json.dumps(LAYERS))
+    with pytest.raises(UserError, match="layer: got 0; give one of 1, 2"):
+        parse_routing(f"histogram:{tmp_path / 'loads.json'}#0")
+
+
+def test_experts_that_an_object_leaves_out_have_no_rows() -> None:
+    sparse = parse_routing('histogram:{"0": 3, "2": 1}')
+    assert isinstance(sparse, Histogram)
+    assert sparse.of_experts(5) == (3, 0, 1, 0, 0)
+    assert parse_routing(str(sparse)) == sparse
+    with pytest.raises(UserError, match="3 entries"):
+        sparse.of_experts(2)
+    with pytest.raises(UserError, match="3 entries"):
+        Histogram((3, 0, 1)).of_experts(5)
+
+
 def test_a_histograms_text_holds_its_counts(tmp_path: Path) -> None:
     file = tmp_path / "h.json"
     file.write_text(json.dumps([3, 1, 0, 4.5]))
@@ -80,6 +128,12 @@ def test_a_histograms_text_holds_its_counts(tmp_path: Path) -> None:
         "histogram:[1, null]",
         'histogram:[1, "nan"]',
         "histogram:[1",
+        "histogram:{}",
+        'histogram:{"a": 1}',
+        'histogram:{"0": "many"}',
+        'histogram:{"99999999999": 1}',
+        "histogram:[[1], 2]",
+        "histogram:" + "[" * 100_000,
         "balanced/8",
         "balanced/8/4/2",
         "balanced/4/8",
