@@ -205,5 +205,5 @@ def to_json(artifact: Artifact) -> bytes:
 
 
 def from_json(text: bytes) -> Artifact:
-    """Raises pydantic.ValidationError on anything that is not a whole artifact."""
+    """Raises pydantic.ValidationError, a ValueError, on anything that is not a whole artifact."""
     return _ADAPTER.validate_json(text)

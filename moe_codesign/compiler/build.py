@@ -1,10 +1,15 @@
 """Find what is known of many requests, and compile the rest in child processes with a time limit."""
 
+import builtins
+import contextlib
 import dataclasses
 import signal
 import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 from moe_codesign import execution
 from moe_codesign.chips import Chip, CompiledChip, GpuChip
@@ -23,6 +28,12 @@ from moe_kernels.tile import TileConfig
 TIME_LIMIT_S = 180.0
 """One tile's compiles. The slowest honest one seen took 15 s; a hang takes for ever."""
 
+_ROOM_BYTES = 64 * 2**20
+"""More than a compiler of one tile writes: libtpu's dump of one has a few million bytes."""
+_OF_THE_MACHINE = {
+    name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError | MemoryError)
+}
+"""Names of the exceptions that say what the machine did."""
 Progress = Callable[[int, int], None]
 _R = TypeVar("_R", Request, FunctionRequest)
 _ABORTED = Died(-signal.SIGABRT)
@@ -120,9 +131,24 @@ def compile_all(
             else:
                 keep(one, _outcome(one, called))
         for one, called in pool.map_unordered(compile_one, aborted, time_limit_s=time_limit_s):
-            twice = Refused(kind="failed", reason="the compiler aborts on this tile", compiler=one.compiler)
-            keep(one, twice if called == _ABORTED else _outcome(one, called))
+            keep(one, _of_abort(one, Path(scratch)) if called == _ABORTED else _outcome(one, called))
     return found
+
+
+def _of_abort(one: Request, scratch: Path) -> CompileResult:
+    """What to make of a compiler that has aborted twice: the tile's doing, unless it had no room for what it writes."""
+    probe = scratch / "room"
+    try:
+        probe.write_bytes(bytes(_ROOM_BYTES))
+    except OSError as error:
+        text = f"the compiler aborts, and {scratch.parent} has no room for its files ({error.strerror})"
+        return Unanswered(kind="crashed", reason=text)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    if psutil.virtual_memory().available < _ROOM_BYTES:
+        return Unanswered(kind="crashed", reason="the compiler aborts, and the machine is short of memory")
+    return Refused(kind="failed", reason="the compiler aborts on this tile", compiler=one.compiler)
 
 
 def _known(one: CompileRequest, cache: ArtifactCache, recompile: bool) -> CompileResult | None:
@@ -203,7 +229,8 @@ def _outcome(one: CompileRequest, called: execution.CallResult[CompileResult]) -
             return Unanswered(kind="timeout", reason=str(called))
         case Died(exit_code):
             return Unanswered(kind="crashed", reason=f"the compiler took its process down (exit code {exit_code})")
-        case Raised("MemoryError"):
+        case Raised(kind) if kind in _OF_THE_MACHINE:
+            # Of the process, before the compiler had its say: it has no room for its temporary files, for one.
             return Unanswered(kind="crashed", reason=str(called))
         case Raised():
             return Refused(kind="failed", reason=str(called), compiler=one.compiler)

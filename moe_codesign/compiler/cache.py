@@ -1,20 +1,22 @@
-"""Artifacts on disk: one small JSON file each, written whole or not at all."""
+"""Artifacts on disk: one small file each, written whole or not at all."""
 
+import contextlib
 import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 
 import platformdirs
-from pydantic import ValidationError
 
 from moe_codesign.compiler.artifact import Artifact, CompileResult, Unanswered, from_json, to_json
 from moe_codesign.compiler.request import CompileRequest
-from moe_codesign.files import replace_file
+from moe_codesign.errors import MachineError, UserError, first_line
+from moe_codesign.files import read_file, replace_file
 
 _LOG = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files. It is in the folder's name, so that files of another version are neither read nor removed."""
 
 
@@ -27,6 +29,9 @@ def default_folder() -> Path:
 class ArtifactCache:
     """Artifacts by request. Safe for many processes: files appear by rename.
 
+    A file begins with a line of its request's key and a checksum, and what does not fit them is no artifact: a file
+    that was cut or changed, moved, or made by another compiler is a miss, with one warning, and never a wrong fact.
+
     What chance did (:class:`Unanswered`) is remembered as long as this object lives, so that one command does not wait
     for the same time limit twice, and is never written.
     """
@@ -34,9 +39,11 @@ class ArtifactCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (folder or default_folder()) / f"artifacts-{FORMAT}"
         self._seen: dict[str, CompileResult] = {}
+        self._read_only = False
 
     def path(self, request: CompileRequest) -> Path:
-        return self.folder / request.target.replace(":", "_") / f"{request.key}.json"
+        """The file of a request. A target is of a chip file, so that no part of it may lead out of the folder."""
+        return self.folder / re.sub(r"\W", "_", request.target) / f"{request.key}.json"
 
     def get(self, request: CompileRequest) -> CompileResult | None:
         """The stored outcome, or None. A corrupt file is removed, with one message, and made again."""
@@ -45,12 +52,16 @@ class ArtifactCache:
             return self._seen[key]
         path = self.path(request)
         try:
-            artifact = from_json(path.read_bytes())
+            artifact = _unsealed(read_file(path), request)
         except FileNotFoundError:
             return None
-        except (ValidationError, OSError) as error:
+        except PermissionError:
+            _LOG.warning("artifact %s may not be read; compiling it again", path)
+            return None
+        except (ValueError, OSError, UserError) as error:
             _LOG.warning("artifact %s is corrupt (%s); compiling it again", path, type(error).__name__)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return None
         if any(file_hash(Path(file)) != known for file, known in artifact.sources.items()):
             return None  # a file that the function imported has changed
@@ -58,18 +69,50 @@ class ArtifactCache:
         return artifact
 
     def put(self, request: CompileRequest, outcome: CompileResult) -> None:
-        """Keep an artifact. A function that is missing may be there a moment later: that is not even remembered."""
+        """Keep an artifact. A function that is missing may be there a moment later: that is not even remembered.
+
+        A folder that cannot be written to costs the next command its time, and this one a warning.
+        """
         if isinstance(outcome, Unanswered):
             if outcome.kind != "missing":
                 self._seen[request.key] = outcome
             return
-        self._write(self.path(request), outcome)
         self._seen[request.key] = outcome
+        path = self.path(request)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, _sealed(outcome, request.key))
+        except (OSError, MachineError) as error:
+            if not self._read_only:
+                self._read_only = True
+                _LOG.warning("artifacts are not kept: %s", first_line(error))
 
-    @staticmethod
-    def _write(path: Path, artifact: Artifact) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, to_json(artifact))
+
+def _sealed(artifact: Artifact, key: str) -> bytes:
+    """The content of an artifact's file."""
+    body = to_json(artifact)
+    return f"{key} {_checksum(key, body)}\n".encode() + body + b"\n"
+
+
+def _unsealed(content: bytes, request: CompileRequest) -> Artifact:
+    """The artifact in a file's content.
+
+    Raises:
+        ValueError: it was changed, or is another request's.
+    """
+    key = request.key
+    head, _, rest = content.partition(b"\n")
+    body = rest.removesuffix(b"\n")
+    if rest == body or head != f"{key} {_checksum(key, body)}".encode():
+        raise ValueError("checksum")
+    artifact = from_json(body)
+    if artifact.compiler != request.compiler:
+        raise ValueError("compiler")
+    return artifact
+
+
+def _checksum(key: str, body: bytes) -> str:
+    return hashlib.sha256(key.encode() + b"\n" + body).hexdigest()
 
 
 def file_hash(path: Path) -> str:

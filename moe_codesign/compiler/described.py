@@ -18,11 +18,11 @@ def compile_triton_function(request: FunctionRequest) -> CompileResult:
     start = time.perf_counter()
     try:
         source = _described(load_function(request.function), request)
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
         return Unanswered(kind="missing", reason=first_and_last_line(error))
     try:
         facts = binary_facts(source, json.loads(request.options), request.target)
-    except Exception as error:  # whatever a compiler raises is a result
+    except (Exception, SystemExit) as error:  # whatever a compiler, or the function, raises is a result
         return of_gpu_error(
             error,
             first_and_last_line(error),
@@ -93,13 +93,13 @@ def compile_jax_function(request: FunctionRequest, folder: Path) -> CompileResul
             for name, value in json.loads(request.constants).items()
         }
         arguments = [jax.ShapeDtypeStruct(s, jnp.dtype(dtype)) for dtype, s in parse_arguments(request.arguments)]
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
         return Unanswered(kind="missing", reason=named_line(error))
     empty(folder)
     try:
         compile_for(request.target, functools.partial(function, **constants) if constants else function, arguments)
         programs = [KernelProgram(name, *facts) for name, facts in read_programs(folder, request.target).items()]
-    except Exception as error:  # whatever a compiler raises is a result
+    except (Exception, SystemExit) as error:  # whatever a compiler, or the function, raises is a result
         return of_tpu_error(
             error,
             compiler=request.compiler,

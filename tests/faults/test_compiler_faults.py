@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import logging
 import os
+import random
 import signal
 import tempfile
 import time
@@ -12,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 
+from moe_codesign.chips import load_chip
 from moe_codesign.compiler import (
     ArtifactCache,
     Compiled,
@@ -22,14 +24,16 @@ from moe_codesign.compiler import (
     build,
     compile_all,
 )
+from moe_codesign.compiler import cache as cache_module
 from moe_codesign.compiler.artifact import GpuFacts
 from moe_codesign.compiler.exceptions import named_line, of_gpu_error, of_tpu_error
 from moe_codesign.compiler.request import request
+from moe_kernels.kernel import Problem
 from moe_kernels.registry import kernels
 from moe_kernels.tile import TritonTile
 from tests.execution import jobs
 
-FAULTS = ("hang", "crash", "raise", "good", "no memory", "exit", "leave", "abort")
+FAULTS = ("hang", "crash", "raise", "good", "no memory", "exit", "leave", "abort", "no disk")
 """Each by its tile, which has as many stages as its place here."""
 FACTS = GpuFacts(
     registers=168,
@@ -71,6 +75,9 @@ def stubborn_compile(one: Request) -> NoReturn:
     jobs.start_a_child_and_hang(os.environ["MOE_CODESIGN_TEST_MARKER"])
 
 
+FACTS_OF_ONE = Compiled(facts=FACTS, compiler="", compile_s=0.5)
+
+
 def good(one: Request) -> CompileResult:
     return Compiled(facts=FACTS, compiler=one.compiler, compile_s=0.5)
 
@@ -92,6 +99,8 @@ def faulty_compile(one: Request) -> CompileResult:
         os._exit(0)
     if kind == "no memory":
         raise MemoryError
+    if kind == "no disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
     return good(one)
 
 
@@ -108,7 +117,7 @@ def test_hang_crash_and_error_are_results(tmp_path: Path, monkeypatch: pytest.Mo
     assert time.monotonic() - start < 60, "a hang is killed at its limit"
     assert {name: found[one].status for name, one in wanted.items()} == {
         "hang": "timeout", "crash": "crashed", "raise": "failed", "good": "ok", "no memory": "crashed",
-        "exit": "failed", "leave": "crashed", "abort": "failed",
+        "exit": "failed", "leave": "crashed", "abort": "failed", "no disk": "crashed",
     }  # fmt: skip
     assert found[wanted["hang"]] == Unanswered(kind="timeout", reason="no result within 8 s")
     assert all(cache.get(one) == found[one] for one in wanted.values()), "one command waits for a time limit once"
@@ -136,27 +145,155 @@ def test_a_compile_that_was_too_slow_once_is_tried_again(tmp_path: Path, monkeyp
     assert second == good(one)
 
 
-@pytest.mark.parametrize("damage", ["{", "", '{"key": 1}', "\x00\x01", '{"facts": {}, "compiler": "x"}'])
-def test_a_corrupt_artifact_is_made_again_with_one_message(
-    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def aborts(one: Request) -> NoReturn:
+    os.abort()
+
+
+def test_an_abort_for_want_of_disk_is_no_verdict_on_the_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "compile_one", aborts)
+    monkeypatch.setattr(build, "_ROOM_BYTES", 10**18)
+    monkeypatch.setattr(build, "bytes", lambda _: fail(errno.ENOSPC), raising=False)
     one = requests()["good"]
-    ArtifactCache(tmp_path).put(one, good(one))
+    (found,) = compile_all([one], ArtifactCache(tmp_path), recompile=True).values()
+    assert isinstance(found, Unanswered)
+    assert "has no room for its files (No space left on device)" in found.reason
+    assert ArtifactCache(tmp_path).get(one) is None
+
+
+def fail(number: int) -> NoReturn:
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.slow
+@pytest.mark.compile
+@pytest.mark.parametrize(("name", "chip"), [("triton.grouped_gemm", "h100_sxm"), ("pallas.grouped_matmul", "tpu_v6e")])
+def test_a_real_compile_on_a_full_disk_is_tried_again_with_room(
+    name: str, chip: str, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = kernels()[0][name]
+    target = load_chip(chip).target
+    assert target is not None
+    tile = kernel.default_tile(Problem(op="down", dtype="bfloat16"), 64.0, target)
+    one = request(kernel, "down", tile, "bfloat16", target)
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     cache = ArtifactCache(tmp_path)
-    cache.path(one).write_text(damage)
-    with caplog.at_level(logging.WARNING):
-        assert cache.get(one) is None
-    assert len(caplog.records) == 1
-    assert not cache.path(one).exists()
+    (full,) = compile_all([one], cache, recompile=True).values()
+    assert isinstance(full, Unanswered), full
+    assert "No space left" in full.reason
+    monkeypatch.undo()
+    (found,) = compile_all([one], ArtifactCache(tmp_path), recompile=True).values()
+    assert isinstance(found, Compiled)
+
+
+class TestDamagedFiles:
+    """Whatever stands in an artifact's file, it is the artifact that was stored there, or a miss with one warning."""
+
+    @pytest.fixture
+    def stored(self, tmp_path: Path) -> tuple[Request, Path, bytes]:
+        one, cache = requests()["good"], ArtifactCache(tmp_path)
+        cache.put(one, good(one))
+        return one, cache.path(one), cache.path(one).read_bytes()
+
+    def is_a_miss(self, tmp_path: Path, one: Request, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert ArtifactCache(tmp_path).get(one) is None
+        assert len(caplog.records) == 1
+        assert str(ArtifactCache(tmp_path).path(one)) in caplog.text
+
+    def test_every_cut_is_a_miss(
+        self, tmp_path: Path, stored: tuple[Request, Path, bytes], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one, path, content = stored
+        for length in random.Random(0).sample(range(len(content)), 100):
+            path.write_bytes(content[:length])
+            self.is_a_miss(tmp_path, one, caplog)
+            assert not path.exists()
+
+    def test_every_flipped_bit_is_a_miss(
+        self, tmp_path: Path, stored: tuple[Request, Path, bytes], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one, path, content = stored
+        for bit in random.Random(0).sample(range(8 * (len(content) - 1)), 1000):
+            damaged = bytearray(content)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            self.is_a_miss(tmp_path, one, caplog)
+
+    @pytest.mark.parametrize(
+        "damage", [b"", b"{", b'{"key": 1}', b"\x00\x01", b"[" * 10**6, b'{"facts": {}, "compiler": "x"}', b"\n\n"]
+    )
+    def test_what_is_no_artifact_is_a_miss(
+        self, damage: bytes, tmp_path: Path, stored: tuple[Request, Path, bytes], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one, path, _ = stored
+        path.write_bytes(damage)
+        self.is_a_miss(tmp_path, one, caplog)
+
+    def test_an_artifact_of_another_tile_or_compiler_is_a_miss(
+        self, tmp_path: Path, stored: tuple[Request, Path, bytes], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one, path, _ = stored
+        cache, other = ArtifactCache(tmp_path), requests()["raise"]
+        cache.put(other, good(other))
+        path.write_bytes(cache.path(other).read_bytes())
+        self.is_a_miss(tmp_path, one, caplog)
+        ArtifactCache(tmp_path).put(one, dataclasses.replace(FACTS_OF_ONE, compiler="triton 0.0.1"))
+        self.is_a_miss(tmp_path, one, caplog)
+
+    def test_a_folder_in_its_place_is_a_miss_and_stays(
+        self, tmp_path: Path, stored: tuple[Request, Path, bytes], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one, path, _ = stored
+        path.unlink()
+        path.mkdir()
+        self.is_a_miss(tmp_path, one, caplog)
+        caplog.clear()
+        cache = ArtifactCache(tmp_path)
+        for _ in range(2):
+            cache.put(one, good(one))
+        assert cache.get(one) == good(one), "this command has it"
+        assert len(caplog.records) == 1
+        assert "artifacts are not kept" in caplog.text
+
+    def test_a_file_of_another_user_is_a_miss_and_stays(
+        self,
+        tmp_path: Path,
+        stored: tuple[Request, Path, bytes],
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        one, path, _ = stored
+        monkeypatch.setattr(cache_module, "read_file", lambda _: fail(errno.EACCES))  # root may read everything
+        self.is_a_miss(tmp_path, one, caplog)
+        assert path.exists()
+
+    def test_a_shared_cache_has_the_modes_that_the_user_asks_for(self, tmp_path: Path) -> None:
+        one = requests()["good"]
+        before = os.umask(0o007)
+        try:
+            cache = ArtifactCache(tmp_path / "shared")
+            cache.put(one, good(one))
+        finally:
+            os.umask(before)
+        assert cache.path(one).stat().st_mode & 0o777 == 0o660
+        assert cache.path(one).parent.stat().st_mode & 0o777 == 0o770
+
+    def test_no_target_leads_out_of_the_folder(self, tmp_path: Path) -> None:
+        for target in ("../../../../x", "/etc/x", "..", "v6e:2x2/../../y", "a\\..\\b"):
+            one = dataclasses.replace(requests()["good"], target=target)
+            path = ArtifactCache(tmp_path).path(one)
+            assert path.resolve().parent.parent == (tmp_path / f"artifacts-{cache_module.FORMAT}").resolve()
 
 
 def test_a_file_of_another_format_is_left_alone(tmp_path: Path) -> None:
     one = requests()["good"]
-    old = tmp_path / "artifacts" / "cuda_90" / f"{one.key}.json"
-    old.parent.mkdir(parents=True)
-    old.write_text('{"key": "x", "status": "timeout"}')
-    assert ArtifactCache(tmp_path).get(one) is None
-    assert old.exists()
+    for folder, content in (("artifacts", '{"key": "x", "status": "timeout"}'), ("artifacts-2", '{"facts": {}}')):
+        old = tmp_path / folder / "cuda_90" / f"{one.key}.json"
+        old.parent.mkdir(parents=True)
+        old.write_text(content)
+        assert ArtifactCache(tmp_path).get(one) is None
+        assert old.exists()
 
 
 @pytest.mark.parametrize(
