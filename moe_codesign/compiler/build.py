@@ -135,7 +135,7 @@ def compile_all(
     return found
 
 
-def _of_abort(one: Request, scratch: Path) -> CompileResult:
+def _of_abort(one: CompileRequest, scratch: Path) -> CompileResult:
     """What to make of a compiler that has aborted twice: the tile's doing, unless it had no room for what it writes."""
     probe = scratch / "room"
     try:
