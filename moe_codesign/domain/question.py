@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from moe_codesign.domain.dtype import SCALE_BLOCK
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
@@ -70,9 +71,19 @@ Question = OurLayer | OurGemm | StackLayer | RaggedDot
 
 
 def check_fused(shape: MoEShape, workload: Workload) -> None:
-    """Raise UserError for a shape that cannot be split so, or that has experts which no fused operation runs."""
+    """Raise UserError for a layer that no stack's fused operation runs.
+
+    That is one which cannot be split so, whose experts' width on a rank is not made of whole scale blocks (vLLM and
+    SGLang refuse to load it, also on one rank), or which has shared experts.
+    """
     if reason := workload.misfit(shape):
         raise UserError(reason, fix="change tp, ep or the shape")
+    width, block = shape.moe_intermediate_size // workload.tp, SCALE_BLOCK.get(workload.dtype, 1)
+    if width % block:
+        raise UserError(
+            f"moe_intermediate_size / tp = {width} is not a multiple of {workload.dtype}'s scale block of {block}",
+            fix="vLLM and SGLang refuse to load it; change tp or the shape",
+        )
     if shape.n_shared_experts:
         raise UserError(
             "n_shared_experts", value=shape.n_shared_experts, fix="a stack runs them apart from its fused op; give 0"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, PlainSerializer, PlainValidator
 
-from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.domain.dtype import DTYPE_BYTES, SCALE_BLOCK, SCALE_GROUP
 from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing, is_routing, parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
@@ -71,9 +71,17 @@ class Workload:
         return self.tp * self.ep
 
     def misfit(self, shape: MoEShape) -> str | None:
-        """Why this shape cannot be split so, or None."""
+        """Why this shape cannot be split so in this data type, or None."""
         if shape.moe_intermediate_size % self.tp:
             return f"moe_intermediate_size {shape.moe_intermediate_size} is not a multiple of tp {self.tp}"
         if shape.num_experts % self.ep:
             return f"num_experts {shape.num_experts} is not a multiple of ep {self.ep}"
+        width = shape.moe_intermediate_size // self.tp
+        of_rank = f"moe_intermediate_size / tp = {width}"
+        if group := SCALE_GROUP.get(self.dtype):
+            for size, name in ((shape.hidden_size, f"hidden_size {shape.hidden_size}"), (width, of_rank)):
+                if size % group:
+                    return f"{name} is not a multiple of the {group} weights that share a scale in {self.dtype}"
+        if self.tp > 1 and width % SCALE_BLOCK.get(self.dtype, 1):
+            return f"{of_rank} is not a multiple of {self.dtype}'s scale block of {SCALE_BLOCK[self.dtype]}"
         return None

@@ -111,7 +111,7 @@ def test_parts_add_up_and_the_largest_is_named() -> None:
 @given(
     key=st.sampled_from(sorted(shipped.every())),
     hidden=st.integers(4, 128).map(lambda n: 64 * n),
-    width=st.integers(1, 256).map(lambda n: 64 * n),
+    width=st.integers(1, 128).map(lambda n: 128 * n),
     experts=st.integers(0, 5).map(lambda n: 16 * 2**n),
     top_k=st.integers(1, 16),
     tokens=st.integers(1, 30_000),

@@ -1,0 +1,66 @@
+"""Which shapes can be split so in a data type: scale groups and blocks are whole on every rank."""
+
+import pytest
+
+import moe_codesign as mc
+from moe_codesign.domain.dtype import DTYPE_BYTES, SCALE_BLOCK, SCALE_GROUP
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.workload import Workload
+from moe_kernels.triton.formats import BLOCK, INT4_GROUPS, MX_GROUP
+
+FIELDS = ("hidden_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok")
+
+
+def misfit(hidden: int, width: int, dtype: str, tp: int) -> str:
+    shape = MoEShape(hidden_size=hidden, moe_intermediate_size=width, num_experts=128, num_experts_per_tok=8)
+    return Workload(name="w", num_tokens=64, dtype=dtype, tp=tp).misfit(shape) or ""
+
+
+def test_scales_are_the_kernels() -> None:
+    assert SCALE_BLOCK == {"fp8_block": BLOCK}
+    assert SCALE_GROUP["mxfp4"] == MX_GROUP
+    assert SCALE_GROUP["int4"] in INT4_GROUPS
+    assert SCALE_BLOCK.keys() | SCALE_GROUP.keys() <= DTYPE_BYTES.keys()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "width", "dtype", "tp", "reason"),
+    [
+        # Widths on a rank that vLLM and SGLang refuse: "not divisible by weight quantization block_n = 128".
+        (4096, 1536, "fp8_block", 8, "/ tp = 192 is not a multiple of fp8_block's scale block of 128"),
+        (2048, 768, "fp8_block", 4, "192"),
+        (4096, 1408, "fp8_block", 4, "352"),
+        (2560, 640, "fp8_block", 8, "80"),
+        (4096, 1536, "fp8_block", 4, ""),
+        (4096, 1536, "fp8_block", 1, ""),
+        (4096, 1856, "fp8_block", 1, ""),
+        (4096, 1536, "bfloat16", 8, ""),
+        (4096, 1536, "fp8", 8, ""),
+        (4096, 768, "int4", 4, "192 is not a multiple of the 128 weights that share a scale in int4"),
+        (4096, 768, "int4", 2, ""),
+        (2880, 2880, "mxfp4", 8, "360 is not a multiple of the 32"),
+        (2880, 2880, "mxfp4", 2, ""),
+        (2888, 2880, "mxfp4", 1, "hidden_size 2888"),
+        (4096, 1536, "fp4", 8, ""),
+        (4096, 1544, "fp4", 1, "16"),
+    ],
+)  # fmt: skip
+def test_a_rank_holds_whole_groups_and_blocks_of_scales(
+    hidden: int, width: int, dtype: str, tp: int, reason: str
+) -> None:
+    found = misfit(hidden, width, dtype, tp)
+    assert bool(found) == bool(reason)
+    assert reason in found
+
+
+def test_what_cannot_be_loaded_has_no_time_by_any_software() -> None:
+    sizes = dict(zip(FIELDS, (4096, 1536, 128, 8), strict=True))
+    row = {"chip": "h100_sxm", "dtype": "fp8_block", "num_tokens": 64, **sizes}
+    stacks = ("vllm", "sglang", "ours")
+    rows = mc.predict([row | {"stack": stack, "tp": tp} for tp in (8, 4) for stack in stacks])
+    assert all("scale block" in one["error"] for one in rows[:3])
+    assert all(one["error"] == "" for one in rows[3:5])
+    cut = row | {"moe_intermediate_size": 1856}
+    stack, ours = mc.predict([cut | {"stack": "vllm"}, cut | {"chip": "trainium2"}])
+    assert "refuse to load" in stack["error"]
+    assert ours["error"] == "", "our kernels cut the last block off"
