@@ -9,7 +9,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Not the developer's own calibrations.
 os.environ["MOE_CODESIGN_CALIBRATIONS"] = tempfile.mkdtemp()
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from moe_codesign.study.space import Space
 from moe_codesign.tables import read_table
+from tests.postgresql import fresh_database, server
 
 # The same examples every time, and no failure for a machine that is busy.
 hypothesis.settings.register_profile(
@@ -55,6 +56,26 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(exist_ok=True)
     os.environ["MOE_CODESIGN_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    with server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> str:
+    return fresh_database(postgresql_server)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'results.db'}"
+    url: str = request.getfixturevalue("postgresql_url")
+    return url
 
 
 def space_text(

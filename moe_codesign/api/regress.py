@@ -13,7 +13,7 @@ from moe_codesign.regression.suite import Suite, load_suite
 from moe_codesign.regression.timed import TimedResult, time_suite
 from moe_codesign.regression.versions import parse_environments
 from moe_codesign.storage import DEFAULT_STORAGE
-from moe_codesign.storage.database import Database
+from moe_codesign.storage.database import Database, shown
 from moe_codesign.storage.regressions import RegressionRun, Regressions
 
 
@@ -126,7 +126,7 @@ def regress_history(
     with Database(storage) as database:
         runs = Regressions(database).of(found.name)
     if not runs:
-        raise UserError(f"no stored runs of {found.name} in {storage}", fix="run `moe-codesign regress` first")
+        raise UserError(f"no stored runs of {found.name} in {shown(storage)}", fix="run `moe-codesign regress` first")
     page = Path(out) if out is not None else Path("results/runs") / f"{found.name}-history.html"
     check_folder(page.parent)
     every = lines(runs)

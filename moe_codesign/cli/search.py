@@ -42,6 +42,7 @@ def search(
     """
     import moe_codesign as mc
     from moe_codesign.answers.frontier_rows import json_rows
+    from moe_codesign.storage.database import shown
 
     loaded = mc.load_space(space, chips=chips, seed=seed)
     folder = out or Path("results/runs") / (study or loaded.name)
@@ -67,7 +68,7 @@ def search(
         emit(
             {
                 "study": result.study,
-                "storage": storage,
+                "storage": shown(storage),
                 "report": str(folder / "report.html"),
                 "trials": len(result.trials),
                 "interrupted": result.interrupted,
@@ -79,7 +80,7 @@ def search(
         from moe_codesign.reports.terminal.search import print_search
 
         print_search(console(), result)
-        click.echo(f"{len(result.trials)} trials in {storage}; report: {folder / 'report.html'}")
+        click.echo(f"{len(result.trials)} trials in {shown(storage)}; report: {folder / 'report.html'}")
     if result.interrupted:
         click.echo("interrupted; the same command resumes it", err=True)
         sys.exit(130)

@@ -2,14 +2,18 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+import os
+import re
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
-from moe_codesign.errors import UserError, first_line
+from moe_codesign.errors import MachineError, UserError, first_line, printable
 
 METADATA = sa.MetaData()
 """Every table of ours; the modules beside this one add theirs."""
@@ -21,39 +25,67 @@ _VERSION = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("format", sa.Integer, nullable=False),
 )
+ENGINE_OPTIONS = {"pool_pre_ping": True}
+"""Of SQLAlchemy: a connection that the server has closed while it was idle is opened anew."""
+_MAKING = ""
+"""The lock that is held while tables are made; no study has such a name."""
+_WAIT_S = 60.0
 _OF_FORMAT_1 = ("moe_codesign_studies", "moe_codesign_trials", "moe_codesign_regressions")
 """Tables of the first format, which had no version."""
+
+
+Held = Callable[[], None]
+"""Whether a lock is still held: raises MachineError where it is not."""
 
 
 class Database:
     """The database behind a URL (``sqlite:///file.db``, ``postgresql+psycopg://...``); ``with`` closes its connections.
 
+    Whatever the server or the file system refuses later (a full disk, a lost connection, damage) is a MachineError.
+
     Args:
-        url: of SQLAlchemy. An SQLite file that does not exist is made.
+        url: of SQLAlchemy. An SQLite file that does not exist is made; one that may not be written to is read alone.
         must_exist: an SQLite file that is not there is an error: there is nothing to read in it.
+
+    Attributes:
+        url: as it was given, for a library that opens the database too.
+        name: the URL for people to read, without a password.
 
     Raises:
         UserError: it cannot be opened, does not exist, or another version of moe-codesign wrote it.
     """
 
     def __init__(self, url: str, *, must_exist: bool = False) -> None:
-        self.url = url
+        self.url, self.name = url, shown(url)
         if must_exist and not exists(url):
-            raise UserError("storage", value=url, fix="there is no such file; run `moe-codesign search` first")
+            raise UserError("storage", value=self.name, fix="there is no such file; run `moe-codesign search` first")
         try:
-            file = _sqlite_file(url)
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(url)
-            if self.engine.dialect.name == "sqlite":
+            self._file = _sqlite_file(url)
+            read_only = self._file is not None and _is_read_only(self._file)
+            if self._file is not None and not read_only:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+            opened = _read_only_url(self._file) if read_only and self._file else url
+            self.engine = sa.create_engine(opened, **ENGINE_OPTIONS)
+            if self.engine.dialect.name not in ("sqlite", "postgresql"):
+                raise ValueError(f"{self.engine.dialect.name} has no locks that are known here")
+            if self.engine.dialect.name == "sqlite" and self._file is None:
+                raise ValueError("a database in memory is gone with the command")
+            if self._file is not None and not read_only:
                 sa.event.listen(self.engine, "connect", configure_sqlite)
             with contextlib.ExitStack() as undo:
                 undo.callback(self.engine.dispose)
-                self._create()
+                if not read_only:
+                    with self.lock(_MAKING, wait_s=_WAIT_S):
+                        self._create()
+                else:
+                    self._check_format()
                 undo.pop_all()
-        except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
-            text = first_line(error)
-            raise UserError(f"storage {url!r} cannot be opened ({text})", fix="try sqlite:///results.db") from None
+        except (sa.exc.SQLAlchemyError, ImportError, OSError, ValueError) as error:
+            text = _without_password(first_line(error), url)
+            raise UserError(
+                f"storage {self.name!r} cannot be opened ({text})", fix="try sqlite:///results.db"
+            ) from None
+        say_in_one_line(self.engine, self.name)
 
     def __enter__(self) -> Self:
         return self
@@ -62,29 +94,73 @@ class Database:
         self.engine.dispose()
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, *, wait_s: float = 0.0) -> Iterator[Held]:
         """Hold a study for this process; released by the system when the process dies, however it dies.
+
+        Args:
+            name: of the study.
+            wait_s: how long to wait for another process that holds it.
+
+        Yields:
+            A function that raises MachineError where the lock has been lost since, with the server's connection.
 
         Raises:
             UserError: another process is running the study.
         """
-        message = f"study {name!r} is being run by another process"
-        if self.engine.dialect.name == "sqlite":
-            path = Path(f"{self.engine.url.database}.{hashlib.sha256(name.encode()).hexdigest()[:8]}.lock")
+        busy = UserError(f"study {name!r} is being run by another process", fix="wait for it, or give another --study")
+        if self._file is not None:
+            # By the file that the name leads to: a link to it is the same database.
+            path = f"{self._file.resolve()}.{hashlib.sha256(name.encode()).hexdigest()[:8]}.lock"
+            lock = FileLock(path, timeout=wait_s)
             try:
-                with FileLock(path, timeout=0):
-                    yield
+                lock.acquire()
             except Timeout:
-                raise UserError(message, fix="wait for it, or give another --study") from None
-            return
-        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
-        with self.engine.connect() as connection:
-            if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))):
-                raise UserError(message, fix="wait for it, or give another --study")
+                raise busy from None
+            except OSError as error:
+                raise UserError(
+                    f"study {name!r} cannot be locked ({path}: {error.strerror or first_line(error)})",
+                    fix="remove that file, or give another --storage",
+                ) from None
             try:
-                yield
+                yield lambda: None
             finally:
-                connection.scalar(sa.select(sa.func.pg_advisory_unlock(key)))
+                lock.release()
+            return
+        with self._advisory_lock(name, wait_s, busy) as held:
+            yield held
+
+    @contextlib.contextmanager
+    def _advisory_lock(self, name: str, wait_s: float, busy: UserError) -> Iterator[Held]:
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+        # Outside of a transaction: one that idles as long as a search runs holds back the server's clean-up, and many
+        # servers end it after some minutes, and with it the lock.
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            with contextlib.suppress(sa.exc.DBAPIError):  # an older server, which has no such limit
+                connection.execute(sa.text("set idle_session_timeout = 0"))
+            until = time.monotonic() + wait_s
+            while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))):
+                if time.monotonic() >= until:
+                    raise busy
+                time.sleep(0.05)
+
+            def held() -> None:
+                try:
+                    connection.scalar(sa.select(1))
+                except (sa.exc.SQLAlchemyError, MachineError):
+                    raise MachineError(
+                        f"the server has closed the connection that holds study {name!r}; what was stored is safe, and "
+                        "the same command goes on"
+                    ) from None
+
+            try:
+                yield held
+            finally:
+                with contextlib.suppress(sa.exc.SQLAlchemyError, MachineError):  # the lock goes with the connection
+                    connection.scalar(sa.select(sa.func.pg_advisory_unlock(key)))
+
+    def making_tables(self) -> contextlib.AbstractContextManager[Held]:
+        """Hold off other processes while a library makes its tables here: two at once get in each other's way."""
+        return self.lock(_MAKING, wait_s=_WAIT_S)
 
     def _create(self) -> None:
         """Make the tables that are missing, and refuse a database of another format.
@@ -92,9 +168,6 @@ class Database:
         The version comes first, so that a process that dies in between leaves a database that the next one completes.
         """
         with self.engine.begin() as connection:
-            if self.engine.dialect.name == "postgresql":
-                # `if not exists` does not keep two sessions from making the same table at once.
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(FORMAT)))
             tables = sa.inspect(connection).get_table_names()
             if _VERSION.name not in tables and any(name in tables for name in _OF_FORMAT_1):
                 self._refuse("an earlier version of moe-codesign")
@@ -109,9 +182,16 @@ class Database:
                 for index in table.indexes:
                     connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
 
+    def _check_format(self) -> None:
+        with self.engine.connect() as connection:
+            if _VERSION.name not in sa.inspect(connection).get_table_names():
+                self._refuse("another program, or an earlier version of moe-codesign")
+            if (found := connection.scalar(sa.select(_VERSION.c.format))) != FORMAT:
+                self._refuse(f"a version of moe-codesign with storage format {found}")
+
     def _refuse(self, writer: str) -> None:
         raise UserError(
-            f"storage {self.url!r} was written by {writer}; this one reads format {FORMAT}",
+            f"storage {self.name!r} was written by {writer}; this one reads format {FORMAT}",
             fix="give another --storage, or move the old results away",
         )
 
@@ -120,7 +200,7 @@ def exists(url: str) -> bool:
     """False for an SQLite file that is not there; a server is taken to be."""
     try:
         file = _sqlite_file(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         return True
     return file is None or file.exists()
 
@@ -132,10 +212,52 @@ def _sqlite_file(url: str) -> Path | None:
     return Path(parsed.database)
 
 
+def shown(url: str) -> str:
+    """A URL for people to read: without the password, and without what would move a terminal's cursor."""
+    return printable(_KEY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url)))
+
+
+_PASSWORD = re.compile(r"^([^:/?]+://[^:@/?]*):(.*)@")
+_KEY = re.compile(r"([?&](?:password|sslpassword|sslkey|passfile)=)([^&]*)", re.IGNORECASE)
+
+
+def _without_password(text: str, url: str) -> str:
+    for pattern in (_PASSWORD, _KEY):
+        for found in pattern.finditer(url):
+            for secret in {found[2], urllib.parse.unquote(found[2])} - {""}:
+                text = text.replace(secret, "***")
+    return text
+
+
+def _is_read_only(file: Path) -> bool:
+    return file.is_file() and not (os.access(file, os.W_OK) and os.access(file.resolve().parent, os.W_OK))
+
+
+def _read_only_url(file: Path) -> str:
+    # Without a log of what is not in the file yet, nothing can change in it that may not be written to.
+    log = file.with_name(file.name + "-wal")
+    immutable = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    return f"sqlite:///file:{urllib.parse.quote(str(file.absolute()))}?mode=ro{immutable}&uri=true"
+
+
+def say_in_one_line(engine: sa.Engine, name: str) -> None:
+    """Make what the machine refuses (a full disk, a lost connection, a damaged file) a MachineError in one line."""
+
+    def translate(context: sa.engine.ExceptionContext) -> None:
+        error = context.sqlalchemy_exception
+        # The others are of the statement: a duplicate key, a fault of ours.
+        ours = (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.NotSupportedError)
+        if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, ours) and not context.is_pre_ping:
+            said = first_line(context.original_exception)
+            raise MachineError(f"storage {name!r}: {said}; what was stored is safe, and the same command goes on")
+
+    sa.event.listen(engine, "handle_error", translate)
+
+
 def configure_sqlite(connection: Any, _: Any) -> None:
     """Write-ahead log: a commit survives ``kill -9`` and costs one append; readers do not block the writer."""
     cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=30000")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA busy_timeout=30000")
     cursor.close()

@@ -70,7 +70,7 @@ class Regressions:
                 suite=row.suite,
                 created=row.created,
                 revision=row.revision,
-                versions=json.loads(row.versions),
+                versions=_versions(row.versions, f"run {row.created} of suite {suite!r}"),
                 regressions=row.regressions,
                 facts=_facts(row.facts, f"run {row.created} of suite {suite!r}"),
             )
@@ -81,6 +81,13 @@ class Regressions:
 @functools.cache
 def _rows() -> TypeAdapter[list[tuple[str, str, str, FactRow]]]:
     return TypeAdapter(list[tuple[str, str, str, FactRow]])
+
+
+def _versions(text: str, what: str) -> dict[str, str]:
+    try:
+        return TypeAdapter(dict[str, str]).validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{what} cannot be read ({first_line(error)})", fix="give another --storage") from None
 
 
 def _facts(text: str, what: str) -> dict[tuple[str, str, str], FactRow]:

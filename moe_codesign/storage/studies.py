@@ -102,7 +102,7 @@ class Studies:
         study = self.find(name)
         if study is None:
             names = ", ".join(study["name"] for study in self.every())
-            where = f"studies in {self.database.url}: {names}" if names else f"{self.database.url} has no study"
+            where = f"studies in {self.database.name}: {names}" if names else f"{self.database.name} has no study"
             raise UserError("study", value=name, fix=where)
         return study
 
@@ -110,7 +110,10 @@ class Studies:
         """The study of that name, or None."""
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(_STUDIES).where(_STUDIES.c.name == name)).one_or_none()
-        return None if row is None else StoredStudy(row.name, row.identity, json.loads(row.provenance), row.created)
+        if row is None:
+            return None
+        provenance = _load(_provenance(), row.provenance, f"provenance of study {name!r}")
+        return StoredStudy(row.name, row.identity, provenance, row.created)
 
     def every(self) -> list[dict[str, Any]]:
         """Name, creation time and number of trials of each study, the oldest first."""
@@ -175,6 +178,11 @@ def _outcome() -> TypeAdapter[Outcome]:
 @functools.cache
 def _pairs() -> TypeAdapter[tuple[Pair, ...]]:
     return TypeAdapter(tuple[Pair, ...])
+
+
+@functools.cache
+def _provenance() -> TypeAdapter[dict[str, str]]:
+    return TypeAdapter(dict[str, str])
 
 
 def _dump(adapter: TypeAdapter[_T], value: _T) -> str:

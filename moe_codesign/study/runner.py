@@ -26,11 +26,11 @@ from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.trial import Answered, Mode, Outcome, Refused, Trial
-from moe_codesign.errors import MachineError
+from moe_codesign.errors import MachineError, first_line
 from moe_codesign.execution import Raised
 from moe_codesign.measure import MeasuringProcess, device_for, not_measured
 from moe_codesign.models import find_model
-from moe_codesign.storage.database import configure_sqlite
+from moe_codesign.storage.database import ENGINE_OPTIONS, Held, configure_sqlite, say_in_one_line
 from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.samplers import sampler_for, suggest_shape, suggest_tiles
@@ -98,7 +98,7 @@ def run_search(
     allotted = space.allot(trials)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     interrupted = False
-    with studies.database.lock(study):
+    with studies.database.lock(study) as held:
         identity = _identity(space, studies, study)
         tables.prepare(
             (chip, space.tile_space(chip), ops, workload.dtype)
@@ -116,7 +116,7 @@ def run_search(
                             if not by_chance:
                                 studies.put_reference(study, chip.name, reference_pairs)
                         for mode in space.modes:
-                            runner = _Runner(evaluator, studies, storage, study, mode, progress)
+                            runner = _Runner(evaluator, studies, storage, study, mode, progress, held)
                             runner.run(allotted[chip.name, mode])
         except KeyboardInterrupt:
             interrupted = True
@@ -157,11 +157,16 @@ def _identity(space: Space, studies: Studies, study: str) -> str:
 
 @contextlib.contextmanager
 def _optuna_storage(studies: Studies) -> Iterator[optuna.storages.RDBStorage]:
-    storage = optuna.storages.RDBStorage(studies.database.url)
+    try:
+        with studies.database.making_tables():
+            storage = optuna.storages.RDBStorage(studies.database.url, engine_kwargs=dict(ENGINE_OPTIONS))
+    except sa.exc.SQLAlchemyError as error:
+        raise MachineError(f"storage {studies.database.name!r}: {first_line(error)}") from None
     if storage.engine.dialect.name == "sqlite":
         # The engine is open by now: set what its pool will hand out, too.
         sa.event.listen(storage.engine, "connect", configure_sqlite)
         storage.engine.dispose()
+    say_in_one_line(storage.engine, studies.database.name)
     try:
         yield storage
     finally:
@@ -190,8 +195,10 @@ class _Runner:
         study: str,
         mode: Mode,
         progress: TrialProgress | None,
+        held: Held,
     ) -> None:
         self.evaluator, self.studies, self.study, self.mode, self.progress = evaluator, studies, study, mode, progress
+        self.held = held
         self.space, self.chip = evaluator.space, evaluator.chip
         self.optuna = optuna.create_study(
             study_name=f"{study}/{self.chip.name}/{mode}",
@@ -208,6 +215,7 @@ class _Runner:
         left = [t for t in known if t.state == TrialState.RUNNING]
         self._show(done, asked)
         while done < asked:
+            self.held()
             if left:
                 again = left.pop(0)
                 self._seed(again.number)

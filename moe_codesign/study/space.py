@@ -17,6 +17,7 @@ from moe_codesign.domain.routing import DEFAULT_ROUTING
 from moe_codesign.domain.trial import Mode
 from moe_codesign.domain.workload import RoutingText, Workload
 from moe_codesign.errors import UserError
+from moe_codesign.files import parse_json
 from moe_codesign.quality import DEFAULT_LAW, LAWS
 from moe_codesign.tables import Table, did_you_mean, read_table
 from moe_kernels.tile import Value
@@ -319,7 +320,8 @@ def stored_space(study: str, identity: str) -> Space:
     Raises:
         UserError: this version cannot read it.
     """
-    return read_table(Space, json.loads(identity), f"the space of study {study!r} cannot be read by this version")
+    source = f"the space of study {study!r}"
+    return read_table(Space, parse_json(identity, source), f"{source} cannot be read by this version")
 
 
 def space_names() -> list[str]:

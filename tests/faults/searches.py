@@ -1,6 +1,6 @@
-"""Searches that are killed, in a process of their own: it imports everything once and forks for each run.
+"""Searches that are killed, and many writers at once: one process imports everything and forks for each.
 
-``python -m tests.faults.searches WHAT FOLDER`` prints one JSON object.
+``python -m tests.faults.searches WHAT FOLDER-OR-URL`` prints one JSON object.
 """
 
 import json
@@ -22,10 +22,14 @@ import sqlalchemy as sa
 import moe_codesign as mc
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
-from moe_codesign.domain.trial import Outcome
+from moe_codesign.domain.trial import Mode, Outcome, Refused, Trial
+from moe_codesign.storage.database import Database
+from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from tests.conftest import make_space
+from tests.domain.test_results import FAILURE
 
+WRITERS, ROWS = 8, 500
 TRIALS = 150
 KILLS = 50
 DEADLY = 2
@@ -88,6 +92,52 @@ def deadly(folder: Path) -> dict[str, Any]:
     return {"statuses": statuses, **found(folder)}
 
 
+def all_at_once(functions: list[Callable[[], object]]) -> list[int]:
+    """Exit statuses of functions in forked children that begin together."""
+    children = []
+    gate_out, gate_in = os.pipe()
+    for function in functions:
+        child = os.fork()
+        if child == 0:
+            os.close(gate_in)
+            os.read(gate_out, 1)
+            try:
+                function()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    os.close(gate_in)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def write(url: str, mode: Mode, first: int) -> None:
+    with Database(url) as database:
+        studies = Studies(database)
+        for number in range(first, first + ROWS):
+            studies.put("s", Trial(chip="a chip", mode=mode, number=number, outcome=Refused(FAILURE)))
+
+
+def writers(url: str) -> dict[str, Any]:
+    """Eight processes make one database and write 500 rows each."""
+    modes: tuple[Mode, ...] = ("joint", "nested")
+    statuses = all_at_once([partial(write, url, modes[n % 2], n // 2 * ROWS) for n in range(WRITERS)])
+    with Database(url) as database:
+        rows = [(trial.mode, trial.number) for trial in Studies(database).trials("s")]
+    return {"statuses": statuses, "rows": len(rows), "distinct": len(set(rows))}
+
+
+def beginners(url: str) -> dict[str, Any]:
+    """Four searches make one database, ours and Optuna's tables, and all run."""
+
+    def begin(number: int) -> None:
+        mc.search(make_space(), trials=3, storage=url, study=f"study {number}")
+
+    statuses = all_at_once([partial(begin, n) for n in range(4)])
+    return {"statuses": statuses, "trials": [len(mc.load_study(f"study {n}", storage=url).trials) for n in range(4)]}
+
+
 def stored(folder: Path) -> list[tuple[str, str, int]]:
     if not (folder / "s.db").exists():
         return []
@@ -113,4 +163,8 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"killed": killed, "deadly": deadly}[sys.argv[1]](Path(sys.argv[2]))))
+    what, where = sys.argv[1:]
+    if what in ("writers", "beginners"):
+        print(json.dumps({"writers": writers, "beginners": beginners}[what](where)))
+    else:
+        print(json.dumps({"killed": killed, "deadly": deadly}[what](Path(where))))

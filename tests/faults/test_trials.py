@@ -97,11 +97,11 @@ def test_a_reference_that_failed_by_chance_is_asked_again(url: str, monkeypatch:
     assert pair.timing.latency_us > 0
 
 
-def in_forks(what: str, folder: Path) -> dict[str, Any]:
+def in_forks(what: str, where: Path | str) -> dict[str, Any]:
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.searches", what, str(folder)],
+        [sys.executable, "-m", "tests.faults.searches", what, str(where)],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,11 +1,7 @@
-"""What every database must do for studies and regression tests.
-
-PostgreSQL is tried where ``MOE_CODESIGN_TEST_POSTGRESQL`` names a server's URL; its tables of ours are dropped first.
-"""
+"""What every database must do for studies and regression tests: SQLite, and PostgreSQL where a server is installed."""
 
 import dataclasses
 import multiprocessing
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,26 +12,19 @@ from hypothesis import HealthCheck, given, settings
 
 from moe_codesign.domain.trial import Answered, Refused, Trial
 from moe_codesign.errors import UserError
-from moe_codesign.storage.database import FORMAT, METADATA, Database, exists
+from moe_codesign.storage.database import FORMAT, Database, exists
 from moe_codesign.storage.regressions import RegressionRun, Regressions
 from moe_codesign.storage.studies import Studies
 from tests.domain.test_results import FAILURE, PAIR
 from tests.domain.values import trials
 
-_SERVER = os.environ.get("MOE_CODESIGN_TEST_POSTGRESQL")
 ANSWERED = Trial(chip="a chip", mode="joint", number=0, params={"num_experts": 8}, outcome=Answered((PAIR,)))
 REFUSED = dataclasses.replace(ANSWERED, number=1, outcome=Refused(FAILURE))
 
 
-@pytest.fixture(params=["sqlite", *(["postgresql"] if _SERVER else [])])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'results.db'}"
-    assert _SERVER is not None
-    engine = sa.create_engine(_SERVER)
-    METADATA.drop_all(engine)
-    engine.dispose()
-    return _SERVER
+@pytest.fixture
+def url(storage_url: str) -> str:
+    return storage_url
 
 
 @pytest.fixture
