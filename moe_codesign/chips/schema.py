@@ -238,7 +238,7 @@ class GpuChip(_Chip):
     """A GPU that Triton compiles for.
 
     Attributes:
-        device_name: as the serving stacks' tuned files call it.
+        device_names: as the serving stacks' tuned files call it; where drivers differ, the usual name first.
         target: Triton's, ``cuda:SM`` or ``hip:GFX``.
     """
 
@@ -249,7 +249,7 @@ class GpuChip(_Chip):
 
     vendor: Literal["nvidia", "amd"]
     backend: Literal["triton"]
-    device_name: str | None = None
+    device_names: tuple[str, ...] = ()
     target: Annotated[str, Field(pattern=r"^(cuda:\d+|hip:gfx\w+)$")]
     memory: GpuMemory
     core: GpuCore

@@ -42,7 +42,7 @@ def model_for(question: Question, chip: Chip, tables: Tables, *, tuned: Path | N
             if not isinstance(chip, GpuChip):
                 raise UserError(f"stack {stack} runs Triton kernels", fix=f"leave the stack out for {chip.name}")
             found = shipped.find(chip, stack, workload.dtype)
-            files = tuned_tiles(tuned, chip.device_name, workload.dtype) if tuned is not None else None
+            files = tuned_tiles(tuned, chip.device_names, workload.dtype) if tuned is not None else None
             return StackLayers(chip, found.value, files)
 
 

@@ -17,6 +17,7 @@ from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns, with_others_on_first
 from moe_codesign.cost.stacks.conventions import MOST, Conventions, fastest_usual, named, timed_terms, timed_tiles
 from moe_codesign.cost.stacks.physics import Terms
+from moe_codesign.cost.stacks.tiles import rule_tiles
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.fitting.measured import Measured
 from moe_codesign.stacks.tiles import StackTiles
@@ -132,7 +133,7 @@ def _tuned(data: Measured, x: StackCoefficients, found: Conventions) -> frozense
     if DTYPE_BYTES[data.dtype] != 2:
         return frozenset()
     work = found.as_timed(data.columns)
-    rule = fused_moe.stack_tiles(work, data.stack, data.dtype)
+    rule = rule_tiles(work, data.stack, data.dtype)
     by_rule = _log_error(data, x, work, rule)
     by_file = _log_error(data, x, work, fastest_usual(x, work, data.chip, data.dtype))
     names, place = named(work.local_experts, work.width)

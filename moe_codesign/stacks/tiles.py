@@ -12,7 +12,7 @@ from moe_kernels.tile import TileConfig
 
 KEYS = ("BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K", "GROUP_SIZE_M", "num_warps", "num_stages")
 """The stacks' own names of a tile's fields, in the order of StackTiles."""
-BLOCK_M = (16, 32, 64, 128, 256)
+BLOCK_M = (8, 16, 32, 64, 128, 256)
 """Heights that the rules and tuned files choose from."""
 
 

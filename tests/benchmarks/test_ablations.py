@@ -9,6 +9,7 @@ from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.stacks import physics
 from moe_codesign.cost.stacks.columns import columns_of
+from moe_codesign.cost.stacks.tiles import rule_tiles
 from moe_codesign.domain.routing import Balanced
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
@@ -27,7 +28,7 @@ def test_a_term_left_out_costs_nothing(name: str) -> None:
     )
     chip, dtype = GpuChip.of(load_chip("h100_sxm")), "bfloat16"
     x = dataclasses.replace(StackCoefficients(), latency_us=3.0)
-    t = physics.terms(columns, chip, dtype, physics.stack_tiles(columns, "sglang", dtype))
+    t = physics.terms(columns, chip, dtype, rule_tiles(columns, "sglang", dtype))
     whole = physics.total_us(x, t)
     less = physics.total_us(coefficients_without(name, x), TERMS[name](t, columns, chip, dtype))
     if name in ("residency", "near", "cached"):  # one block a core hides nothing of its loads; nothing is near

@@ -16,7 +16,8 @@ from moe_codesign.cost.stacks import model as calibration
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
 from moe_codesign.cost.stacks.columns import Columns, columns_of, with_others_on_first
-from moe_codesign.cost.stacks.physics import Terms, stack_tiles
+from moe_codesign.cost.stacks.physics import Terms
+from moe_codesign.cost.stacks.tiles import rule_tiles
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
@@ -31,7 +32,7 @@ SHAPE = MoEShape(hidden_size=4096, moe_intermediate_size=2048, num_experts=64, n
 
 def terms_of(columns: Columns, name: str, stack: str, dtype: str = "bfloat16") -> Terms:
     chip = GpuChip.of(load_chip(name))
-    return fused_moe.terms(columns, chip, dtype, stack_tiles(columns, stack, dtype))
+    return fused_moe.terms(columns, chip, dtype, rule_tiles(columns, stack, dtype))
 
 
 def work(tokens: int, routing: str = "balanced", *, tp: int = 1, ep: int = 1) -> Workload:
@@ -63,7 +64,7 @@ def test_loads_are_of_the_busiest_rank() -> None:
     assert columns.rows[0] > 1.5 * columns.rows[1]
     assert columns.rows[1] == 100
     assert columns.active[1] == 8
-    assert columns.row_tiles[0][1] == 8
+    assert columns.row_tiles[BLOCK_M.index(16)][1] == 8
 
 
 @settings(deadline=None, max_examples=50)
@@ -200,11 +201,10 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
     write(f"triton_3_5_1/{stem}.json", **{"64": 16, "4096": 128})
     write(f"triton_3_4_0/{stem}.json", **{"64": 64})
     write(f"{block}.json", **{"1": 32})
-    (tmp_path / f"{block}_down.json").write_text("{")
     chip, found = GpuChip.of(load_chip("b200")), shipped.find(GpuChip.of(load_chip("b200")), "sglang", "bfloat16").value
     other = dataclasses.replace(SHAPE, moe_intermediate_size=1024)
     columns = columns_of([(SHAPE, work(60)), (SHAPE, work(9000)), (other, work(60))])
-    device = chip.device_name
+    device = chip.device_names
     said, rule = found.predict(chip, columns, tuned_tiles(tmp_path, device, "bfloat16")), found.predict(chip, columns)
     assert [said.tiles.of_row(i).as_dict()["BLOCK_SIZE_M"] for i in range(3)] == [16, 128, 16]
     assert [said.tiles.of_row(i).as_dict()["BLOCK_SIZE_N"] for i in range(3)] == [256, 256, 32]
@@ -214,8 +214,8 @@ def test_a_stacks_tuned_file_comes_before_its_rule(tmp_path: Path) -> None:
     narrow = shipped.find(chip, "sglang", "fp8_block").value.predict(chip, columns, blocks)
     assert narrow.tiles.of_row(0).as_dict()["BLOCK_SIZE_M"] == 32
     (tmp_path / "E=8,N=8,device_name=NVIDIA_B200,dtype=fp8_w8a8.json").write_text("{")
-    with pytest.raises(UserError, match=r"tuned file .*NVIDIA_B200"):
-        tuned_tiles(tmp_path, device, "fp8")
+    damaged = tuned_tiles(tmp_path, device, "fp8").both[8, 8]
+    assert damaged.error, "an error of this shape alone"
 
 
 def test_a_long_table_is_answered_in_parts_row_by_row_alike(monkeypatch: pytest.MonkeyPatch) -> None:

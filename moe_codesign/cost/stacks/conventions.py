@@ -22,6 +22,7 @@ from moe_codesign.chips import GpuChip
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns, with_others_on_first
 from moe_codesign.cost.stacks.physics import Terms
+from moe_codesign.cost.stacks.tiles import launched, rule_tiles
 from moe_codesign.formats.tuned_files import Tuned
 from moe_codesign.stacks.tiles import StackTiles
 
@@ -118,7 +119,7 @@ def timed_tiles(
     x: StackCoefficients, found: Conventions, columns: Columns, chip: GpuChip, stack: str, dtype: str
 ) -> StackTiles:
     """The tiles that ran: the rule's, or, for rows with a tuned file, the fastest usual one by those coefficients."""
-    tiles = fused_moe.stack_tiles(columns, stack, dtype)
+    tiles = rule_tiles(columns, stack, dtype)
     rows = np.flatnonzero(found.has_tuned(columns))
     return tiles.replaced(rows, fastest_usual(x, columns.take(rows), chip, dtype)) if len(rows) else tiles
 
@@ -141,8 +142,7 @@ def timed_terms(
         tuned: the stack's tuned tiles. With them no tile is guessed: what has none runs the rule.
     """
     work = found.as_timed(columns)
-    if tuned is not None:
-        tiles = fused_moe.stack_tiles(work, stack, dtype, tuned)
-    else:
-        tiles = timed_tiles(x, found, work, chip, stack, dtype)
-    return work, fused_moe.terms(work, chip, dtype, tiles)
+    if tuned is None:
+        return work, fused_moe.terms(work, chip, dtype, timed_tiles(x, found, work, chip, stack, dtype))
+    run = launched(work, chip, stack, dtype, tuned)
+    return work, fused_moe.terms(work, chip, dtype, run.up, run.down)

@@ -8,6 +8,7 @@ from moe_codesign.chips import GpuChip
 from moe_codesign.cost.estimate import ABSURD, Answer, Estimate, Need, failure_of
 from moe_codesign.cost.stacks.columns import Loads, columns_from, loads_of
 from moe_codesign.cost.stacks.model import Calibration, Prediction
+from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.question import StackLayer
 from moe_codesign.domain.timing import Timing
 from moe_codesign.errors import UserError
@@ -48,17 +49,20 @@ class StackLayers:
             columns = columns_from(
                 [(question.shape, question.workload) for _, question, _ in counted], [loads for *_, loads in counted]
             )
-            answers |= zip(places, _estimates(self.calibration.predict(self.chip, columns, self.tuned)), strict=True)
+            answers |= zip(places, _answers(self.calibration.predict(self.chip, columns, self.tuned)), strict=True)
         except (UserError, *ABSURD) as error:
             answers |= dict.fromkeys(places, failure_of(error))
         return [answers[i] for i in range(len(questions))]
 
 
-def _estimates(times: Prediction) -> Iterator[Estimate]:
-    """One estimate for each row of the prediction."""
+def _answers(times: Prediction) -> Iterator[Answer]:
+    """One answer for each row of the prediction."""
     parts = {name: values.tolist() for name, values in times.parts_us.items()}
     columns = (times.latency_us, times.low_us, times.high_us, times.bound_us)
     for i, (latency, low, high, bound) in enumerate(zip(*(values.tolist() for values in columns), strict=True)):
+        if i in times.refused:
+            yield Failure(FailureKind.COMPILER, times.refused[i])
+            continue
         timing = Timing(
             grade="modelled",
             latency_us=latency,

@@ -7,7 +7,7 @@ a user's `moe-codesign calibrate` wrote come before those that the project ships
 import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
 from moe_codesign.cost.stacks.features import features
 from moe_codesign.cost.stacks.physics import Terms
+from moe_codesign.cost.stacks.tiles import launched
 from moe_codesign.formats.tuned_files import Tuned
 from moe_codesign.stacks.tiles import StackTiles
 
@@ -41,7 +42,8 @@ _CHUNK = 32768
 class Prediction:
     """Columns of answers.
 
-    ``parts_us``: where the time goes; ``note``: why it deserves less trust, if so; ``tiles``: what the stack launches.
+    ``parts_us``: where the time goes; ``note``: why it deserves less trust, if so; ``tiles``: what the stack launches;
+    ``refused``: why that cannot be launched, by row.
     """
 
     latency_us: F64
@@ -52,6 +54,7 @@ class Prediction:
     parts_us: dict[str, F64]
     note: list[str]
     tiles: StackTiles
+    refused: Mapping[int, str]
 
     @classmethod
     def joined(cls, parts: Sequence["Prediction"]) -> "Prediction":
@@ -66,6 +69,11 @@ class Prediction:
             parts_us={name: np.concatenate([part.parts_us[name] for part in parts]) for name in parts[0].parts_us},
             note=list(itertools.chain.from_iterable(part.note for part in parts)),
             tiles=StackTiles.joined([part.tiles for part in parts]),
+            refused={
+                row + sum(len(before.note) for before in parts[:place]): reason
+                for place, part in enumerate(parts)
+                for row, reason in part.refused.items()
+            },
         )
 
 
@@ -138,6 +146,10 @@ class Calibration:
         if not self.is_of(chip):
             sibling = family(GpuChip.of(load_chip(self.file.chip))) == family(chip)
             width = width * (_SIBLING_WIDENING if sibling else _TRANSFER_WIDENING)
+        run = launched(columns, chip, self.file.stack, self.file.dtype, tuned)
+        notes = self._notes(columns, outside, chip, tuned)
+        for row, note in run.notes.items():
+            notes[row] = "; ".join(filter(None, (notes[row], note)))
         return Prediction(
             latency_us=latency,
             low_us=np.maximum(latency * np.exp(-width), bound),
@@ -146,8 +158,9 @@ class Calibration:
             limiter=fused_moe.limiters(self.coefficients, t, parts),
             # The correction is of the whole: each part bears its share.
             parts_us={name: values * latency / physics for name, values in parts.items()},
-            note=self._notes(columns, outside, chip, tuned),
-            tiles=fused_moe.stack_tiles(columns, self.file.stack, self.file.dtype, tuned),
+            note=notes,
+            tiles=run.up,
+            refused=run.refused,
         )
 
     def _notes(self, columns: Columns, outside: dict[str, Mask], chip: GpuChip, tuned: Tuned | None) -> list[str]:

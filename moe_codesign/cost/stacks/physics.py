@@ -18,10 +18,7 @@ from moe_codesign.calibrations.stacks import StackCoefficients
 from moe_codesign.chips import GpuChip
 from moe_codesign.cost.bound import layer_bytes, layer_flops
 from moe_codesign.cost.stacks.columns import Columns
-from moe_codesign.cost.stacks.tiles import with_tuned
 from moe_codesign.domain.dtype import DTYPE_BYTES
-from moe_codesign.formats.tuned_files import Tuned
-from moe_codesign.stacks import default_rule
 from moe_codesign.stacks.tiles import BLOCK_M, StackTiles
 
 _LINE_BYTES = 128.0
@@ -142,24 +139,15 @@ def bound_us(columns: Columns, chip: GpuChip, dtype: str) -> F64:
     return np.maximum(1e6 * flops / chip.peak(dtype), 1e6 * least_bytes / chip.memory.hbm_bytes_per_s)
 
 
-def stack_tiles(columns: Columns, stack: str, dtype: str, tuned: Tuned | None = None) -> StackTiles:
-    """What the stack launches: a tuned tile where there is one, else its default rule's.
-
-    Raises:
-        UserError: the stack is unknown.
-    """
-    tiles = default_rule(stack)(dtype, columns.num_tokens, columns.local_experts)
-    return with_tuned(tiles, tuned or {}, columns.num_tokens, columns.local_experts, columns.width)
-
-
-def terms(columns: Columns, chip: GpuChip, dtype: str, tiles: StackTiles) -> Terms:
+def terms(columns: Columns, chip: GpuChip, dtype: str, tiles: StackTiles, down: StackTiles | None = None) -> Terms:
     """Work of each kernel of the operation.
 
     Args:
         columns: the problems.
         chip: where they run.
         dtype: their data type.
-        tiles: the tiles that are launched; see :func:`stack_tiles`.
+        tiles: the tiles that are launched; see :func:`moe_codesign.cost.stacks.tiles.launched`.
+        down: tiles of GEMM 2, of the same heights; default the same.
 
     Raises:
         UserError: the chip has no matrix units for the dtype.
@@ -168,8 +156,9 @@ def terms(columns: Columns, chip: GpuChip, dtype: str, tiles: StackTiles) -> Ter
     bandwidth = 1e-6 * chip.memory.hbm_bytes_per_s
     cores = float(chip.core.count)
     shapes = gemm_shapes(columns, dtype)
-    grids = [grid_of(columns, chip, dtype, tiles, shape) for shape in shapes]
-    first, second = (gemm_terms(columns, chip, dtype, tiles, *one) for one in zip(shapes, grids, strict=True))
+    both = (tiles, down or tiles)
+    grids = [grid_of(columns, chip, dtype, own, shape) for own, shape in zip(both, shapes, strict=True)]
+    first, second = (gemm_terms(columns, chip, dtype, *one) for one in zip(both, shapes, grids, strict=True))
     pairs = c.num_tokens * c.top_k
     others = np.maximum(pairs - c.rows, 0.0)
     across = sum((grid.across for grid in grids), np.zeros(len(c)))
