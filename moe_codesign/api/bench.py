@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from moe_codesign.answers.bench import BenchRow
 from moe_codesign.chips import Chip, chip_names, load_chip
-from moe_codesign.compiler.kernels import kernel_for
-from moe_codesign.cost.ours.model import default_tiles
+from moe_codesign.compiler.kernels import default_tiles, kernel_for
 from moe_codesign.domain.rank import RankWork, rank_work
 from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
 from moe_codesign.domain.shape import MoEShape

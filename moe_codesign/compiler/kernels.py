@@ -1,6 +1,9 @@
-"""Which kernel runs on a chip."""
+"""Which kernel runs on a chip, and with which tiles for an untuned user."""
 
 from moe_codesign.chips import Chip, DatasheetChip
+from moe_codesign.domain.grouped_gemm import layer_gemms
+from moe_codesign.domain.rank import RankWork
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.errors import UserError
 from moe_codesign.extras import EXTRA_OF, how_to_install
 from moe_kernels.kernel import Kernel
@@ -41,3 +44,10 @@ def why_missing(error: MissingKernelError) -> str:
     """Why a kernel's module cannot be imported, and what to install where that is a package of the project's extras."""
     package = (error.name or "").split(".")[0]
     return f"{error}; {how_to_install(package)}" if package in EXTRA_OF else str(error)
+
+
+def default_tiles(kernel: Kernel, work: RankWork, target: str | None) -> TilePair:
+    """What an untuned user of the kernel gets for this work."""
+    per_group = work.total_rows / max(int((work.rows > 0).sum()), 1)
+    first, second = (kernel.default_tile(g.problem, per_group, target) for g in layer_gemms(work))
+    return TilePair(first, second)

@@ -35,7 +35,11 @@ _ASKED = (
     ),
     Column("seed", "seed of a random routing", "0"),
     Column("kernel", "which of our kernels (`moe-codesign list kernels`)", "the chip's default kernel"),
-    Column("tile", "JSON of the tile's fields, or of both GEMMs as {up, down}", "the best tile"),
+    Column(
+        "tile",
+        "JSON of the tile's fields, or of both GEMMs as {up, down}; or default: the tile of an untuned call",
+        "the best tile",
+    ),
 )
 LAYER = (
     Column("hidden_size", "width of a token"),

@@ -1,15 +1,16 @@
 """A row of a problem table as a question to the cost model."""
 
 from moe_codesign.chips import Chip
-from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.kernels import default_tiles, kernel_for
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.domain.question import OurGemm, OurLayer, Question, RaggedDot, StackLayer
+from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.errors import UserError
 from moe_codesign.formats.columns import OPS, SOFTWARE
 from moe_codesign.formats.problem_rows import Row, layer_of, missing, routing_of, text, whole
-from moe_codesign.formats.tile_columns import gemm_tile, tiles_of
+from moe_codesign.formats.tile_columns import gemm_tile, is_default, tiles_of
 
 
 def question_of(row: Row, chip: Chip) -> Question:
@@ -34,14 +35,17 @@ def question_of(row: Row, chip: Chip) -> Question:
         tile = gemm_tile(row, chip, kernel_for(chip, kernel), gemm) if chip.compiles else None
         return OurGemm(gemm=gemm, tile=tile, kernel=kernel)
     shape, workload = layer_of(row, dtype)
-    return OurLayer(shape=shape, workload=workload, tiles=tiles_of(row, chip, kernel), kernel=kernel)
+    tiles = None if is_default(row) else tiles_of(row, chip, kernel)
+    if is_default(row) and chip.compiles:
+        tiles = default_tiles(kernel_for(chip, kernel), rank_work(shape, workload), chip.target)
+    return OurLayer(shape=shape, workload=workload, tiles=tiles, kernel=kernel)
 
 
 def _stack_layer(row: Row, op: str, stack: str, dtype: str) -> StackLayer:
     if op != "fused_moe":
         raise UserError(f"stack {stack} is calibrated for op fused_moe alone", fix="leave the stack out (ours)")
     for name in ("kernel", "tile"):
-        if not missing(row.get(name)):
+        if not missing(row.get(name)) and not (name == "tile" and is_default(row)):
             raise UserError(f"stack {stack} chooses its own {name}", fix=f"leave out {name}, or the stack")
     shape, workload = layer_of(row, dtype)
     return StackLayer(stack=stack, shape=shape, workload=workload)
@@ -54,7 +58,7 @@ def _ragged_dot(row: Row, chip: Chip, op: str, dtype: str) -> RaggedDot:
         raise UserError("stack ragged_dot has kernels of its own", fix="leave out kernel, or the stack")
     gemm = _gemm(row, dtype)
     tile = gemm_tile(row, chip, kernel_for(chip), gemm)
-    if tile is None:
+    if tile is None or is_default(row):
         raise UserError("stack ragged_dot needs a tile", fix="give its tile, or leave the stack out for our best one")
     return RaggedDot(gemm=gemm, tile=tile)
 

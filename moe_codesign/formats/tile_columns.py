@@ -9,35 +9,50 @@ from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.errors import UserError
 from moe_codesign.formats.problem_rows import Row, missing
 from moe_kernels.kernel import Kernel
-from moe_kernels.tile import WHOLE_DEPTH, TileConfig
+from moe_kernels.tile import WHOLE_DEPTH, PallasTile, TileConfig
 
-_SAME = (
-    ("block_m", "tile_m"),
-    ("block_k", "tile_k"),
-    ("block_n", "tile_n"),
-    ("num_stages", "weight_buffers", "input_buffer_count", "num_buffers"),
-    ("num_warps",),
-    ("split_k",),
-)
-"""Names that kernels of either backend have for the same thing."""
+_SAME: dict[type[TileConfig], dict[str, str]] = {
+    PallasTile: {"input_buffer_count": "weight_buffers", "num_buffers": "weight_buffers"},
+}
+"""Our field by what public kernels of the backend call it."""
+_LEFT_OUT: dict[type[TileConfig], tuple[str, ...]] = {PallasTile: ("combine_scopes", "bucket_base")}
+"""Fields of such kernels that the models know nothing of."""
+_SIZES = ("block_m", "block_k", "block_n", "tile_m", "tile_k", "tile_n")
+"""Fields of either backend without which a tile is none."""
+
+
+def is_default(row: Row) -> bool:
+    """Whether the column ``tile`` asks for the tile that an untuned user gets."""
+    return str(row.get("tile")).strip().lower() == "default"
 
 
 def gemm_tile(row: Row, chip: Chip, kernel: Kernel, gemm: GroupedGemm) -> TileConfig | None:
-    """A tile in any kernel's words: what ours has no word for is the default tile's, or left out."""
+    """A tile in the words of our kernel or of a public one of its backend; what is not given is the default tile's.
+
+    Raises:
+        UserError: it is not JSON, lacks a block's size, or has a field of another backend's kernels or of none.
+    """
     value = row.get("tile")
     if missing(value):
         return None
-    per_group = gemm.total_rows / max(gemm.active_groups, 1)
-    fields = kernel.default_tile(gemm.problem, per_group, chip.target).as_dict()
+    default = kernel.default_tile(gemm.problem, gemm.total_rows / max(gemm.active_groups, 1), chip.target)
+    if is_default(row):
+        return default
+    fields = default.as_dict()
     # Switches of the default tile would change what the given numbers mean.
     fields |= {name: False for name, is_on in fields.items() if is_on is True}
     try:
         data = json.loads(value) if isinstance(value, str) else dict(value or {})
-        for names in _SAME:
-            given = [data[name] for name in names if data.get(name) is not None]
-            if given:
-                fields |= {name: given[0] for name in names if name in fields}
-        fields |= {name: data[name] for name in fields if name in data}
+        kind = kernel.tile_type
+        same, left_out = _SAME.get(kind, {}), _LEFT_OUT.get(kind, ())
+        own = {
+            same.get(name, name): given for name, given in data.items() if given is not None and name not in left_out
+        }
+        if strange := sorted(own.keys() - fields.keys()):
+            raise ValueError(f"{kernel.name} has no {', '.join(strange)}")
+        if lacking := [name for name in _SIZES if name in fields and name not in own]:
+            raise ValueError(f"{', '.join(lacking)} is missing")
+        fields |= own
         if "swap_ab" in fields and int(fields["block_m"]) < 16:
             fields["swap_ab"] = True  # so few rows can only be the narrow side of a matrix instruction
         if "tile_k" in fields and int(fields["tile_k"]) >= gemm.k:

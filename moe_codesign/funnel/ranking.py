@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from moe_codesign.chips import Chip
+from moe_codesign.compiler.kernels import default_tiles
 from moe_codesign.compiler.tile_table import Tables, TileSpace
-from moe_codesign.cost.ours.model import default_tiles, estimate_layer
+from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.grouped_gemm import layer_gemms
 from moe_codesign.domain.rank import RankWork
 from moe_codesign.domain.tile_pair import TilePair

@@ -1,10 +1,10 @@
 """One candidate: constraints first, then a time per workload, then its pairs."""
 
 from moe_codesign.chips import Chip, DatasheetChip
-from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.kernels import default_tiles, kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import Estimate, NoTileError
-from moe_codesign.cost.ours.model import default_tiles, estimate_layer
+from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair

@@ -126,23 +126,46 @@ def test_a_chip_file_of_ones_own_is_not_taken_for_the_catalogues(tmp_path: Path)
     assert slow["latency_us"] > 2 * fast["latency_us"]
 
 
-def test_a_gemms_tile_may_be_in_any_kernels_words() -> None:
+def test_a_gemms_tile_is_in_the_words_of_its_backends_kernels() -> None:
     gemm = {"op": "grouped_gemm", "m": 512, "k": 2048, "n": 768, "groups": 8}
-    mosaic = {"tile_m": 128, "tile_k": 64, "tile_n": 128, "input_buffer_count": 3, "combine_scopes": True}
-    triton = {"block_m": 128, "block_k": 512, "block_n": 256, "num_stages": 3, "num_warps": 8, "grid_minor_dim": 0}
+    on_gpu, on_tpu = gemm | {"chip": "h100_sxm"}, gemm | {"chip": "tpu_v6e", "stack": "ragged_dot"}
+    mosaic = {"tile_m": 128, "tile_k": 512, "tile_n": 256, "input_buffer_count": 3, "combine_scopes": True}
+    triton = {"block_m": 128, "block_k": 64, "block_n": 128, "num_stages": 3, "num_warps": 8, "split_k": None}
     whole = {"tile_m": 128, "tile_k": 2048, "tile_n": 256, "bucket_base": 128}
-    rows = [
-        {**gemm, "chip": "h100_sxm", "tile": json.dumps(mosaic)},
-        {**gemm, "chip": "tpu_v6e", "tile": triton},
-        {**gemm, "chip": "tpu_v6e", "tile": whole},
-        {**gemm, "chip": "h100_sxm", "tile": {"block_m": "high"}},
-    ]
-    answered = mc.predict(rows, jobs=2)
-    tiles = [json.loads(row["tile"]) for row in answered[:3]]
+    answered = mc.predict(
+        [on_gpu | {"tile": json.dumps(triton)}, on_tpu | {"tile": mosaic}, on_tpu | {"tile": whole}], jobs=2
+    )
+    tiles = [json.loads(row["tile"]) for row in answered]
     assert [tiles[0][name] for name in ("block_m", "block_k", "block_n", "num_stages")] == [128, 64, 128, 3]
     assert [tiles[1][name] for name in ("tile_m", "tile_k", "tile_n", "weight_buffers")] == [128, 512, 256, 3]
     assert tiles[2]["tile_k"] >= 2048  # the whole depth in one step
-    assert answered[3]["error"].startswith("tile")
+    wrong = {
+        "has no tile_k, tile_m, tile_n": on_gpu | {"tile": {"tile_m": 128, "tile_k": 64, "tile_n": 128}},
+        "has no block_k, block_m, block_n": on_tpu | {"tile": {"block_m": 128, "block_k": 64, "block_n": 128}},
+        # Mosaic's GPU kernel has most of Triton's words, and is another kernel.
+        "has no collective, grid_minor_dim": on_gpu | {"tile": triton | {"collective": True, "grid_minor_dim": 0}},
+        "block_k, block_n is missing": on_gpu | {"tile": {"block_m": 64}},
+        "invalid literal": on_gpu | {"tile": triton | {"block_m": "high"}},
+        "bytes of VMEM": on_tpu | {"k": 8192, "n": 8192, "tile": {"tile_m": 512, "tile_k": 8192, "tile_n": 8192}},
+    }
+    for reason, row in zip(wrong, mc.predict(list(wrong.values())), strict=True):
+        assert reason in row["error"], row["error"]
+        assert row["latency_us"] is None
+
+
+def test_the_tile_of_an_untuned_call_can_be_asked_for() -> None:
+    row = {**GOOD, "chip": "h100_sxm", "num_tokens": "512"}
+    gemm = {"chip": "h100_sxm", "op": "grouped_gemm", "m": 512, "k": 2048, "n": 768, "groups": 8}
+    best, default, one_best, one_default, stack, plain = mc.predict(
+        [row, row | {"tile": "default"}, gemm, gemm | {"tile": " Default"},
+         row | {"stack": "vllm", "tile": "default"}, row | {"stack": "vllm"}]
+    )  # fmt: skip
+    assert default["error"] == one_default["error"] == ""
+    assert default["latency_us"] >= best["latency_us"]
+    assert one_default["latency_us"] >= one_best["latency_us"]
+    assert default["tile"] != best["tile"]
+    assert json.loads(default["tile"]).keys() == {"up", "down"}
+    assert stack["latency_us"] == plain["latency_us"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

@@ -109,7 +109,10 @@ def test_what_ragged_dot_does_not_run_says_so() -> None:
             {"tile": tile, "chip": "trainium2"},
             "no kernel for backend 'none' of trainium2; choose a chip with a compile",
         ),
-        ({"tile": {"tile_m": 16}, "chip": "cpu"}, "stack ragged_dot runs on GPUs and TPUs, cpu is a host"),
+        (
+            {"tile": {"tile_m": 16, "tile_k": 16, "tile_n": 16}, "chip": "cpu"},
+            "stack ragged_dot runs on GPUs and TPUs, cpu is a host",
+        ),
     )
     for change, said in wrong:
         (answer,) = mc.predict([{**row, **change}])

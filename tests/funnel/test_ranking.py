@@ -6,10 +6,9 @@ import pytest
 
 from moe_codesign import funnel
 from moe_codesign.chips import load_chip
-from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.compiler.kernels import default_tiles, kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import Estimate
-from moe_codesign.cost.ours.model import default_tiles
 from moe_codesign.domain.rank import RankWork, rank_work
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import Timing

@@ -27,8 +27,7 @@ from moe_codesign.domain.dtype import activation_bytes
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.question import OurGemm, OurLayer
 from moe_codesign.domain.rank import RankWork, rank_work
-from moe_codesign.domain.tile_pair import TilePair
-from moe_kernels.kernel import Kernel, Op, up_op
+from moe_kernels.kernel import Op, up_op
 from moe_kernels.tile import TileConfig
 
 
@@ -141,13 +140,6 @@ def estimate_gemm(
     # A GPU's GEMM brings its launch along.
     launch = 0.0 if isinstance(chip, GpuChip) else TPU_LAUNCH_US
     return _compose(chip, bound, [(gemm, table, _choose(table, gemm, tile))], {"launch": launch}, False)
-
-
-def default_tiles(kernel: Kernel, work: RankWork, target: str | None) -> TilePair:
-    """What an untuned user of the kernel gets for this work."""
-    per_group = work.total_rows / max(int((work.rows > 0).sum()), 1)
-    first, second = (kernel.default_tile(g.problem, per_group, target) for g in layer_gemms(work))
-    return TilePair(first, second)
 
 
 def _choose(table: TileTable, gemm: GroupedGemm, wanted: TileConfig | None) -> int:

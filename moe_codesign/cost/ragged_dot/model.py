@@ -14,7 +14,7 @@ from moe_codesign.chips import CompiledChip, GpuChip, TpuChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.bound import gemm_bound
-from moe_codesign.cost.estimate import Answer, Estimate, Need, attempt, datasheet, row_of_tile, timing_of
+from moe_codesign.cost.estimate import Answer, Estimate, Need, NoTileError, attempt, datasheet, row_of_tile, timing_of
 from moe_codesign.cost.ragged_dot import gpu, tpu
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.domain.question import RaggedDot
@@ -66,6 +66,11 @@ class RaggedDotKernels:
         found = of_tpu(chip)
         fields = tile.as_dict()
         sizes = (int(fields["tile_m"]), int(fields["tile_k"]), int(fields["tile_n"]))
+        if (needs := tpu.vmem_bytes(gemm, sizes)) > chip.core.vmem_bytes:
+            raise NoTileError(
+                f"tile_m, tile_k, tile_n = {sizes} need {needs} bytes of VMEM, a core of {chip.name} has "
+                f"{chip.core.vmem_bytes}; use smaller tiles"
+            )
         parts = tpu.time_parts(chip, gemm, sizes, found.value.coefficients)
         interval, warning = interval_and_warning(chip, found)
         cores = f"; on one of {chip.core.count} cores, as they run" if chip.core.count > 1 else ""

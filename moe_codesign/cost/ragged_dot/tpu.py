@@ -40,6 +40,12 @@ def visit_bytes(gemm: GroupedGemm, tile: tuple[int, int, int]) -> F64:
     return np.asarray(moved, dtype=np.float64)
 
 
+def vmem_bytes(gemm: GroupedGemm, tile: tuple[int, int, int]) -> int:
+    """Bytes of VMEM that such a kernel holds at least: two blocks of weights and of rows, and a product in float32."""
+    tile_m, tile_k, tile_n = (min(pair) for pair in zip(tile, (gemm.total_rows, gemm.k, gemm.n), strict=True))
+    return int(2 * tile_k * (DTYPE_BYTES[gemm.dtype] * tile_n + 2 * tile_m) + 4 * tile_m * tile_n)
+
+
 def time_parts(
     chip: TpuChip, gemm: GroupedGemm, tile: tuple[int, int, int], coefficients: RaggedDotTpuCoefficients
 ) -> dict[str, float]:
