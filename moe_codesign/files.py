@@ -108,9 +108,9 @@ def parse_json(content: bytes | str, source: str) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
     except RecursionError:
-        raise UserError(f"{source} cannot be read as JSON ({_DEEP})") from None
+        raise UserError(f"{source} is not JSON ({_DEEP})") from None
     except ValueError as error:
-        raise UserError(f"{source} cannot be read as JSON ({first_line(error)})") from None
+        raise UserError(f"{source} is not JSON ({first_line(error)})") from None
 
 
 def parse_toml(content: bytes, source: str) -> dict[str, Any]:
@@ -118,6 +118,6 @@ def parse_toml(content: bytes, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
     except RecursionError:
-        raise UserError(f"{source} cannot be read as TOML ({_DEEP})") from None
+        raise UserError(f"{source} is not TOML ({_DEEP})") from None
     except ValueError as error:  # also of an integer with more digits than Python reads
-        raise UserError(f"{source} cannot be read as TOML ({first_line(error)})") from None
+        raise UserError(f"{source} is not TOML ({first_line(error)})") from None

@@ -6,19 +6,46 @@ import types
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Tag, ValidationError
 
-from moe_codesign.errors import UserError
+from moe_codesign.errors import UserError, quoted
 
 _MOST = 3
 """Errors of one file that are shown; those after them often follow from them."""
 _LONGEST_VALUE = 80
+_LONGEST_NAME = 150
 
 
 class Table(BaseModel):
     """A table of a file. It cannot change, and a key that it does not have is an error: most often a misspelling."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def check_name(name: str) -> str:
+    """A name that results are kept under, in a database and as a folder.
+
+    Raises:
+        ValueError: it is empty or too long, would lead to another folder, or does not print as it is.
+    """
+    if not check_label(name).strip(". ") or any(char in name for char in "/\\"):
+        raise ValueError("it is a folder's name too; give one without / and \\, and not of dots alone")
+    return name
+
+
+def check_label(text: str) -> str:
+    """A short text that tables and pages show.
+
+    Raises:
+        ValueError: it is empty or too long, or has characters that would move a terminal's cursor.
+    """
+    if not 0 < len(text) <= _LONGEST_NAME or not text.isprintable():
+        raise ValueError(f"give 1 to {_LONGEST_NAME} printable characters")
+    return text
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Label = Annotated[str, AfterValidator(check_label)]
 
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -53,7 +80,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def nearest(word: str, known: Iterable[str], *, likeness: float) -> str | None:
     """The known word that is most like this one, if it is as like as ``likeness`` (difflib's ratio, 0 to 1)."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)), None)
+    return next(iter(difflib.get_close_matches(word[:_LONGEST_NAME], list(known), n=1, cutoff=likeness)), None)
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:
@@ -68,7 +95,7 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
     message: str = error["msg"].removeprefix("Value error, ")
     if not key:
         return message
-    shown = repr(value)
+    shown = quoted(value)
     # A table's own check names the values that it is about.
     return (
         f"{key}: {message}" if isinstance(value, dict) or len(shown) > _LONGEST_VALUE else f"{key} = {shown}: {message}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moe_codesign.compiler.build import Progress
 from moe_codesign.errors import UserError
-from moe_codesign.files import check_folder
+from moe_codesign.files import check_folder, replace_file
 from moe_codesign.regression.history import Line, lines
 from moe_codesign.regression.run import RegressionResult, VersionColumn, regress_suite, version_matrix
 from moe_codesign.regression.suite import Suite, load_suite
@@ -93,7 +93,7 @@ def regress_versions(
         check_folder(Path(out).parent)
     columns = version_matrix(found, environments, jobs=jobs, progress=compiling)
     if out is not None:
-        Path(out).write_text(matrix_markdown(found.name, columns), encoding="utf-8")
+        replace_file(Path(out), matrix_markdown(found.name, columns).encode())
     return VersionMatrix(found, columns)
 
 

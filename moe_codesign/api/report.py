@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from moe_codesign.answers.frontier_rows import report_rows
-from moe_codesign.files import check_folder
+from moe_codesign.files import check_folder, replace_file
 from moe_codesign.reports.html.page import write_html
 from moe_codesign.storage import DEFAULT_STORAGE
 from moe_codesign.storage.database import Database
-from moe_codesign.storage.studies import Studies
+from moe_codesign.storage.studies import Studies, check_study
 from moe_codesign.study.runner import SearchResult, read_search
 from moe_codesign.study.space import stored_space
 
@@ -17,9 +17,7 @@ def write_report(result: SearchResult, folder: Path) -> Path:
     """Write report.html and pairs.json; returns the report's path."""
     path = folder / "report.html"
     write_html(path, result)
-    (folder / "pairs.json").write_text(
-        json.dumps([row.to_dict() for row in report_rows(result)], indent=1), encoding="utf-8"
-    )
+    replace_file(folder / "pairs.json", json.dumps([row.to_dict() for row in report_rows(result)], indent=1).encode())
     return path
 
 
@@ -29,6 +27,7 @@ def load_study(name: str, *, storage: str = DEFAULT_STORAGE) -> SearchResult:
     Raises:
         UserError: no such study, or another version of moe-codesign wrote it.
     """
+    check_study(name)
     with Database(storage, must_exist=True) as database:
         studies = Studies(database)
         return read_search(stored_space(name, studies.get(name).identity), studies, name)

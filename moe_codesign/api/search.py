@@ -10,9 +10,9 @@ from moe_codesign.errors import UserError
 from moe_codesign.files import check_folder
 from moe_codesign.storage import DEFAULT_STORAGE
 from moe_codesign.storage.database import Database
-from moe_codesign.storage.studies import Studies
+from moe_codesign.storage.studies import Studies, check_study
 from moe_codesign.study.runner import SearchResult, TrialProgress, run_search
-from moe_codesign.study.space import Space, load_space
+from moe_codesign.study.space import MOST_TRIALS, Space, load_space
 from moe_codesign.versions import provenance
 
 
@@ -49,8 +49,9 @@ def search(
     """
     loaded = load_space(space, chips=chips, seed=seed)
     asked = trials if trials is not None else loaded.budget.trials
-    if asked < 1:
-        raise UserError("trials", value=asked, fix="give at least 1")
+    if not 1 <= asked <= MOST_TRIALS:
+        raise UserError("trials", value=asked, fix=f"give 1 to {MOST_TRIALS:,}")
+    name = check_study(study or loaded.name)
     if out is not None:
         check_folder(Path(out))
     with Database(storage) as database:
@@ -58,7 +59,7 @@ def search(
             loaded,
             Studies(database),
             Tables(jobs=jobs, progress=compiling, recompile=recompile),
-            study=study or loaded.name,
+            study=name,
             trials=asked,
             provenance=provenance(),
             progress=running,

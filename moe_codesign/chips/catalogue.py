@@ -1,13 +1,13 @@
 """Find and read chip files."""
 
 import functools
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from moe_codesign.chips.schema import CLASS_OF, Chip
 from moe_codesign.errors import UserError
+from moe_codesign.files import read_toml
 from moe_codesign.tables import did_you_mean, read_table
 
 _FOLDER = Path(__file__).parent
@@ -80,8 +80,4 @@ def _host() -> Chip:
 @functools.lru_cache(maxsize=1024)
 def _read(path: Path, state: tuple[int, int, int]) -> Chip:
     """The chip file as it is in that state (time of change, size, inode): it may be edited while a program runs."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"chip file {path} cannot be read ({error})", fix="correct the file") from None
-    return parse_chip(data, f"chip file {path}")
+    return parse_chip(read_toml(path), f"chip file {path}")

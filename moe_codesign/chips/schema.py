@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from moe_codesign.errors import UserError
-from moe_codesign.tables import Table
+from moe_codesign.tables import Label, Name, Table
 
 _RATE_OF = {"fp8_block": "fp8", "mxfp4": "bfloat16", "int4": "bfloat16"}
 """Data types that run at another one's rate: 4-bit weights are widened to 16 bits."""
@@ -158,9 +158,9 @@ class _Chip(Table):
     grade: ClassVar[Literal["measured", "simulated", "modelled", "datasheet"]]
     """Grade of its times where the chip itself is not at hand."""
 
-    name: str
-    product: str
-    vendor: str
+    name: Name
+    product: Label
+    vendor: Label
     backend: str
     peak_flops_per_s: dict[str, PositiveFloat]
     power: Power = Power()
@@ -264,7 +264,7 @@ class TpuChip(_Chip):
     needs = ("bfloat16",)
 
     backend: Literal["pallas"]
-    target: str
+    target: Annotated[str, Field(pattern=r"^\w+:\d+(x\d+)*$")]
     memory: Memory
     core: TpuCore
 

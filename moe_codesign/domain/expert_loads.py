@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_codesign.errors import UserError, first_line
+from moe_codesign.files import read_file
 
 _MOST_EXPERTS = 2**20
 _FIX = (
@@ -67,7 +68,7 @@ def _of_file(path: str) -> Mapping[int, Loads]:
 @functools.lru_cache(maxsize=64)
 def _read_once(path: str, modified_ns: int, size: int) -> Mapping[int, Loads]:
     """A file's loads; many rows of a table name the same one. The last two arguments tell its versions apart."""
-    return _layers(Path(path).read_text(encoding="utf-8-sig"), path)
+    return _layers(read_file(Path(path)).decode("utf-8-sig"), path)
 
 
 def _layers(content: str, source: str) -> dict[int, Loads]:

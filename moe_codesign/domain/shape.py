@@ -7,6 +7,9 @@ from pydantic import ConfigDict
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.errors import UserError
 
+LARGEST_SIZE = 1_000_000
+"""Of any size of a layer; what is counted for each expert would else take all of a machine's memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MoEShape:
@@ -43,10 +46,16 @@ class MoEShape:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(field, value=value, fix="give a whole number of at least 1")
+            if value > LARGEST_SIZE:
+                raise UserError(field, value=value, fix=f"give at most {LARGEST_SIZE:,}; no layer comes near")
         if isinstance(self.n_shared_experts, bool) or not isinstance(self.n_shared_experts, int):
             raise UserError("n_shared_experts", value=self.n_shared_experts, fix="give a whole number")
         if self.n_shared_experts < 0:
             raise UserError("n_shared_experts", value=self.n_shared_experts, fix="give 0 or more")
+        if self.n_shared_experts > LARGEST_SIZE:
+            raise UserError("n_shared_experts", value=self.n_shared_experts, fix=f"give at most {LARGEST_SIZE:,}")
+        if not self.name.isprintable():
+            raise UserError("name of a model", value=self.name, fix="give one of printable characters")
         if self.num_experts_per_tok > self.num_experts:
             raise UserError(
                 "num_experts_per_tok",

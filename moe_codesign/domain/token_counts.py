@@ -8,11 +8,14 @@ import numpy.typing as npt
 
 from moe_codesign.arrays import F64
 from moe_codesign.domain.routing import Balanced, Histogram, PowerLaw, Routing, Uniform, Zipf
-from moe_codesign.errors import UserError
+from moe_codesign.errors import UserError, quoted
 
 Counts = npt.NDArray[np.int64]
 _CHUNK = 4_000_000
 """Numbers that are held at a time while tokens choose their experts."""
+_MOST_ROWS, _MOST_EXPERTS = 1_000_000_000, 1_000_000
+_MOST_CHOICES = 2_000_000_000
+"""Tokens times experts of a routing in which each token chooses by itself: about a minute's work."""
 
 
 def token_counts(
@@ -32,9 +35,22 @@ def token_counts(
         int64 [num_experts], read-only. The counts sum to ``num_tokens * top_k`` and none exceeds ``num_tokens``.
 
     Raises:
-        UserError: the histogram does not have ``num_experts`` entries, too few experts are kept, or the experts cannot
-            be divided evenly over the ranks.
+        UserError: more tokens or experts than can be counted, the histogram does not have ``num_experts`` entries, too
+            few experts are kept, or the experts cannot be divided evenly over the ranks.
     """
+    if num_tokens > _MOST_ROWS or num_experts > _MOST_EXPERTS:
+        raise UserError(
+            f"{quoted(num_tokens)} tokens over {quoted(num_experts)} experts are more than can be counted",
+            fix=f"give at most {_MOST_ROWS:,} and {_MOST_EXPERTS:,}",
+        )
+    each_token = isinstance(routing, Uniform | Zipf) or (
+        isinstance(routing, Balanced | PowerLaw) and routing.is_limited
+    )
+    if each_token and num_tokens * num_experts > _MOST_CHOICES:
+        raise UserError(
+            f"{num_tokens:,} tokens that choose among {num_experts:,} experts one by one take too long",
+            fix="give routing = balanced, or fewer tokens",
+        )
     return _counts(routing, num_tokens, num_experts, top_k, seed, ranks if isinstance(routing, PowerLaw) else 1)
 
 

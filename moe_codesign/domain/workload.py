@@ -10,6 +10,9 @@ from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing, is_routing, pa
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 
+LARGEST_BATCH = 100_000_000
+"""Tokens of a batch; what a machine serves at once has a few million."""
+
 
 def _routing(value: object) -> Routing:
     if is_routing(value):
@@ -59,6 +62,10 @@ class Workload:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(name, value=value, fix="give a whole number of at least 1")
+            if value > LARGEST_BATCH:
+                raise UserError(name, value=value, fix=f"give at most {LARGEST_BATCH:,}")
+        if not self.name.isprintable():
+            raise UserError("name of a workload", value=self.name, fix="give one of printable characters")
         if self.dtype not in DTYPE_BYTES:
             raise UserError("dtype", value=self.dtype, fix="use one of " + ", ".join(DTYPE_BYTES))
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from moe_codesign.errors import UserError, first_line
-from moe_codesign.files import replace_file
+from moe_codesign.files import read_file, replace_file
 from moe_codesign.regression.facts import Facts, Place
 from moe_codesign.regression.readings import Observation
 from moe_codesign.regression.rules import Finding, compare
@@ -93,7 +93,7 @@ def read_baseline(path: Path) -> Baseline:
     """
     facts: dict[Place, Facts] = {}
     try:
-        file = _File.model_validate_json(path.read_bytes())
+        file = _File.model_validate_json(read_file(path))
         for name, of_kernel in file.kernels.items():
             for where, row in of_kernel.items():
                 chip, _, tile = where.partition(_SEPARATOR)

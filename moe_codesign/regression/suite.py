@@ -1,6 +1,5 @@
 """Suite files: which kernels are under test, at which tiles, for which chips, by which rules."""
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -10,6 +9,7 @@ from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 from moe_codesign.domain.routing import DEFAULT_ROUTING
 from moe_codesign.domain.workload import RoutingText
 from moe_codesign.errors import UserError
+from moe_codesign.files import read_toml
 from moe_codesign.regression.facts import Fact
 from moe_codesign.regression.rules import DEFAULT_RULES, FACTS, Rule
 from moe_codesign.tables import Table, did_you_mean, read_table
@@ -330,11 +330,7 @@ def load_suite(path: str | Path) -> Suite:
     file = Path(path)
     if not file.is_file():
         raise UserError("suite", value=str(path), fix="give a TOML file, as benchmarks/baselines/default.toml")
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error})") from None
-    return parse_suite(data, file)
+    return parse_suite(read_toml(file), file)
 
 
 def parse_suite(data: dict[str, Any], path: Path) -> Suite:

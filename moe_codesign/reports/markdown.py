@@ -1,5 +1,6 @@
 """Regression results as Markdown."""
 
+import html
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -57,7 +58,8 @@ def matrix_markdown(suite: str, columns: Sequence[VersionColumn]) -> str:
             f"| {s.kernel} | {s.chip} | {s.problem} | {s.old_tile} | {s.new_tile} | {loss_text(s.loss)} |"
             for s in column.stale
         ]
-    return "\n".join(parts) + "\n"
+    # The names of kernels and chips are other people's.
+    return html.escape("\n".join(parts), quote=False) + "\n"
 
 
 def _compilers(column: VersionColumn) -> str:

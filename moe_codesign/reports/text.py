@@ -9,6 +9,7 @@ from rich.table import Table
 from moe_codesign.answers.frontier_rows import ReportRow
 from moe_codesign.domain.routing import Histogram, Routing
 from moe_codesign.domain.timing import Timing
+from moe_codesign.errors import printable
 
 
 def time_text(us: float) -> str:
@@ -58,5 +59,5 @@ def print_rows(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> 
     for column in rows[0] if rows else ():
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("-" if v is None else str(v) for v in row.values()))
+        table.add_row(*("-" if v is None else printable(str(v)) for v in row.values()))
     console.print(table)

@@ -14,6 +14,7 @@ from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.trial import Outcome, Parameter, Trial
 from moe_codesign.errors import UserError
 from moe_codesign.storage.database import METADATA, Database
+from moe_codesign.tables import check_name
 
 _STUDIES = sa.Table(
     "moe_codesign_studies",
@@ -58,6 +59,14 @@ class StoredStudy:
     identity: str
     provenance: dict[str, str]
     created: str
+
+
+def check_study(name: str) -> str:
+    """The name, if a study may have it. Raises UserError where it may not: a report's folder has the name too."""
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise UserError("study", value=name, fix=str(error)) from None
 
 
 class Studies:

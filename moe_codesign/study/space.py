@@ -2,7 +2,6 @@
 
 import importlib.resources
 import json
-import tomllib
 from collections.abc import Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -14,12 +13,13 @@ from moe_codesign.chips import Chip, chip_names, load_chip, parse_chip
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.metrics import Objective
 from moe_codesign.domain.routing import DEFAULT_ROUTING
+from moe_codesign.domain.shape import LARGEST_SIZE
 from moe_codesign.domain.trial import Mode
-from moe_codesign.domain.workload import RoutingText, Workload
+from moe_codesign.domain.workload import LARGEST_BATCH, RoutingText, Workload
 from moe_codesign.errors import UserError
-from moe_codesign.files import parse_json
+from moe_codesign.files import parse_json, parse_toml, read_toml
 from moe_codesign.quality import DEFAULT_LAW, LAWS
-from moe_codesign.tables import Table, did_you_mean, read_table
+from moe_codesign.tables import Label, Name, Table, did_you_mean, read_table
 from moe_kernels.tile import Value
 
 SHAPE_FIELDS = (
@@ -32,17 +32,25 @@ SHAPE_FIELDS = (
 )
 
 
+MOST_TRIALS = 1_000_000
+_MOST_LISTED = 200
+"""Chips, workloads or objectives of a space."""
+
+
 def spaces_folder() -> Traversable:
     """The space files that come with the project: inside an installed package, or at the top of a checkout."""
     installed = importlib.resources.files("moe_codesign") / "search_spaces"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "search_spaces"
 
 
+Size = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
+
+
 class Span(Table):
     """Whole numbers from ``low`` to ``high``, every ``step``."""
 
-    low: Annotated[int, Field(ge=0)]
-    high: Annotated[int, Field(ge=0)]
+    low: Size
+    high: Size
     step: PositiveInt = 1
 
     @model_validator(mode="after")
@@ -51,18 +59,18 @@ class Span(Table):
             raise ValueError(f"low = {self.low} is above high = {self.high}; swap them")
         return self
 
-    def values(self) -> list[int]:
-        return list(range(self.low, self.high + 1, self.step))
+    def values(self) -> range:
+        return range(self.low, self.high + 1, self.step)
 
 
-Choice = Annotated[int, Field(ge=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Span
+Choice = Size | Annotated[list[Size], Field(min_length=1, max_length=1000)] | Span
 
 
-def choice_values(choice: Choice) -> list[int]:
-    """Every value that a choice allows."""
+def choice_values(choice: Choice) -> Sequence[int]:
+    """Every value that a choice allows, the least first."""
     if isinstance(choice, Span):
         return choice.values()
-    return [choice] if isinstance(choice, int) else list(choice)
+    return [choice] if isinstance(choice, int) else sorted(choice)
 
 
 def _chip(value: object) -> Chip:
@@ -114,6 +122,9 @@ ChipName = Annotated[str, AfterValidator(_chip_name)]
 AnyObjective = Annotated[Objective, PlainValidator(_objective, json_schema_input_type=str), PlainSerializer(str)]
 
 
+BatchSize = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+
+
 class WorkloadTable(Table):
     """One workload: a batch, how its tokens choose experts, and how the layer is split over chips.
 
@@ -128,12 +139,12 @@ class WorkloadTable(Table):
             it is for all chips.
     """
 
-    name: str
-    num_tokens: PositiveInt
+    name: Label
+    num_tokens: BatchSize
     dtype: str = "bfloat16"
     routing: RoutingText = DEFAULT_ROUTING
-    tp: PositiveInt = 1
-    ep: PositiveInt = 1
+    tp: BatchSize = 1
+    ep: BatchSize = 1
     chips: list[ChipName] | None = None
 
     @model_validator(mode="after")
@@ -176,10 +187,10 @@ class Budget(Table):
         measure_seconds: seconds that each measurement of a tile pair takes.
     """
 
-    trials: PositiveInt = 200
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 200
     weights: dict[ChipName, Annotated[float, Field(gt=0)]] = {}
     measure_top: PositiveInt = 2
-    measure_seconds: float = Field(default=0.5, gt=0)
+    measure_seconds: float = Field(default=0.5, gt=0, le=3600)
 
 
 class Space(Table):
@@ -207,17 +218,19 @@ class Space(Table):
         budget: how many trials there are, as [budget].
     """
 
-    name: str
-    reference: str
-    training_tokens: float = Field(gt=0)
+    name: Name
+    reference: Label
+    training_tokens: float = Field(gt=0, le=1e18)
     law: Annotated[str, AfterValidator(_law)] = DEFAULT_LAW
-    chips: Annotated[list[AnyChip], Field(min_length=1)]
+    chips: Annotated[list[AnyChip], Field(min_length=1, max_length=_MOST_LISTED)]
     modes: Annotated[list[Mode], Field(min_length=1)] = ["joint", "nested"]
-    objectives: Annotated[list[AnyObjective], Field(min_length=1)]
+    objectives: Annotated[list[AnyObjective], Field(min_length=1, max_length=_MOST_LISTED)]
     seed: int = Field(default=0, ge=0)
     shape: dict[str, Choice]
-    tiles: dict[ChipName, dict[str, Annotated[list[StrictBool | PositiveInt], Field(min_length=1)]]] = {}
-    workloads: Annotated[list[WorkloadTable], Field(min_length=1)]
+    tiles: dict[
+        ChipName, dict[str, Annotated[list[StrictBool | PositiveInt], Field(min_length=1, max_length=1000)]]
+    ] = {}
+    workloads: Annotated[list[WorkloadTable], Field(min_length=1, max_length=_MOST_LISTED)]
     constraints: Constraints = Constraints()
     budget: Budget = Budget()
 
@@ -227,8 +240,8 @@ class Space(Table):
             if field not in SHAPE_FIELDS:
                 raise ValueError(f"shape.{field} is unknown{did_you_mean(field, SHAPE_FIELDS)}")
             values = choice_values(self.shape[field])
-            if min(values) < 1 and field != "n_shared_experts":
-                raise ValueError(f"shape.{field} has {min(values)}; give values of at least 1")
+            if values[0] < 1 and field != "n_shared_experts":
+                raise ValueError(f"shape.{field} has {values[0]}; give values of at least 1")
             if field == "num_layers" and len(values) > 1:
                 # Times are one layer's, quality is the whole model's: depth would be quality for nothing.
                 raise ValueError("shape.num_layers cannot vary, as times are of one layer; give one number")
@@ -311,7 +324,7 @@ def load_space(space: str | Path | Space, *, chips: Sequence[str] | None = None,
 
 def parse_space(text: str, *, source: str = "space") -> Space:
     """Validate a space file's text. Raises as :func:`load_space`."""
-    return read_table(Space, _toml(text, source), source)
+    return read_table(Space, parse_toml(text.encode(), source), source)
 
 
 def stored_space(study: str, identity: str) -> Space:
@@ -335,15 +348,6 @@ def _read(space: str | Path) -> tuple[dict[str, Any], str]:
         file = spaces_folder() / f"{Path(space).stem}.toml"
     if not file.is_file():
         raise UserError("space file", value=str(space), fix="see `moe-codesign list spaces`")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error})") from None
-    return _toml(text, file.name), file.name
-
-
-def _toml(text: str, source: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{source} is not TOML: {error}") from None
+    if isinstance(file, Path):
+        return read_toml(file), file.name
+    return parse_toml(file.read_bytes(), file.name), file.name

@@ -42,7 +42,7 @@ def test_a_bad_row_is_reported_in_its_own_row() -> None:
         "tile": {"chip": "h100_sxm", "tile": "{"},
         "seed": {"seed": "-1"},
         "hidden_size ": {"hidden_size": "1e200"},
-        "MemoryError": {"num_experts": "1e12"},
+        "num_experts: got 1000000000000; give at most": {"num_experts": "1e12"},
         "chip ": {"chip": "x" * 5000},
     }
     rows = [GOOD, *({**GOOD, **change} for change in bad.values()), GOOD]
@@ -100,7 +100,7 @@ def test_one_bad_row_of_a_stack_stops_no_other(tmp_path: Path) -> None:
     rows = [good, {**good, "num_experts": str(2**40)}, {**good, "routing": f"histogram:{histogram}"}, good]
     answered = mc.predict(rows)
     assert answered[0]["latency_us"] == answered[3]["latency_us"] > 0
-    assert "MemoryError" in answered[1]["error"]
+    assert "give at most 1,000,000" in answered[1]["error"]
     assert "3 entries" in answered[2]["error"]
 
 

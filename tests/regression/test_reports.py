@@ -203,8 +203,8 @@ def test_history_as_a_page_escapes_what_others_wrote(tmp_path: Path) -> None:
     body = text.split("</head>")[1]
     assert "<title>&lt;b&gt;suite&lt;/b&gt;: history</title>" in text
     assert "<h1>&lt;b&gt;suite&lt;/b&gt;</h1>" in body
-    assert 'id="plot-h100_sxm"' in body
-    assert 'id="plot-tpu_v6e"' in body
+    assert 'id="plot-0"' in body
+    assert 'id="plot-1"' in body
     assert "https://" not in body, "nothing is fetched"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from moe_codesign.files import replace_file
 from moe_codesign.regression.history import Line
 from moe_codesign.storage.regressions import RegressionRun
 
@@ -14,23 +15,25 @@ from moe_codesign.storage.regressions import RegressionRun
 def write_history(path: Path, suite: str, runs: Sequence[RegressionRun], every: Sequence[Line]) -> None:
     """Write the runs of a suite, oldest first, as one HTML file with a plot for each chip."""
     label = [
-        f"{number} {run.revision}<br>{html.escape(', '.join(run.versions.values()))}" for number, run in enumerate(runs)
+        f"{number} {html.escape(run.revision)}<br>{html.escape(', '.join(run.versions.values()))}"
+        for number, run in enumerate(runs)
     ]
     plots = "".join(
-        _plot(chip, [line for line in every if line.chip == chip], label)
-        for chip in dict.fromkeys(line.chip for line in every)
+        _plot(chip, [line for line in every if line.chip == chip], label, f"plot-{number}")
+        for number, chip in enumerate(dict.fromkeys(line.chip for line in every))
     )
-    path.write_text(
+    page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(suite)}: history</title>'
         f"<script>{get_plotlyjs()}</script></head><body style='font-family:sans-serif;max-width:1100px;margin:auto'>"
         f"<h1>{html.escape(suite)}</h1><p>Cost over the first run's, of compiled kernels (modelled time where problems "
         "are listed, else cycles or instructions), the geometric mean over the tiles. 1 is unchanged, lower is better."
-        f"</p>{plots}</body></html>",
-        encoding="utf-8",
+        f"</p>{plots}</body></html>"
     )
+    replace_file(path, page.encode())
 
 
-def _plot(chip: str, every: Sequence[Line], label: Sequence[str]) -> str:
+def _plot(chip: str, every: Sequence[Line], label: Sequence[str], div_id: str) -> str:
+    """One chip's lines. Plotly reads a little HTML in every text, links included, so that each is escaped."""
     figure = go.Figure()
     for line in every:
         figure.add_scatter(
@@ -38,8 +41,8 @@ def _plot(chip: str, every: Sequence[Line], label: Sequence[str]) -> str:
             text=label, mode="lines+markers", hovertemplate="%{text}<br>%{y:.3f}",
         )  # fmt: skip
     figure.update_layout(
-        title=chip, template="simple_white", height=420, yaxis_title="cost over the first run's",
+        title=html.escape(chip), template="simple_white", height=420, yaxis_title="cost over the first run's",
         xaxis={"title": "run", "dtick": 1}, legend={"orientation": "h", "y": -0.25},
     )  # fmt: skip
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=html.escape(f"plot-{chip}"))
+    text: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=div_id)
     return text

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from moe_codesign.answers.frontier_rows import ReportRow, cost_notes, report_rows
 from moe_codesign.domain.pair import Pair
+from moe_codesign.files import replace_file
 from moe_codesign.quality import law_named
 from moe_codesign.reports.text import interval_text, pair_cells, time_text
 from moe_codesign.study.runner import SearchResult
@@ -54,7 +55,7 @@ def write_html(path: Path, result: SearchResult) -> None:
         costs=cost_notes(result),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    replace_file(path, page.encode())
 
 
 def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: str, div_id: str) -> str:
@@ -72,7 +73,7 @@ def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: st
                     x=[pair.timing.latency_us],
                     y=[pair.quality_ratio],
                     mode="markers",
-                    name=f"{result.space.reference}, default tile",
+                    name=html.escape(f"{result.space.reference}, default tile"),
                     marker={"symbol": "star", "size": 14, "color": _COLOURS["reference"]},
                     hovertext=[_hover(pair, "reference")],
                     hoverinfo="text",
@@ -83,7 +84,7 @@ def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: st
     figure.update_layout(
         title=html.escape(f"{workload}: {tokens} tokens"),
         xaxis={"title": f"time of one layer, us ({grades}; bars: interval)", "type": "log"},
-        yaxis={"title": f"quality over {result.space.reference}"},
+        yaxis={"title": html.escape(f"quality over {result.space.reference}")},
         template="plotly_white",
         height=420,
         margin={"l": 60, "r": 20, "t": 50, "b": 50},
@@ -120,16 +121,17 @@ def _trace(points: list[ReportRow], mode: str, on_frontier: bool) -> Any:
 
 
 def _hover(pair: Pair, found_by: str) -> str:
-    """Plotly reads a little HTML here; every part is a number or one of our own labels."""
+    """Plotly reads a little HTML here."""
     lines = [
-        f"<b>{pair.shape.label()}</b>",
+        pair.shape.label(),
         f"{time_text(pair.timing.latency_us)} ({interval_text(pair.timing)}), {pair.timing.grade}",
         f"tiles {pair.tiles.label() if pair.tiles else 'none'}",
         f"limited by {pair.timing.limiter}, {pair.timing.share_of_bound:.0%} of the physical bound's speed",
         f"quality {pair.quality_ratio - 1:+.1%}",
         found_by,
     ]
-    return "<br>".join(lines)
+    first, *rest = map(html.escape, lines)
+    return "<br>".join([f"<b>{first}</b>", *rest])
 
 
 def _cells(row: ReportRow) -> list[str]:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_codesign.answers.frontier_rows import cost_notes, report_rows
+from moe_codesign.errors import printable
 from moe_codesign.quality import law_named
 from moe_codesign.reports.text import pair_cells
 from moe_codesign.study.runner import SearchResult
@@ -14,7 +15,9 @@ from moe_codesign.study.runner import SearchResult
 def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -> None:
     """The best pairs of each chip, then what was tried."""
     rows = [row for row in report_rows(result) if row.on_frontier]
-    table = Table(title=f"{result.study}: pairs on each chip's frontier", title_justify="left", show_lines=False)
+    table = Table(
+        title=f"{printable(result.study)}: pairs on each chip's frontier", title_justify="left", show_lines=False
+    )
     for column in ("chip", "shape", "workload", "found by", "tiles: GEMM 1 | GEMM 2"):
         table.add_column(column, overflow="fold")
     for column in ("time", "interval", "grade", "of peak", "limiter", "quality", "gain"):
