@@ -4,14 +4,14 @@
 the tile that is launched. Both stacks' folders are read as they are, whatever else lies there.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moe_codesign.errors import first_line
+from moe_codesign.errors import UserError, first_line
+from moe_codesign.files import read_json
 from moe_codesign.stacks.tiles import BLOCK_M, KEYS
 
 _FILE = re.compile(
@@ -98,14 +98,10 @@ def tuned_tiles(folder: Path, devices: Sequence[str], dtype: str) -> Tuned:
 
 def _read(path: Path) -> TunedFile:
     try:
-        found = {
-            int(tokens): _tile(tile)
-            for tokens, tile in json.loads(path.read_text(encoding="utf-8")).items()
-            if tokens.isdigit()
-        }
+        found = {int(tokens): _tile(tile) for tokens, tile in read_json(path).items() if tokens.isdigit()}
     except KeyError as error:
         return TunedFile(path.name, error=f"an entry has no {error}")
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (UserError, ValueError, TypeError, AttributeError) as error:
         return TunedFile(path.name, error=first_line(error))
     return TunedFile(path.name, found) if found else TunedFile(path.name, error="it has no entry")
 

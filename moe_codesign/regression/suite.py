@@ -330,7 +330,11 @@ def load_suite(path: str | Path) -> Suite:
     file = Path(path)
     if not file.is_file():
         raise UserError("suite", value=str(path), fix="give a TOML file, as benchmarks/baselines/default.toml")
-    return parse_suite(read_toml(file), file)
+    suite = parse_suite(read_toml(file), file)
+    if not (suite.kernels or suite.timed):
+        # A check of nothing would pass.
+        raise UserError(f"{file} has nothing to check", fix="add a table [[kernels]] or [[timed]]")
+    return suite
 
 
 def parse_suite(data: dict[str, Any], path: Path) -> Suite:
