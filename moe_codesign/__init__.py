@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from moe_codesign.api.bench import bench
     from moe_codesign.api.calibrate import calibrate, calibrate_ours
     from moe_codesign.api.compile import compile_function, compile_kernel
+    from moe_codesign.api.model import model
     from moe_codesign.api.predict import predict
     from moe_codesign.api.regress import regress, regress_against, regress_history, regress_versions
     from moe_codesign.api.report import load_study, report
@@ -35,6 +36,7 @@ _HOME = {
     "load_chip": "chips",
     "load_space": "study.space",
     "load_study": "api.report",
+    "model": "api.model",
     "parse_space": "study.space",
     "predict": "api.predict",
     "regress": "api.regress",
@@ -59,6 +61,7 @@ __all__ = [
     "load_chip",
     "load_space",
     "load_study",
+    "model",
     "parse_space",
     "predict",
     "regress",

@@ -26,6 +26,7 @@ class AuditRow:
 
     chip: str
     num_tokens: int
+    dtype: str
     routing: str
     estimate: Estimate | None
     error: Failure | None = None
@@ -51,7 +52,7 @@ def audit_shape(
             workload = Workload(name="audit", num_tokens=num_tokens, dtype=dtype, routing=routing, tp=tp, ep=ep)
             try:
                 estimate = estimate_layer(tables, chip, rank_work(shape, workload), with_losses=True)
-                rows.append(AuditRow(chip.name, num_tokens, str(routing), estimate))
+                rows.append(AuditRow(chip.name, num_tokens, dtype, str(routing), estimate))
             except (UserError, NoTileError) as error:
-                rows.append(AuditRow(chip.name, num_tokens, str(routing), None, failure_of(error)))
+                rows.append(AuditRow(chip.name, num_tokens, dtype, str(routing), None, failure_of(error)))
     return rows

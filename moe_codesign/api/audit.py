@@ -6,17 +6,19 @@ from moe_codesign.answers.audit import AuditRow, audit_shape
 from moe_codesign.chips import load_chips
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.domain.dtype import DEFAULT_DTYPE, parse_dtype
 from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
 from moe_codesign.domain.shape import MoEShape
-from moe_codesign.models import find_model
+from moe_codesign.models import ReadModel, read_model_named
+from moe_codesign.models.default_dtype import default_dtype
 
 
 def audit(
-    model: str | MoEShape,
+    model: str | MoEShape | ReadModel,
     chips: Sequence[str],
     *,
     tokens: Sequence[int] = (1, 64, 4096),
-    dtype: str = "bfloat16",
+    dtype: str | None = None,
     routing: str = DEFAULT_ROUTING_TEXT,
     tp: int = 1,
     ep: int = 1,
@@ -24,11 +26,28 @@ def audit(
     recompile: bool = False,
     compiling: Progress | None = None,
 ) -> list[AuditRow]:
-    """Where a model (catalogue name, config.json or shape) loses time on each chip."""
-    shape = model if isinstance(model, MoEShape) else find_model(model)
+    """Where a model (catalogue name, config.json or shape) loses time on each chip.
+
+    Args:
+        model: catalogue name, config.json, what :func:`moe_codesign.api.model.model` read, or a shape.
+        chips: names or files of chips.
+        tokens: batch sizes.
+        dtype: type of weights and activations; default the model's own where every chip has it, else bfloat16.
+        routing, tp, ep: as in a workload.
+        jobs: compiler processes.
+        recompile: compile here what the facts that come with the package would answer.
+        compiling: progress callback.
+
+    Raises:
+        UserError: no such model, chip, type or routing.
+    """
+    read = ReadModel(model, DEFAULT_DTYPE) if isinstance(model, MoEShape) else model
+    read = read_model_named(read) if isinstance(read, str) else read
+    found = load_chips(chips)
+    dtype = default_dtype(read, found).name if dtype is None else parse_dtype(dtype)
     return audit_shape(
-        shape,
-        load_chips(chips),
+        read.shape,
+        found,
         tokens,
         Tables(jobs=jobs, progress=compiling, recompile=recompile),
         dtype=dtype,

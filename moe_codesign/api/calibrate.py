@@ -8,6 +8,7 @@ from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.ours import shipped as ours_shipped
 from moe_codesign.cost.stacks import shipped as stacks_shipped
 from moe_codesign.cost.stacks.model import Calibration
+from moe_codesign.domain.dtype import DEFAULT_DTYPE, parse_dtype
 from moe_codesign.errors import UserError
 from moe_codesign.extras import require
 from moe_codesign.files import check_folder
@@ -23,7 +24,7 @@ def calibrate(
     chip: str,
     stack: str,
     *,
-    dtype: str = "bfloat16",
+    dtype: str = DEFAULT_DTYPE,
     source: str | Path = "aiconfigurator",
     out: str | Path | None = None,
 ) -> tuple[Calibration, Path]:
@@ -40,6 +41,7 @@ def calibrate(
         UserError: no such chip, stack or rows.
     """
     found = GpuChip.of(load_chip(chip))
+    dtype = parse_dtype(dtype)
     if stack not in STACKS:
         raise UserError("stack", value=stack, fix="use " + ", ".join((*STACKS, "ours")))
     require("scipy", "calibrate")

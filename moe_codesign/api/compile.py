@@ -16,6 +16,7 @@ from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.function import function_request
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import compiler_note
+from moe_codesign.domain.dtype import DEFAULT_DTYPE, parse_dtype
 from moe_codesign.errors import UserError
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TileConfig, Value
@@ -26,7 +27,7 @@ def compile_kernel(
     chip: str,
     *,
     tile: dict[str, Value] | None = None,
-    dtype: str = "bfloat16",
+    dtype: str = DEFAULT_DTYPE,
     jobs: int = 1,
     compiling: Progress | None = None,
     recompile: bool = False,
@@ -40,6 +41,7 @@ def compile_kernel(
             compiler here for a tile that the package has no facts of.
     """
     found = load_chip(chip)
+    dtype = parse_dtype(dtype)
     one = kernel_for(found, kernel)
     configs: dict[Op, TileConfig] = {}
     ops: tuple[Op, ...] = ("gate_up", "down")

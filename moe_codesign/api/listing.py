@@ -3,7 +3,7 @@
 from typing import Any
 
 from moe_codesign.chips import chip_names, load_chip
-from moe_codesign.models import models
+from moe_codesign.models import catalogue
 
 
 def rows(what: str, storage: str) -> list[dict[str, Any]]:
@@ -45,8 +45,11 @@ def _models() -> list[dict[str, Any]]:
             "n_shared_experts": shape.n_shared_experts,
             "num_layers": shape.num_layers,
             "gated": shape.gated,
+            "moe_latent_size": shape.moe_latent_size,
+            "dtype": one.dtype,
         }
-        for shape in models().values()
+        for one in catalogue().values()
+        for shape in (one.shape,)
     ]
 
 

@@ -13,6 +13,7 @@ from moe_codesign.cli.bench import bench
 from moe_codesign.cli.calibrate import calibrate
 from moe_codesign.cli.compile import compile_
 from moe_codesign.cli.listing import list_
+from moe_codesign.cli.model import model
 from moe_codesign.cli.predict import predict
 from moe_codesign.cli.regress import regress
 from moe_codesign.cli.report import report
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for _command in (search, audit, predict, calibrate, compile_, bench, regress, report, list_):
+for _command in (search, audit, model, predict, calibrate, compile_, bench, regress, report, list_):
     cli.add_command(_command)
 
 

@@ -1,10 +1,12 @@
 """The command ``moe-codesign audit``."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from moe_codesign.cli.options import (
     CHIPS,
-    DTYPE,
+    DTYPE_OF_MODEL,
     EP,
     JOBS,
     JSON,
@@ -17,12 +19,15 @@ from moe_codesign.cli.options import (
     progress,
 )
 
+if TYPE_CHECKING:
+    from moe_codesign.models import ReadModel
+
 
 @click.command()
 @click.argument("model")
 @CHIPS
 @click.option("--tokens", type=Numbers(), default="1,64,4096", show_default=True, help="Batch sizes, in tokens.")
-@DTYPE
+@DTYPE_OF_MODEL
 @ROUTING
 @TP
 @EP
@@ -33,7 +38,7 @@ def audit(
     model: str,
     chips: list[str],
     tokens: list[int],
-    dtype: str,
+    dtype: str | None,
     routing: str,
     tp: int,
     ep: int,
@@ -48,10 +53,10 @@ def audit(
     """
     import moe_codesign as mc
 
-    shape = mc.find_model(model)
+    read = mc.model(model)
     with progress() as bar:
         rows = mc.audit(
-            shape,
+            read,
             chips,
             tokens=tokens,
             dtype=dtype,
@@ -67,5 +72,21 @@ def audit(
     else:
         from moe_codesign.reports.terminal.audit import print_audit
 
+        title = (
+            f"{read.shape.name}: one layer, {read.shape.label()}, {_dtype_text(read, chips, dtype)}, {routing} routing"
+        )
         split = "".join(f", {name} {n}" for name, n in (("tp", tp), ("ep", ep)) if n > 1)
-        print_audit(console(), f"{shape.name}: one layer, {shape.label()}, {dtype}, {routing} routing{split}", rows)
+        print_audit(console(), title + split, rows)
+        for note in read.notes:
+            click.echo(f"note: {note}")
+
+
+def _dtype_text(read: "ReadModel", chips: list[str], asked: str | None) -> str:
+    """The type that the rows are of, and why it was chosen where nobody asked for it."""
+    from moe_codesign.chips import load_chips
+    from moe_codesign.models.default_dtype import default_dtype
+
+    if asked is not None:
+        return asked
+    chosen = default_dtype(read, load_chips(chips))
+    return f"{chosen.name} ({chosen.why})"

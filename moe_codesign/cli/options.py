@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.domain.dtype import DEFAULT_DTYPE, DTYPE_BYTES, parse_dtype
 from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT
 from moe_codesign.storage import DEFAULT_STORAGE
 
@@ -65,6 +65,15 @@ class Fields(click.ParamType[dict[str, int | bool]]):
         return fields
 
 
+class Dtype(click.ParamType[str]):
+    """A data type in any usual spelling; its value is the one name that it has here."""
+
+    name = "type"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return parse_dtype(str(value))
+
+
 CHIPS = click.option(
     "--chips",
     type=Names(),
@@ -74,9 +83,16 @@ CHIPS = click.option(
 CHIP = click.option("--chip", required=True, help="A chip by catalogue name, or a .toml file.")
 DTYPE = click.option(
     "--dtype",
-    default="bfloat16",
+    type=Dtype(),
+    default=DEFAULT_DTYPE,
     show_default=True,
-    help="Type of weights and activations: " + ", ".join(DTYPE_BYTES) + ".",
+    help="Type of weights and activations: " + ", ".join(DTYPE_BYTES) + "; or as people write them (bf16, w4a16).",
+)
+DTYPE_OF_MODEL = click.option(
+    "--dtype",
+    type=Dtype(),
+    show_default="the model's, where every chip runs it",
+    help="Type of weights and activations: " + ", ".join(DTYPE_BYTES) + "; or as people write them (bf16, w4a16).",
 )
 ROUTING = click.option(
     "--routing",

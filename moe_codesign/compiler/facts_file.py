@@ -58,7 +58,8 @@ class FactsFile:
         sizes = set(itertools.product(_SIZES, _SIZES))
         for shape, share in itertools.product(models().values(), _SHARES):
             inner = shape.moe_intermediate_size // share
-            sizes.add((inner, shape.hidden_size) if self.op == "down" else (shape.hidden_size, inner))
+            hidden = shape.expert_hidden_size
+            sizes.add((inner, hidden) if self.op == "down" else (hidden, inner))
         for (k, n), rows in itertools.product(sorted(sizes), _ROWS):
             problem = Problem(op=self.op, dtype=self.dtype, k=k, n=n)
             yield self.kernel.default_tile(problem, rows, self.target)

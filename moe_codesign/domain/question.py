@@ -74,7 +74,7 @@ def check_fused(shape: MoEShape, workload: Workload) -> None:
     """Raise UserError for a layer that no stack's fused operation runs.
 
     That is one which cannot be split so, whose experts' width on a rank is not made of whole scale blocks (vLLM and
-    SGLang refuse to load it, also on one rank), or which has shared experts.
+    SGLang refuse to load it, also on one rank), or which has shared or zero experts.
     """
     if reason := workload.misfit(shape):
         raise UserError(reason, fix="change tp, ep or the shape")
@@ -87,4 +87,8 @@ def check_fused(shape: MoEShape, workload: Workload) -> None:
     if shape.n_shared_experts:
         raise UserError(
             "n_shared_experts", value=shape.n_shared_experts, fix="a stack runs them apart from its fused op; give 0"
+        )
+    if shape.zero_expert_num:
+        raise UserError(
+            "zero_expert_num", value=shape.zero_expert_num, fix="no stack was timed with zero experts; give 0"
         )

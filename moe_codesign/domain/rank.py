@@ -15,7 +15,8 @@ class RankWork:
     """What one chip does of a layer.
 
     ``rows`` int64 [local routed experts + shared experts]: token rows of each; ``tokens`` distinct tokens whose
-    rows it reads or writes at most, ``fewest_tokens`` at least; ``hidden_size`` H; ``intermediate_size`` I / tp.
+    rows it reads or writes at most, ``fewest_tokens`` at least; ``hidden_size`` is that of its experts' GEMMs;
+    ``intermediate_size`` I / tp.
     """
 
     rows: Counts
@@ -36,7 +37,11 @@ def rank_work(shape: MoEShape, workload: Workload) -> RankWork:
     """The busiest rank's share of the layer.
 
     Shared experts are experts that every token visits; under expert parallelism each rank keeps a copy and
-    serves its own ``num_tokens / ep`` tokens with it.
+    serves its own ``num_tokens / ep`` tokens with it. Where routed experts work at a latent width, a shared expert,
+    which works at the full width, stands as ``hidden_size / moe_latent_size`` experts of the latent width: as many
+    FLOPs and weights. The projections to the latent width and back are no more part of the layer than the router is.
+
+    Choices of zero experts are drawn with the others and leave no row.
 
     Raises:
         UserError: the shape cannot be split over ``tp`` or ``ep``.
@@ -46,22 +51,23 @@ def rank_work(shape: MoEShape, workload: Workload) -> RankWork:
     counts = token_counts(
         workload.routing,
         workload.num_tokens,
-        shape.num_experts,
+        shape.num_experts + shape.zero_expert_num,
         shape.num_experts_per_tok,
         seed=workload.seed,
-        ranks=workload.ep,
-    )
+        ranks=workload.ep if not shape.zero_expert_num else 1,
+    )[: shape.num_experts]
     by_rank = counts.reshape(workload.ep, -1)
     rows = by_rank[int(by_rank.sum(axis=1).argmax())]
     if shape.n_shared_experts:
         own_tokens = -(-workload.num_tokens // workload.ep)
-        rows = np.concatenate([rows, np.full(shape.n_shared_experts, own_tokens, dtype=np.int64)])
+        shared = shape.n_shared_experts * (shape.hidden_size // shape.expert_hidden_size)
+        rows = np.concatenate([rows, np.full(shared, own_tokens, dtype=np.int64)])
     return RankWork(
         rows=rows,
         tokens=min(workload.num_tokens, int(rows.sum())),
-        # An expert's rows are of different tokens; on one rank every token has one.
-        fewest_tokens=workload.num_tokens if workload.ep == 1 else int(rows.max()),
-        hidden_size=shape.hidden_size,
+        # An expert's rows are of different tokens; on one rank every token has one, if all its choices are experts.
+        fewest_tokens=workload.num_tokens if workload.ep == 1 and not shape.zero_expert_num else int(rows.max()),
+        hidden_size=shape.expert_hidden_size,
         intermediate_size=shape.moe_intermediate_size // workload.tp,
         gated=shape.gated,
         dtype=workload.dtype,

@@ -86,9 +86,16 @@ class Workload:
         width = shape.moe_intermediate_size // self.tp
         of_rank = f"moe_intermediate_size / tp = {width}"
         if group := SCALE_GROUP.get(self.dtype):
-            for size, name in ((shape.hidden_size, f"hidden_size {shape.hidden_size}"), (width, of_rank)):
+            hidden = shape.expert_hidden_size
+            of_token = f"{'hidden_size' if shape.moe_latent_size is None else 'moe_latent_size'} {hidden}"
+            for size, name in ((hidden, of_token), (width, of_rank)):
                 if size % group:
                     return f"{name} is not a multiple of the {group} weights that share a scale in {self.dtype}"
         if self.tp > 1 and width % SCALE_BLOCK.get(self.dtype, 1):
             return f"{of_rank} is not a multiple of {self.dtype}'s scale block of {SCALE_BLOCK[self.dtype]}"
+        if shape.n_shared_experts and shape.hidden_size % shape.expert_hidden_size:
+            return (
+                f"hidden_size {shape.hidden_size} is not a multiple of moe_latent_size {shape.moe_latent_size}, which "
+                "shared experts at full width are timed by"
+            )
         return None

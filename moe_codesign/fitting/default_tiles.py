@@ -63,7 +63,7 @@ def best_tiles(
         for shape in models().values():
             if shape.gated != (op == "gate_up") and op != "down":
                 continue
-            k, n = shape.hidden_size, shape.moe_intermediate_size
+            k, n = shape.expert_hidden_size, shape.moe_intermediate_size
             k, n = (n, k) if op == "down" else (k, n)
             for ranks, count in itertools.product(RANKS, rows):
                 counts = max(shape.num_experts // ranks, 1)

@@ -2,7 +2,7 @@
 
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.kernels import default_tiles, kernel_for
-from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.domain.dtype import DEFAULT_DTYPE, parse_dtype
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.domain.question import OurGemm, OurLayer, Question, RaggedDot, StackLayer
 from moe_codesign.domain.rank import rank_work
@@ -24,7 +24,7 @@ def question_of(row: Row, chip: Chip) -> Question:
         raise UserError("op", value=op, fix="use " + " or ".join(OPS))
     if stack not in SOFTWARE:
         raise UserError("stack", value=stack, fix="use " + ", ".join(SOFTWARE))
-    dtype = text(row, "dtype", "bfloat16")
+    dtype = parse_dtype(text(row, "dtype", DEFAULT_DTYPE))
     kernel = text(row, "kernel", "") or None
     if stack == "ragged_dot":
         return _ragged_dot(row, chip, op, dtype)
@@ -65,8 +65,6 @@ def _ragged_dot(row: Row, chip: Chip, op: str, dtype: str) -> RaggedDot:
 
 def _gemm(row: Row, dtype: str) -> GroupedGemm:
     routing, seed = routing_of(row), whole(row, "seed", 0)
-    if dtype not in DTYPE_BYTES:
-        raise UserError("dtype", value=dtype, fix="use one of " + ", ".join(DTYPE_BYTES))
     m, k, n, groups = (whole(row, name) for name in ("m", "k", "n", "groups"))
     if min(m, k, n, groups) < 1:
         raise UserError("m, k, n, groups", value=(m, k, n, groups), fix="give whole numbers of at least 1")

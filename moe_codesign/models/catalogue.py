@@ -1,4 +1,4 @@
-"""The catalogue of published MoE shapes (``catalogue.csv``, one row a model)."""
+"""The catalogue of published MoE shapes (``catalogue.csv``, one row a model), and models by name."""
 
 import csv
 import difflib
@@ -9,48 +9,95 @@ from pathlib import Path
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.models.hf_config import read_config
+from moe_codesign.models.read_model import FIELDS, ReadModel
+
+_VARIANTS = re.compile(r"instruct|base|chat|thinking|reasoning|hf|it|bf16|v\d+(\.\d+)?|a\d+b|\d{4}|original")
+"""Words after a catalogue name that change nothing of the shape: training, date, active parameters."""
 
 
 @functools.cache
+def catalogue() -> dict[str, ReadModel]:
+    """Every catalogue model by name, with its data type and source."""
+    return read_catalogue(Path(__file__).parent / "catalogue.csv")
+
+
 def models() -> dict[str, MoEShape]:
-    """Every catalogue model by name."""
-    return read_models(Path(__file__).parent / "catalogue.csv")
+    """The shape of every catalogue model by name."""
+    return {name: one.shape for name, one in catalogue().items()}
 
 
-def read_models(path: Path) -> dict[str, MoEShape]:
+def read_catalogue(path: Path) -> dict[str, ReadModel]:
     """The models of a CSV file with one row per model, by name."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    found = {}
-    for row in rows:
-        name = row["model"]
-        found[name] = MoEShape(
-            name=name,
-            hidden_size=int(row["hidden_size"]),
-            moe_intermediate_size=int(row["moe_intermediate_size"]),
-            num_experts=int(row["num_experts"]),
-            num_experts_per_tok=int(row["num_experts_per_tok"]),
-            n_shared_experts=int(row["n_shared_experts"]),
-            num_layers=int(row["num_layers"]),
-            gated=row["gated"] == "1",
-        )
-    return found
+    return {row["model"]: _read_row(row, path.name) for row in rows}
+
+
+def _read_row(row: dict[str, str], file: str) -> ReadModel:
+    latent = row["moe_latent_size"]
+    shape = MoEShape(
+        name=row["model"],
+        hidden_size=int(row["hidden_size"]),
+        moe_intermediate_size=int(row["moe_intermediate_size"]),
+        num_experts=int(row["num_experts"]),
+        num_experts_per_tok=int(row["num_experts_per_tok"]),
+        n_shared_experts=int(row["n_shared_experts"]),
+        num_layers=int(row["num_layers"]),
+        gated=row["gated"] == "1",
+        moe_latent_size=int(latent) if latent else None,
+        zero_expert_num=int(row["zero_expert_num"] or 0),
+    )
+    named = f"{file}: {row['model']} ({row['source']})"
+    return ReadModel(shape, row["dtype"], dict.fromkeys((*FIELDS, "dtype"), named))
 
 
 def find_model(name: str) -> MoEShape:
-    """A catalogue model by name (case, ``-`` and ``_`` do not matter), or the shape in a ``config.json``.
+    """The shape of a model, by the names that :func:`read_model_named` takes.
 
     Raises:
-        UserError: neither; names the nearest.
+        UserError: as there.
     """
-    if name.endswith(".json") or Path(name).is_file() or (Path(name) / "config.json").is_file():
-        return read_config(Path(name))
-    by_key = {_key(known): known for known in models()}
-    if _key(name) in by_key:
-        return models()[by_key[_key(name)]]
-    near = difflib.get_close_matches(_key(name), by_key, n=3, cutoff=0.4)
+    return read_model_named(name).shape
+
+
+def read_model_named(name: str) -> ReadModel:
+    """A catalogue model by name, or the model of a ``config.json`` or ``params.json``.
+
+    Case, ``-`` and ``_`` do not matter, nor do an organisation before the name (``Qwen/Qwen3-30B-A3B``) and words
+    after it that change nothing of the shape (``-Instruct-2507``).
+
+    Raises:
+        UserError: neither; names the nearest. Or a file that cannot be read.
+    """
+    path = Path(name)
+    if name.endswith(".json") or _is_there(path):
+        return read_config(path)
+    by_key = {_key(known): known for known in catalogue()}
+    short = name.strip().rpartition("/")[2]
+    if _key(short) in by_key:
+        return catalogue()[by_key[_key(short)]]
+    if (known := _without_variant(short, by_key)) is not None:
+        return catalogue()[known]
+    near = difflib.get_close_matches(_key(short[:100]), by_key, n=3, cutoff=0.4)
     hint = "did you mean " + ", ".join(by_key[n] for n in near) + "?" if near else "see `moe-codesign list models`"
     raise UserError("model", value=name, fix=hint + " (or give a path to a config.json)")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file() or any((path / file).is_file() for file in ("config.json", "params.json"))
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _without_variant(name: str, by_key: dict[str, str]) -> str | None:
+    """The catalogue name that a longer name begins with, if what follows are words for variants."""
+    words = re.split(r"[-_ ]", name)
+    for end in range(len(words) - 1, 0, -1):
+        known = by_key.get(_key("-".join(words[:end])))
+        if known is not None:
+            return known if all(_VARIANTS.fullmatch(word.lower()) for word in words[end:]) else None
+    return None
 
 
 def _key(name: str) -> str:

@@ -28,7 +28,7 @@ def forward_flops_per_token(shape: MoEShape) -> float:
     table 1, with d_attn = d_model); the router and the experts as they are.
     """
     attention = 2.0 * 4 * shape.hidden_size**2
-    router = 2.0 * shape.hidden_size * shape.num_experts
+    router = 2.0 * shape.hidden_size * (shape.num_experts + shape.zero_expert_num)
     return shape.num_layers * (shape.active_flops_per_token + attention + router)
 
 
@@ -48,13 +48,17 @@ class EfficiencyLeverage:
         ):
             if not low <= value <= high:
                 outside.append(f"{label}={value:.3g} outside {low:g}..{high:g}")
+        if shape.moe_latent_size is not None:
+            outside.append(f"experts at a latent width of {shape.moe_latent_size}")
+        if shape.zero_expert_num:
+            outside.append(f"{shape.zero_expert_num} zero experts")
         return Quality(leverage(shape, training_tokens) * forward_flops_per_token(shape), tuple(outside))
 
 
 def activated_share(shape: MoEShape) -> float:
     """A = (k + s) / (E + s), with s shared experts."""
     shared = shape.n_shared_experts
-    return (shape.num_experts_per_tok + shared) / (shape.num_experts + shared)
+    return (shape.choices_of_experts + shared) / (shape.num_experts + shared)
 
 
 def granularity(shape: MoEShape) -> float:

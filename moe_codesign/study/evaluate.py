@@ -142,5 +142,5 @@ class Evaluator:
 
 def _weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
     """Routed experts are split over all chips; shared ones are copied to every expert-parallel rank."""
-    shared = shape.num_layers * shape.n_shared_experts * shape.expert_params * DTYPE_BYTES[workload.dtype]
+    shared = shape.num_layers * shape.shared_params * DTYPE_BYTES[workload.dtype]
     return (shape.weight_bytes(workload.dtype) - shared) / workload.chips + shared / workload.tp

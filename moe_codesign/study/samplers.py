@@ -1,5 +1,6 @@
 """What proposes the next candidate: Optuna's sampler, and how shapes and tiles become its parameters."""
 
+import dataclasses
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
@@ -41,7 +42,7 @@ def suggest_shape(trial: optuna.Trial, space: Space, reference: MoEShape) -> MoE
             FailureKind.SHAPE,
             f"num_experts_per_tok {values['num_experts_per_tok']} exceeds {values['num_experts']} experts",
         )
-    return MoEShape(**values, gated=reference.gated)
+    return dataclasses.replace(reference, **values, name="")
 
 
 def suggest_tiles(

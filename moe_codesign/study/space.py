@@ -9,8 +9,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, PositiveInt, StrictBool, model_validator
 
-from moe_codesign.chips import Chip, chip_names, load_chip, parse_chip
-from moe_codesign.domain.dtype import DTYPE_BYTES
+from moe_codesign.chips import Chip, chip_named, chip_names, load_chip, parse_chip
+from moe_codesign.domain.dtype import DEFAULT_DTYPE, parse_dtype
 from moe_codesign.domain.metrics import Objective
 from moe_codesign.domain.routing import DEFAULT_ROUTING
 from moe_codesign.domain.shape import LARGEST_SIZE
@@ -84,7 +84,7 @@ def _chip(value: object) -> Chip:
     try:
         if isinstance(value, dict):
             return parse_chip(value, "chip")
-        if isinstance(value, str) and (value.endswith(".toml") or value in chip_names()):
+        if isinstance(value, str) and (value.endswith(".toml") or value in chip_names() or chip_named(value)):
             return load_chip(value)
     except UserError as error:
         raise ValueError(str(error)) from None
@@ -99,8 +99,15 @@ def _stored_chip(chip: Chip) -> str | dict[str, Any]:
 
 
 def _chip_name(value: str) -> str:
-    """The name that a chip goes by, where a space file names its file."""
-    return _chip(value).name if value.endswith(".toml") else value
+    """The name that a chip goes by, where a space file names its file or spells it another way."""
+    return _chip(value).name if value.endswith(".toml") else chip_named(value) or value
+
+
+def _dtype(value: str) -> str:
+    try:
+        return parse_dtype(value)
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def _objective(value: object) -> Objective:
@@ -118,6 +125,7 @@ def _law(value: str) -> str:
 
 
 AnyChip = Annotated[Chip, PlainValidator(_chip, json_schema_input_type=str), PlainSerializer(_stored_chip)]
+DtypeName = Annotated[str, AfterValidator(_dtype)]
 ChipName = Annotated[str, AfterValidator(_chip_name)]
 AnyObjective = Annotated[Objective, PlainValidator(_objective, json_schema_input_type=str), PlainSerializer(str)]
 
@@ -141,17 +149,11 @@ class WorkloadTable(Table):
 
     name: Label
     num_tokens: BatchSize
-    dtype: str = "bfloat16"
+    dtype: DtypeName = DEFAULT_DTYPE
     routing: RoutingText = DEFAULT_ROUTING
     tp: BatchSize = 1
     ep: BatchSize = 1
     chips: list[ChipName] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.dtype not in DTYPE_BYTES:
-            raise ValueError(f"dtype = {self.dtype!r} is unknown; use one of {', '.join(DTYPE_BYTES)}")
-        return self
 
     def workload(self, seed: int) -> Workload:
         return Workload(

@@ -24,7 +24,7 @@ TILE = {"block_m": 16, "block_n": 64, "block_k": 64, "num_warps": 4, "num_stages
 
 def test_a_bad_row_is_reported_in_its_own_row() -> None:
     bad = {
-        "chip": {"chip": "h200"},
+        "chip": {"chip": "h200_nvl"},
         "hidden_size": {"hidden_size": "wide"},
         "num_experts_per_tok": {"num_experts_per_tok": "200"},
         "routing": {"routing": "zipf"},

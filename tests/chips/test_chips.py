@@ -173,7 +173,7 @@ def test_chips_are_keys_by_all_that_they_are() -> None:
 
 def test_an_unknown_chip_names_those_there_are() -> None:
     with pytest.raises(UserError, match="h100_sxm"):
-        load_chip("h100")
+        load_chip("h101")
 
 
 def test_the_host_is_detected() -> None:

@@ -15,7 +15,7 @@ from moe_codesign.study.space import Space
 from tests.command import invoke, run
 from tests.conftest import space_text
 
-COMMANDS = ("search", "audit", "predict", "calibrate", "compile", "bench", "regress", "report", "list")
+COMMANDS = ("search", "audit", "model", "predict", "calibrate", "compile", "bench", "regress", "report", "list")
 
 
 def test_help_is_light() -> None:
@@ -53,7 +53,7 @@ def test_every_option_has_help() -> None:
     ("arguments", "says"),
     [
         (["audit", "Qwen3-30B", "--chips", "h100_sxm"], "did you mean Qwen3-30B-A3B"),
-        (["audit", "DeepSeek-V3", "--chips", "h100"], "h100_sxm"),
+        (["audit", "DeepSeek-V3", "--chips", "h100_pcie"], "h100_sxm"),
         (["audit", "DeepSeek-V3", "--chips", "trainium2", "--tokens", "1,x"], "1,x"),
         (["audit", "DeepSeek-V3", "--chips", "trainium2", "--routing", "zipf"], "zipf:ALPHA"),
         (["compile", "--kernel", "triton.nothing", "--chip", "h100_sxm"], "triton.grouped_gemm"),
@@ -169,6 +169,7 @@ def test_audit_of_a_config_file(tmp_path: Path) -> None:
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "search": ("search",),
     "audit": ("audit",),
+    "model": ("model",),
     "predict": ("predict",),
     "calibrate": ("calibrate", "calibrate_ours"),
     "compile": ("compile_kernel", "compile_function"),

@@ -44,11 +44,12 @@ def test_audit() -> None:
         AuditRow(
             "h100_sxm",
             64,
+            "bfloat16",
             "uniform",
             Estimate(timing, "triton.grouped_gemm", TilePair(TILE, TILE), ("a note",), losses),
         ),
-        AuditRow("l40s", 64, "uniform", None, Failure(FailureKind.UNSUPPORTED, "no such type")),
-        AuditRow("l40s", 4096, "uniform", None, Failure(FailureKind.COMPILER, "too much")),
+        AuditRow("l40s", 64, "fp8", "uniform", None, Failure(FailureKind.UNSUPPORTED, "no such type")),
+        AuditRow("l40s", 4096, "fp8", "uniform", None, Failure(FailureKind.COMPILER, "too much")),
     ]
     assert printed(print_audit, "Some model", rows) == AUDIT
 

@@ -34,7 +34,7 @@ def test_there_are_spaces() -> None:
     ("changes", "says"),
     [
         ({"training_tokens": -1}, "training_tokens = -1"),
-        ({"chips": ["h100"]}, "did you mean h100_sxm"),
+        ({"chips": ["h100_smx"]}, "did you mean h100_sxm"),
         ({"chips": ["nowhere.toml"]}, "nowhere.toml"),
         ({"chips": [3]}, "unknown chip"),
         ({"shape": {"width": 4}}, "shape.width is unknown"),

@@ -100,7 +100,7 @@ def columns_from(problems: Sequence[tuple[MoEShape, Workload]], loads: Sequence[
 
     return Columns(
         num_tokens=column(work.num_tokens for _, work in problems),
-        hidden=column(shape.hidden_size for shape, _ in problems),
+        hidden=column(shape.expert_hidden_size for shape, _ in problems),
         width=column(shape.moe_intermediate_size // work.tp for shape, work in problems),
         experts=column(shape.num_experts for shape, _ in problems),
         local_experts=column(shape.num_experts // work.ep for shape, work in problems),
