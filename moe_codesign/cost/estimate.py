@@ -15,10 +15,6 @@ from moe_kernels.kernel import Op
 from moe_kernels.tile import TileConfig
 from moe_kernels.triton.formats import FORMATS
 
-DATASHEET_SLOWDOWN = 2.25
-"""Measured time over roofline, median of 508,684 fused-MoE rows on nine GPUs (aiconfigurator-core 0.12.0)."""
-DATASHEET_INTERVAL = (1.0 / DATASHEET_SLOWDOWN, 3.0)
-"""From the roofline itself to three times the estimate: a roofline knows no kernel."""
 _UNALIGNED_WIDENING = 5.0
 """GPU rows whose stride is not a multiple of 16 bytes measured 1.1 to 5 times slower (aiconfigurator-core 0.12.0)."""
 ABSURD = (ValueError, OverflowError, MemoryError, OSError)
@@ -141,24 +137,3 @@ def timing_of(
         parts_us=parts,
     )
     return timing, notes
-
-
-def datasheet(bound: Bound, note: str) -> Estimate:
-    """An estimate from the roofline alone; ``note`` says why.
-
-    Raises:
-        UserError: the problem moves no bytes and has no work.
-    """
-    if bound.us <= 0:
-        raise UserError("the problem fits in cache and moves no bytes", fix="give more tokens")
-    latency = bound.us * DATASHEET_SLOWDOWN
-    timing = Timing(
-        grade="datasheet",
-        latency_us=latency,
-        low_us=latency * DATASHEET_INTERVAL[0] * (1 + 1e-12),
-        high_us=latency * DATASHEET_INTERVAL[1],
-        bound_us=bound.us,
-        limiter=bound.kind,
-        parts_us={"compute": bound.compute_us, "memory": bound.memory_us},
-    )
-    return Estimate(timing, None, (), (note,))

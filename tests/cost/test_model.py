@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import moe_codesign as mc
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.bound import layer_bound
+from moe_codesign.cost.datasheet import datasheet, layer_slowdown
 from moe_codesign.cost.estimate import Estimate, NoTileError
 from moe_codesign.cost.occupancy import resident_blocks
 from moe_codesign.cost.ours.model import estimate_gemm, estimate_layer
+from moe_codesign.domain.dtype import DTYPE_BYTES, WEIGHT_ONLY
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import parse_routing
@@ -114,6 +117,43 @@ def test_grades_say_where_a_time_comes_from(tables: Tables) -> None:
         "tpu_v6e": "simulated",
         "trainium2": "datasheet",
     }
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    chip=st.sampled_from(["tpu_v6e", "tpu7x", "trainium2", "b200"]),
+    tokens=st.integers(1, 40_000),
+    hidden=st.integers(1, 64).map(lambda n: 128 * n),
+    width=st.integers(1, 32).map(lambda n: 128 * n),
+)
+def test_fewer_bytes_a_weight_are_never_slower_at_the_grade_of_a_data_sheet(
+    chip: str, tokens: int, hidden: int, width: int
+) -> None:
+    shape = MoEShape(hidden_size=hidden, moe_intermediate_size=width, num_experts=32, num_experts_per_tok=4)
+    one = load_chip(chip)
+    found = []
+    for dtype in sorted(DTYPE_BYTES, key=lambda dtype: -DTYPE_BYTES[dtype]):
+        if one.has(dtype) and dtype not in WEIGHT_ONLY:
+            bound = layer_bound(one, rank_work(shape, Workload(name="w", num_tokens=tokens, dtype=dtype)))
+            found.append(datasheet(bound, layer_slowdown(one), "").timing.latency_us)
+    assert found == sorted(found, reverse=True)
+
+
+def test_a_data_sheets_time_is_by_what_bounds_it_and_has_its_launches(tables: Tables) -> None:
+    shape = MoEShape(hidden_size=2048, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8)
+    wide, narrow = (
+        estimate_layer(tables, load_chip("tpu_v6e"), rank_work(shape, Workload(name="w", num_tokens=32, dtype=dtype)))
+        for dtype in ("bfloat16", "fp8")
+    )
+    assert (wide.timing.grade, narrow.timing.grade) == ("simulated", "datasheet")
+    assert narrow.timing.latency_us < 0.65 * wide.timing.latency_us, "half the bytes"
+    assert narrow.notes == ("from the data sheet alone: pallas.grouped_matmul has no fp8",)
+    (one,) = mc.predict(
+        [{"chip": "b200", "dtype": "fp4", "num_tokens": 1, "hidden_size": 2048, "moe_intermediate_size": 768,
+          "num_experts": 128, "num_experts_per_tok": 8}]
+    )  # fmt: skip
+    assert one["latency_us"] > 26, "the launches of a layer alone"
+    assert one["low_us"] == one["bound_us"]
 
 
 def test_a_type_without_kernel_is_datasheet_and_without_units_an_error(tables: Tables) -> None:

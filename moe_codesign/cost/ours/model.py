@@ -10,13 +10,13 @@ from moe_codesign.chips import Chip, GpuChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileSpace, TileTable
 from moe_codesign.cost.bound import Bound, gemm_bound, layer_bound
+from moe_codesign.cost.datasheet import datasheet, gemm_slowdown, layer_slowdown
 from moe_codesign.cost.estimate import (
     Answer,
     Estimate,
     Need,
     NoTileError,
     attempt,
-    datasheet,
     row_of_tile,
     timing_of,
 )
@@ -108,10 +108,10 @@ def estimate_layer(
     if kernel_name is not None:
         kernel_for(chip, kernel_name)
     if not chip.compiles:
-        return datasheet(bound, f"no compiler for {chip.name} here")
+        return datasheet(bound, layer_slowdown(chip), f"no compiler for {chip.name} here")
     kernel = kernel_for(chip, kernel_name)
     if work.dtype not in kernel.dtypes:
-        return datasheet(bound, f"{kernel.name} has no {work.dtype}")
+        return datasheet(bound, layer_slowdown(chip), f"{kernel.name} has no {work.dtype}")
     gemms = layer_gemms(work)
     chosen = []
     for position, gemm in enumerate(gemms):
@@ -132,10 +132,10 @@ def estimate_gemm(
     """One grouped GEMM alone by our kernels; arguments and errors as for :func:`estimate_layer`."""
     bound = gemm_bound(chip, gemm)
     if not chip.compiles:
-        return datasheet(bound, f"no compiler for {chip.name} here")
+        return datasheet(bound, gemm_slowdown(chip), f"no compiler for {chip.name} here")
     kernel = kernel_for(chip, kernel_name)
     if gemm.dtype not in kernel.dtypes:
-        return datasheet(bound, f"{kernel.name} has no {gemm.dtype}")
+        return datasheet(bound, gemm_slowdown(chip), f"{kernel.name} has no {gemm.dtype}")
     table = tables.get(chip, kernel, gemm.op, gemm.dtype, only=tile)
     # A GPU's GEMM brings its launch along.
     launch = 0.0 if isinstance(chip, GpuChip) else TPU_LAUNCH_US

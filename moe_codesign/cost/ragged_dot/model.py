@@ -14,7 +14,8 @@ from moe_codesign.chips import CompiledChip, GpuChip, TpuChip
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.bound import gemm_bound
-from moe_codesign.cost.estimate import Answer, Estimate, Need, NoTileError, attempt, datasheet, row_of_tile, timing_of
+from moe_codesign.cost.datasheet import datasheet, gemm_slowdown
+from moe_codesign.cost.estimate import Answer, Estimate, Need, NoTileError, attempt, row_of_tile, timing_of
 from moe_codesign.cost.ragged_dot import gpu, tpu
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.domain.question import RaggedDot
@@ -42,7 +43,7 @@ class RaggedDotKernels:
         chip, gemm, tile = self.chip, question.gemm, question.tile
         bound = gemm_bound(chip, gemm)
         if gemm.dtype not in kernel_for(chip).dtypes:
-            return datasheet(bound, f"no ragged_dot kernel was measured in {gemm.dtype}")
+            return datasheet(bound, gemm_slowdown(chip), f"no ragged_dot kernel was measured in {gemm.dtype}")
         if isinstance(chip, GpuChip):
             parts, total, interval, warning = self._on_gpu(chip, gemm, tile)
         else:
