@@ -1,11 +1,12 @@
 """Where a published shape loses time on a chip."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import Estimate, NoTileError, failure_of
+from moe_codesign.cost.memory import over_memory
 from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.rank import rank_work
@@ -52,6 +53,7 @@ def audit_shape(
             workload = Workload(name="audit", num_tokens=num_tokens, dtype=dtype, routing=routing, tp=tp, ep=ep)
             try:
                 estimate = estimate_layer(tables, chip, rank_work(shape, workload), with_losses=True)
+                estimate = replace(estimate, notes=(*over_memory(chip, shape, workload), *estimate.notes))
                 rows.append(AuditRow(chip.name, num_tokens, dtype, str(routing), estimate))
             except (UserError, NoTileError) as error:
                 rows.append(AuditRow(chip.name, num_tokens, dtype, str(routing), None, failure_of(error)))

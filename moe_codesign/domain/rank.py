@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.token_counts import Counts, token_counts
 from moe_codesign.domain.workload import Workload
@@ -73,3 +74,12 @@ def rank_work(shape: MoEShape, workload: Workload) -> RankWork:
         dtype=workload.dtype,
         routed=shape.num_experts // workload.ep,
     )
+
+
+def weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
+    """Bytes of all the model's MoE layers on one chip.
+
+    Routed experts are split over all chips; shared ones are copied to every expert-parallel rank.
+    """
+    shared = shape.num_layers * shape.shared_params * DTYPE_BYTES[workload.dtype]
+    return (shape.weight_bytes(workload.dtype) - shared) / workload.chips + shared / workload.tp

@@ -5,10 +5,9 @@ from moe_codesign.compiler.kernels import default_tiles, kernel_for
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import Estimate, NoTileError
 from moe_codesign.cost.ours.model import estimate_layer
-from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
-from moe_codesign.domain.rank import RankWork, rank_work
+from moe_codesign.domain.rank import RankWork, rank_work, weight_bytes_per_chip
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.trial import Answered, Outcome, Refused
@@ -50,7 +49,7 @@ class Evaluator:
         for workload in self.workloads:
             if reason := workload.misfit(shape):
                 return Failure(FailureKind.SPLIT, reason)
-            used = _weight_bytes_per_chip(shape, workload)
+            used = weight_bytes_per_chip(shape, workload)
             allowed = limits.memory_fraction * self.chip.memory.hbm_bytes
             if used > allowed and not self.chip.is_host:  # the host holds one layer, not the model
                 text = f"{used / 1e9:.1f} GB of weights per chip, {allowed / 1e9:.1f} GB allowed"
@@ -138,9 +137,3 @@ class Evaluator:
     def _promising(self, kernel: Kernel, work: RankWork) -> list[TilePair]:
         top = self.space.budget.measure_top
         return promising(self.tables, self.chip, kernel, work, top=top, space=self.tile_space)
-
-
-def _weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
-    """Routed experts are split over all chips; shared ones are copied to every expert-parallel rank."""
-    shared = shape.num_layers * shape.shared_params * DTYPE_BYTES[workload.dtype]
-    return (shape.weight_bytes(workload.dtype) - shared) / workload.chips + shared / workload.tp

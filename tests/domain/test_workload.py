@@ -64,3 +64,19 @@ def test_what_cannot_be_loaded_has_no_time_by_any_software() -> None:
     stack, ours = mc.predict([cut | {"stack": "vllm"}, cut | {"chip": "trainium2"}])
     assert "refuse to load" in stack["error"]
     assert ours["error"] == "", "our kernels cut the last block off"
+
+
+def test_what_does_not_fit_is_a_warning_everywhere() -> None:
+    big = {"hidden_size": 7168, "moe_intermediate_size": 18432, "num_experts": 256, "num_experts_per_tok": 8}
+    row = {"chip": "h100_sxm", "num_tokens": 64, **big}
+    rows = mc.predict([row, row | {"stack": "vllm"}, row | {"chip": "trainium2"}, row | {"stack": "vllm", "ep": 8}])
+    said = "does not fit: the layer has 203 GB of weights on each"  # 3 x 7168 x 18432 x 256 x 2 bytes, and the router
+    assert [said in one["warning"] for one in rows] == [True, True, True, False]
+    one, split = (
+        mc.audit("DeepSeek-V3", chips=["h100_sxm"], tokens=[64], dtype="bfloat16", ep=ep)[0] for ep in (1, 64)
+    )
+    assert one.estimate is not None
+    assert split.estimate is not None
+    # 58 layers of 257 experts of 3 x 7168 x 2048 and a router, in two bytes.
+    assert "does not fit: the 58 MoE layers have 1313 GB of weights on each h100_sxm" in one.estimate.notes[0]
+    assert not any("does not fit" in note for note in split.estimate.notes)

@@ -1,7 +1,7 @@
 """Times of our own kernels: the best tiles of a layer or of a grouped GEMM, what they take, and what they lose."""
 
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from moe_codesign.cost.estimate import (
     row_of_tile,
     timing_of,
 )
+from moe_codesign.cost.memory import over_memory
 from moe_codesign.cost.occupancy import LAUNCH_US, TPU_LAUNCH_US
 from moe_codesign.cost.ours import gpu, shipped, tpu
 from moe_codesign.cost.tile_times import TileTimes
@@ -62,7 +63,8 @@ class OurKernels:
         if isinstance(question, OurGemm):
             return estimate_gemm(self.tables, self.chip, question.gemm, tile=question.tile, kernel_name=question.kernel)
         work = rank_work(question.shape, question.workload)
-        return estimate_layer(self.tables, self.chip, work, tiles=question.tiles, kernel_name=question.kernel)
+        found = estimate_layer(self.tables, self.chip, work, tiles=question.tiles, kernel_name=question.kernel)
+        return replace(found, notes=(*over_memory(self.chip, question.shape, question.workload), *found.notes))
 
 
 def rank_tiles(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:

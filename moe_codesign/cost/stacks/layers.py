@@ -1,11 +1,12 @@
 """Times of a serving stack's fused MoE layers, by the calibration of the chip or of the most similar one."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from moe_codesign.chips import GpuChip
 from moe_codesign.cost.estimate import ABSURD, Answer, Estimate, Need, failure_of
+from moe_codesign.cost.memory import over_memory
 from moe_codesign.cost.stacks.columns import Loads, columns_from, loads_of
 from moe_codesign.cost.stacks.model import Calibration, Prediction
 from moe_codesign.domain.failure import Failure, FailureKind
@@ -49,10 +50,19 @@ class StackLayers:
             columns = columns_from(
                 [(question.shape, question.workload) for _, question, _ in counted], [loads for *_, loads in counted]
             )
-            answers |= zip(places, _answers(self.calibration.predict(self.chip, columns, self.tuned)), strict=True)
+            times = self.calibration.predict(self.chip, columns, self.tuned)
+            for (i, question, _), answer in zip(counted, _answers(times), strict=True):
+                answers[i] = self._with_memory(question, answer)
         except (UserError, *ABSURD) as error:
             answers |= dict.fromkeys(places, failure_of(error))
         return [answers[i] for i in range(len(questions))]
+
+    def _with_memory(self, question: StackLayer, answer: Answer) -> Answer:
+        """The answer, with a note where the layer has no room."""
+        notes = over_memory(self.chip, question.shape, question.workload)
+        if not notes or isinstance(answer, Failure):
+            return answer
+        return replace(answer, notes=(*notes, *answer.notes))
 
 
 def _answers(times: Prediction) -> Iterator[Answer]:
