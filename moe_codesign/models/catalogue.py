@@ -11,8 +11,8 @@ from moe_codesign.errors import UserError
 from moe_codesign.models.hf_config import read_config
 from moe_codesign.models.read_model import FIELDS, ReadModel
 
-_VARIANTS = re.compile(r"instruct|base|chat|thinking|reasoning|hf|it|bf16|v\d+(\.\d+)?|a\d+b|\d{4}|original")
-"""Words after a catalogue name that change nothing of the shape: training, date, active parameters."""
+_VARIANTS = re.compile(r"instruct|base|chat|thinking|reasoning|hf|it|bf16|v\d+(\.\d+)?|a?\d+b|\d+e|\d{4}|original")
+"""Words after a catalogue name that change nothing of the shape: training, date, parameters."""
 
 
 @functools.cache
@@ -92,7 +92,7 @@ def _is_there(path: Path) -> bool:
 
 def _without_variant(name: str, by_key: dict[str, str]) -> str | None:
     """The catalogue name that a longer name begins with, if what follows are words for variants."""
-    words = re.split(r"[-_ ]", name)
+    words = re.split(r"[-_ ]", re.sub(r"^(nvidia|meta)[-_ ]", "", name, flags=re.IGNORECASE))
     for end in range(len(words) - 1, 0, -1):
         known = by_key.get(_key("-".join(words[:end])))
         if known is not None:

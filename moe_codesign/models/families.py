@@ -62,10 +62,10 @@ FAMILIES: dict[str, Family] = {
     ),
     **dict.fromkeys(
         (
-            "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe", "glm4v_moe_text", "glm_moe_dsa",
-            "dots1", "sarvam_mla", "sarvam_moe", "mistral4", "axk1", "axk2", "bailing_hybrid", "bailing_moe",
-            "bailing_moe_v2", "deepseek_ocr2_text", "unlimited_ocr_text", "hy_v3", "hy_v4", "hy_v4_vl_text",
-            "glm5_next_text", "mistral_large4_text", "kimi_linear", "glm4_moe_lite",
+            "deepseek", "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe", "glm4v_moe_text",
+            "glm_moe_dsa", "dots1", "sarvam_mla", "sarvam_moe", "mistral4", "axk1", "axk2", "bailing_hybrid",
+            "bailing_moe", "bailing_moe_v2", "deepseek_ocr2_text", "unlimited_ocr_text", "hy_v3", "hy_v4",
+            "hy_v4_vl_text", "glm5_next_text", "mistral_large4_text", "kimi_linear", "glm4_moe_lite",
         ),
         _DENSE_FIRST,
     ),
@@ -89,6 +89,9 @@ FAMILIES: dict[str, Family] = {
     "llama4_text": Family(width=_INTERMEDIATE, implicit_shared=1, layers=("moe_layers", "interleave_moe_layer_step")),
     "hunyuan_v1_moe": Family(width=_INTERMEDIATE, implicit_shared=1),
     "hunyuan": Family(width=_INTERMEDIATE, implicit_shared=0),
+    # A dense layer stands beside the experts of each OpenMoE layer that has them, and Skywork chooses two in its code.
+    "openmoe": Family(width=_INTERMEDIATE, implicit_shared=1, layers=("moe_layer_interval",)),
+    "skywork": Family(width=_INTERMEDIATE, chosen=2),
     "longcat_flash": Family(num_layers=("num_layers",)),
     "zaya": Family(skipped=1),
     "switch_transformers": Family(width=("d_ff",), chosen=1, gated=False),

@@ -1,5 +1,6 @@
 """Hugging Face ``config.json``, and Mistral's ``params.json``, to a model's shape and data type."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from moe_codesign.models.read_model import ReadModel
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts", "num_routed_experts")
 _CHOSEN = (
     "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "num_selected_experts", "top_k_experts",
-    "moe_topk", "moe_top_k", "moe_k",
+    "moe_topk", "moe_top_k", "moe_k", "router_topk",
 )  # fmt: skip
 _WIDTH = ("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size", "expert_hidden_dim")
 _HIDDEN = ("hidden_size", "d_model", "n_embd", "dim")
@@ -72,8 +73,15 @@ def read_model(config: dict[str, Any], *, source: str = "config.json") -> ReadMo
     top = Fields(config, source)
     if isinstance(config.get("moe"), dict) and "dim" in config:
         return _read_mistral(top)
-    fields, notes = _text_model(top)
-    return _read(fields, _name(top, fields), _around(top, fields), notes)
+    main, others = _text_models(top)
+    notes = [f"{', '.join(others)} have experts too, which are not part of this shape"] if others else []
+    found = [_read(fields, _name(top, fields), _around(top, fields), notes) for fields in main]
+    if any(dataclasses.replace(one.shape, name="") != dataclasses.replace(found[0].shape, name="") for one in found):
+        raise UserError(
+            f"{source}: {len(main)} tables have experts: " + ", ".join(one.path or "the top" for one in main),
+            fix="give a file with one of them",
+        )
+    return found[0]
 
 
 def _name(top: Fields, fields: Fields) -> str:
@@ -94,25 +102,17 @@ def _around(top: Fields, fields: Fields) -> list[Fields]:
     return chain[::-1]
 
 
-def _text_model(top: Fields) -> tuple[Fields, list[str]]:
-    """The table that describes the text model's experts, and a note on others that have experts too.
+def _text_models(top: Fields) -> tuple[list[Fields], list[str]]:
+    """The tables that may describe the text model's experts, and the paths of others that have experts too.
 
     Raises:
-        UserError: no table has experts, or several that could be the text model's.
+        UserError: no table has experts.
     """
     holders = list(_holders(top, 0))
     main = [one for one in holders if not any(word in one.path.lower() for word in _SIDE)]
     if not holders:
         raise UserError(f"{top.source} describes no mixture of experts", fix="it needs one of " + ", ".join(_EXPERTS))
-    if not main:
-        main = holders
-    if len(main) > 1:
-        raise UserError(
-            f"{top.source}: {len(main)} tables have experts: " + ", ".join(one.path or "the top" for one in main),
-            fix="give a file with one of them",
-        )
-    others = [one.path for one in holders if one is not main[0]]
-    return main[0], [f"{', '.join(others)} have experts too, which are not part of this shape"] if others else []
+    return main or holders, [one.path for one in holders if main and one not in main]
 
 
 def _holders(fields: Fields, depth: int) -> Iterator[Fields]:

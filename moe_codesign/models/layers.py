@@ -9,6 +9,16 @@ from moe_codesign.models.config_fields import Fields, Whole
 from moe_codesign.models.families import Family
 
 NUM_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+_DENSE_FIRST = (
+    "first_k_dense_replace",
+    "first_k_dense_layers",
+    "n_dense_first_layers",
+    "num_dense_layers",
+    "dense_mlp_idx",
+)
+"""Fields that hold how many layers at the bottom are dense."""
+_INDICES = ("moe_layers", "moe_layers_enum", "moe_layer_indices", "moe_layer_list")
+"""Fields that list the layers with experts by number."""
 _MOE_WORDS = ("sparse", "moe", "hash_moe")
 _KNOWN_WORDS = (*_MOE_WORDS, "dense")
 
@@ -40,8 +50,9 @@ def layers_with_experts(fields: Fields, family: Family) -> Whole:
             f"{fields.source}: nothing says which layers hold experts",
             fix="it needs one of " + ", ".join(fields.key(name) for name in family.layers),
         )
-    _check_known(fields)
     lists = list(_lists(fields, total.value))
+    if not lists:
+        _check_known(fields)
     rules = list(_rules(fields, total.value))
     for one in lists[1:]:
         if one.layers != lists[0].layers:
@@ -82,7 +93,7 @@ def _lists(fields: Fields, total: int) -> Iterator[Said]:
             said := _each(fields, name, value, total)
         ):
             yield said
-    for name in ("moe_layers", "moe_layers_enum", "moe_layer_indices"):
+    for name in _INDICES:
         if fields.has(name):
             yield Said(_indices(fields, name, total), fields.key(name))
 
@@ -124,7 +135,7 @@ def _indices(fields: Fields, name: str, total: int) -> frozenset[int]:
 def _rules(fields: Fields, total: int) -> Iterator[Said]:
     """What each field that holds a rule says, of those that say anything."""
     layers = range(total)
-    for name in ("first_k_dense_replace", "num_dense_layers", "dense_mlp_idx"):
+    for name in _DENSE_FIRST:
         if (dense := fields.whole(name)) and dense.value:
             yield Said(frozenset(layers[dense.value :]), dense.key)
     # The first of a step is layer 0, as DeepSeek counts, or the last of it, as Qwen, Llama and Arctic do.
@@ -195,22 +206,22 @@ _LAYER_WORD = r"(layer|freq|step|interval|every|pattern|enum|idx|indices|offset|
 _MOE_WORD = r"(moe|sparse|expert|dense)"
 _LOOKS = re.compile(rf"{_MOE_WORD}.*{_LAYER_WORD}|{_LAYER_WORD}.*{_MOE_WORD}")
 _KNOWN = frozenset((
-    "mlp_layer_types", "is_moe_layer", "moe_layer_freq", "moe_layers", "moe_layers_enum", "moe_layer_indices",
-    "first_k_dense_replace", "num_dense_layers", "dense_mlp_idx", "moe_layer_frequency", "decoder_sparse_step",
-    "interleave_moe_layer_step", "expert_layer_period", "expert_layer_offset", "moe_layer_start_index",
-    "moe_layer_end_index", "moe_layer_interval", "moe_expert_interval", "moe_layer_offset", "encoder_sparse_step",
+    *_DENSE_FIRST, *_INDICES, "mlp_layer_types", "is_moe_layer", "moe_layer_freq", "moe_layer_frequency",
+    "decoder_sparse_step", "interleave_moe_layer_step", "expert_layer_period", "expert_layer_offset",
+    "moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval", "moe_expert_interval", "encoder_sparse_step",
     "num_sparse_encoder_layers", "num_sparse_decoder_layers",
 ))  # fmt: skip
+_EVERY = re.compile(r"freq|step|interval|every")
 _OTHER = re.compile(
     r"^mtp_|^num_nextn|dropout|norm|bias|loss|coef|scal|eps|gate|router|attn|attention|pad_end|recompute|sliding|window"
 )
 
 
 def _check_known(fields: Fields) -> None:
+    """Raise UserError for a field that looks as if it chose layers, is not known here, and says something."""
     for name, value in fields.table.items():
         if name in _KNOWN or not _LOOKS.search(name) or _OTHER.search(name):
             continue
-        if isinstance(value, int | list) and not isinstance(value, bool) and value not in ([], 0):
-            if name == "first_last_k_dense_replace" and fields.has("is_moe_layer"):
-                continue  # EXAONE's list says which of the first and the last are meant
+        says_nothing = value in ([], 0, None) or isinstance(value, bool | str) or (value == 1 and _EVERY.search(name))
+        if not says_nothing:
             raise fields.error(name, "it may say which layers hold experts, and its meaning is not known here")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -144,3 +145,27 @@ def test_a_split_that_does_not_fit_is_reported() -> None:
     shape = find_model("Qwen3-30B-A3B")
     with pytest.raises(UserError, match="not a multiple of ep 3"):
         rank_work(shape, Workload(name="w", num_tokens=1, ep=3))
+
+
+@pytest.mark.parametrize("kind", ["uniform", "balanced", "zipf:0.5"])
+@pytest.mark.parametrize("ep", [1, 8])
+def test_choices_of_zero_experts_leave_no_row(kind: str, ep: int) -> None:
+    shape = find_model("LongCat-Flash")
+    work = rank_work(shape, Workload(name="w", num_tokens=3000, routing=parse_routing(kind), ep=ep))
+    assert len(work.rows) == 512 // ep
+    # Two thirds of 12 choices a token; the busiest rank has a little more than its share, zipf far more or less.
+    if kind != "zipf:0.5":
+        assert work.total_rows == pytest.approx(3000 * 8 / ep, rel=0.06)
+    assert work.total_rows < 3000 * 12 / ep * 1.5
+
+
+def test_shared_experts_at_full_width_stand_as_latent_ones() -> None:
+    shape = find_model("Nemotron-3-Super")
+    work = rank_work(shape, Workload(name="w", num_tokens=64, routing=parse_routing("balanced")))
+    assert (work.hidden_size, work.intermediate_size) == (1024, 2688)
+    assert work.rows[512:].tolist() == [64] * (2 * 4096 // 1024)
+    # As many FLOPs as the layer has without its latent projections.
+    assert 2 * 2 * work.total_rows * 1024 * 2688 == 64 * (shape.active_flops_per_token - 2 * shape.latent_params)
+    odd = dataclasses.replace(shape, hidden_size=4000)
+    with pytest.raises(UserError, match="moe_latent_size 1024"):
+        rank_work(odd, Workload(name="w", num_tokens=64))
