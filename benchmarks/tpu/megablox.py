@@ -75,7 +75,7 @@ def at_depth(cycles: list[float], tile: Tile, k: int) -> float:
 
 def start_worker(scratch: str) -> None:
     global _folder
-    start(scratch)
+    start(scratch, plain=True)
     _folder = prepare_process()
 
 

@@ -110,9 +110,10 @@ def compile_all(
         progress(0, len(missing))
     workers = max(1, min(jobs, len(missing)))
     calls = 1 if fresh_processes else None
+    plain = not any(isinstance(one, FunctionRequest) for one in missing)
     with (
         tempfile.TemporaryDirectory(prefix="moe-codesign-", ignore_cleanup_errors=True) as scratch,
-        Pool(workers, initializer=start, initargs=(scratch,), calls_per_process=calls) as pool,
+        Pool(workers, initializer=start, initargs=(scratch, plain), calls_per_process=calls) as pool,
     ):
         done = 0
         aborted: list[_R] = []

@@ -12,6 +12,7 @@ from typing import Any
 
 from moe_codesign.compiler.availability import backend_of
 from moe_codesign.compiler.cache import file_hash
+from moe_codesign.compiler.settings import settings
 from moe_codesign.compiler.source_hash import source_hash
 from moe_codesign.errors import UserError
 from moe_codesign.versions import compiler_version
@@ -30,6 +31,7 @@ class FunctionRequest:
         signature: of a Triton kernel, JSON of argument to type, ``*bf16:16`` being a pointer aligned to 16 bytes.
         constants: JSON of argument to value: compile-time constants, or keyword arguments of a JAX function.
         options: JSON of Triton's own (num_warps, ..).
+        settings: JSON of the environment variables that change what compilers make.
         profile: have static cycles counted, on which libtpu aborts where a grid's size is not known.
     """
 
@@ -41,6 +43,7 @@ class FunctionRequest:
     signature: str = "{}"
     constants: str = "{}"
     options: str = "{}"
+    settings: str = "{}"
     profile: bool = True
 
     @property
@@ -94,6 +97,7 @@ def function_request(
         signature=json.dumps(signature or {}, sort_keys=True),
         constants=json.dumps(constants or {}, sort_keys=True),
         options=json.dumps(options or {}, sort_keys=True),
+        settings=json.dumps(settings()),
     )
 
 

@@ -107,7 +107,7 @@ class Tables:
 
     def prepare(
         self, wanted: Iterable[tuple[Chip, TileSpace | None, Iterable[Op], str]], *, lenient: bool = False
-    ) -> None:
+    ) -> dict[Request, CompileResult]:
         """Compile every tile of those (chip, space, ops, dtype) that have a compiler, all in one pool.
 
         Default tiles are compiled along: what is searched is compared with them.
@@ -116,6 +116,9 @@ class Tables:
             wanted: what tables will be asked for.
             lenient: pass over chips whose compiler is not installed here; :meth:`get` then raises for those that
                 cannot be answered.
+
+        Returns:
+            What became of each tile.
 
         Raises:
             UserError: a compiler is not installed, and the tiles are not among the facts that come with the package.
@@ -129,7 +132,7 @@ class Tables:
                         defaults = _defaults(kernel, chip.target, op, dtype)
                         tiles = dict.fromkeys([*tiles_of(kernel, chip.target, op, dtype, space), *defaults])
                         requests += requests_for(kernel, chip, (op,), dtype, tiles).values()
-        self.compile(requests)
+        return self.compile(requests)
 
     def compile(self, requests: Iterable[Request]) -> dict[Request, CompileResult]:
         """The outcome of each request; see :func:`moe_codesign.compiler.compile_all`."""

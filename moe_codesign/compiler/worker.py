@@ -9,17 +9,22 @@ from pathlib import Path
 from moe_codesign.compiler.artifact import CompileResult
 from moe_codesign.compiler.function import FunctionRequest
 from moe_codesign.compiler.request import Request
+from moe_codesign.compiler.settings import forget_settings
 
 _dump_folder: Path | None = None
 
 
-def start(scratch: str) -> None:
+def start(scratch: str, plain: bool) -> None:
     """Begin a compiling process.
 
     Args:
         scratch: folder for its temporary files, which its parent removes: a process that hangs and is killed cannot.
+        plain: leave out what the user's environment says to compilers. An artifact of our kernels is of its request
+            alone, and would else be another one for whoever sets the same variables tomorrow.
     """
     silence()
+    if plain:
+        forget_settings()
     tempfile.tempdir = os.environ["TMPDIR"] = scratch
 
 

@@ -12,7 +12,7 @@ and one whose process was killed is tried twice more and then given up.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import optuna
@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from moe_codesign.chips import Chip
+from moe_codesign.compiler import Compiled, CompileResult, Request, Unanswered
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
@@ -100,11 +101,12 @@ def run_search(
     interrupted = False
     with studies.database.lock(study) as held:
         identity = _identity(space, studies, study)
-        tables.prepare(
+        compiled = tables.prepare(
             (chip, space.tile_space(chip), ops, workload.dtype)
             for chip in chips
             for workload in space.workloads_on(chip)
         )
+        notes = _without_an_answer(compiled)
         studies.begin(study, identity, provenance)
         try:
             with _optuna_storage(studies) as storage:
@@ -121,7 +123,7 @@ def run_search(
         except KeyboardInterrupt:
             interrupted = True
     result = read_search(space, studies, study, interrupted=interrupted)
-    return dataclasses.replace(result, notes=tuple(not_measured(space.chips)))
+    return dataclasses.replace(result, notes=(*not_measured(space.chips), *notes))
 
 
 def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool = False) -> SearchResult:
@@ -138,6 +140,25 @@ def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool
         provenance=studies.get(study).provenance,
         interrupted=interrupted,
     )
+
+
+def _without_an_answer(compiled: Mapping[Request, CompileResult]) -> list[str]:
+    """One line for each target some of whose tiles have no answer: they count as refused in what follows.
+
+    Raises:
+        MachineError: a target has no tile at all for that reason; every trial would be stored as refused.
+    """
+    notes = []
+    for target in dict.fromkeys(one.target for one in compiled):
+        results = [result for one, result in compiled.items() if one.target == target]
+        lost = [result for result in results if isinstance(result, Unanswered)]
+        if not lost:
+            continue
+        said = f"({lost[0].status}: {lost[0].reason})"
+        if not any(isinstance(result, Compiled) for result in results):
+            raise MachineError(f"no tile for {target} could be compiled {said}; nothing is stored, try again")
+        notes.append(f"{len(lost)} of {len(results)} tiles for {target} have no answer {said} and count as refused")
+    return notes
 
 
 def _identity(space: Space, studies: Studies, study: str) -> str:

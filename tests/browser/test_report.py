@@ -1,7 +1,6 @@
 """The report in a real browser, without network."""
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +9,11 @@ import pytest
 import moe_codesign as mc
 from tests.conftest import make_space
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium in this machine")
-    sync_api = pytest.importorskip("playwright.sync_api")
+def page(open_page: Callable[[Path], Any], tmp_path: Path) -> Any:
     mc.search(make_space(), trials=40, storage=f"sqlite:///{tmp_path / 's.db'}", out=tmp_path / "out")
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
-        page = context.new_page()
-        page.errors = []
-        page.requests = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto((tmp_path / "out" / "report.html").as_uri())
-        yield page
-        browser.close()
+    return open_page(tmp_path / "out" / "report.html")
 
 
 def test_points_are_drawn_and_readable_on_hover(page: Any) -> None:

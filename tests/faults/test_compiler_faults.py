@@ -27,7 +27,9 @@ from moe_codesign.compiler import (
 from moe_codesign.compiler import cache as cache_module
 from moe_codesign.compiler.artifact import GpuFacts
 from moe_codesign.compiler.exceptions import named_line, of_gpu_error, of_tpu_error
+from moe_codesign.compiler.function import function_request
 from moe_codesign.compiler.request import request
+from moe_codesign.compiler.settings import settings
 from moe_kernels.kernel import Problem
 from moe_kernels.registry import kernels
 from moe_kernels.tile import TritonTile
@@ -183,6 +185,34 @@ def test_a_real_compile_on_a_full_disk_is_tried_again_with_room(
     monkeypatch.undo()
     (found,) = compile_all([one], ArtifactCache(tmp_path), recompile=True).values()
     assert isinstance(found, Compiled)
+
+
+def reports_its_settings(one: Request) -> CompileResult:
+    return Refused(kind="failed", reason=repr(settings()), compiler=one.compiler)
+
+
+def test_what_the_environment_says_to_compilers_is_in_no_artifact_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "compile_one", reports_its_settings)
+    for name in ("DISABLE_PTXAS_OPT", "TRITON_INTERPRET", "XLA_FLAGS"):
+        monkeypatch.setenv(name, "1")
+    (found,) = compile_all(many_requests(1), ArtifactCache(tmp_path), recompile=True).values()
+    assert isinstance(found, Refused)
+    assert found.reason == "{}"
+
+
+def test_what_the_environment_says_to_compilers_is_in_the_key_of_a_users_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def key() -> str:
+        return function_request("jax.numpy:dot", "v6e:2x2", arguments="f32[8] f32[8]").key
+
+    before = key()
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    assert key() == before
+    monkeypatch.setenv("XLA_FLAGS", "--xla_x")
+    assert key() != before
 
 
 class TestDamagedFiles:

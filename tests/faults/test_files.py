@@ -17,6 +17,7 @@ from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.errors import MachineError, UserError
 from moe_codesign.files import read_file, read_json, read_toml, replace_file
+from moe_codesign.models import find_model
 from moe_codesign.regression.baseline import read_baseline
 from moe_codesign.regression.suite import load_suite
 from moe_codesign.study.space import load_space, parse_space
@@ -35,6 +36,7 @@ LINES: dict[str, Callable[[Path], object]] = {
 }
 """How each kind of TOML file is read."""
 JSON_LINES: dict[str, Callable[[Path], object]] = {
+    "config": lambda path: find_model(str(path)),
     "histogram": lambda path: parse_routing(f"histogram:{path}"),
     "baseline": read_baseline,
     "json": read_json,
@@ -162,6 +164,22 @@ def test_a_wide_range_is_searched_without_being_listed(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_tokens_that_cannot_be_counted_are_one_line(routing: str, tokens: int, experts: int) -> None:
     refused(lambda kind: token_counts(kind, tokens, experts, 8), parse_routing(routing))
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (
+            '{"num_experts": 1000000000000, "hidden_size": 8, "moe_intermediate_size": 8, "num_experts_per_tok": 1, '
+            '"num_hidden_layers": 2}',
+            "at most",
+        ),
+        ('{"num_experts": [[1], [1]], "hidden_size": 8, "intermediate_size": 8, "num_experts_per_tok": 1}', None),
+    ],
+)
+def test_an_absurd_config_is_one_line(config: str, says: str | None, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config)
+    refused(lambda path: find_model(str(path)), tmp_path / "config.json", says)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 import moe_codesign as mc
+from moe_codesign.compiler import CompileResult, Request, Unanswered
+from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.failure import FailureKind
 from moe_codesign.domain.metrics import Objective
+from moe_codesign.errors import MachineError
+from moe_codesign.storage.database import Database
+from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from tests.conftest import make_space
 from tests.faults.searches import DEADLY, KILLS, TRIALS
@@ -95,6 +101,28 @@ def test_a_reference_that_failed_by_chance_is_asked_again(url: str, monkeypatch:
     monkeypatch.undo()
     (pair,) = mc.search(make_space(), trials=3, storage=url).reference["trainium2"]
     assert pair.timing.latency_us > 0
+
+
+def test_a_search_whose_tiles_have_no_answer_is_not_begun(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Unanswered(kind="crashed", reason="OSError: [Errno 28] No space left on device")
+    compile_tiles = Tables.compile
+    answered = 0
+
+    def crash(self: Tables, requests: Iterable[Request]) -> dict[Request, CompileResult]:
+        found = compile_tiles(self, requests)
+        return {one: result if n < answered else full for n, (one, result) in enumerate(found.items())}
+
+    monkeypatch.setattr(Tables, "compile", crash)
+    space = make_space(chips=["h100_sxm"], constraints={})
+    with pytest.raises(MachineError, match=r"no tile for cuda:90 could be compiled \(crashed: OSError.*try again"):
+        mc.search(space, trials=2, storage=url)
+    with Database(url) as database:
+        assert Studies(database).every() == []
+    answered = 10**6
+    assert mc.search(space, trials=2, storage=url, study="a").notes == ()
+    answered = 4
+    (note,) = mc.search(space, trials=2, storage=url, study="b").notes
+    assert "tiles for cuda:90 have no answer (crashed: OSError" in note
 
 
 def in_forks(what: str, where: Path | str) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def test_history(project: Path) -> None:
     assert "step" in done.stdout
     assert "tpu_v6e" in done.stdout
     page = (project / "history.html").read_text()
-    assert "plot-tpu_v6e" in page
+    assert 'id="plot-0"' in page
     assert "https://" not in page.split("<body")[1], "nothing is fetched"
 
 

@@ -9,13 +9,14 @@ from plotly.offline import get_plotlyjs
 
 from moe_codesign.files import replace_file
 from moe_codesign.regression.history import Line
+from moe_codesign.reports.html import plotly_text
 from moe_codesign.storage.regressions import RegressionRun
 
 
 def write_history(path: Path, suite: str, runs: Sequence[RegressionRun], every: Sequence[Line]) -> None:
     """Write the runs of a suite, oldest first, as one HTML file with a plot for each chip."""
     label = [
-        f"{number} {html.escape(run.revision)}<br>{html.escape(', '.join(run.versions.values()))}"
+        f"{number} {plotly_text(run.revision)}<br>{plotly_text(', '.join(run.versions.values()))}"
         for number, run in enumerate(runs)
     ]
     plots = "".join(
@@ -37,11 +38,11 @@ def _plot(chip: str, every: Sequence[Line], label: Sequence[str], div_id: str) -
     figure = go.Figure()
     for line in every:
         figure.add_scatter(
-            x=list(range(len(label))), y=list(line.ratios), name=html.escape(f"{line.kernel} ({line.read_from})"),
+            x=list(range(len(label))), y=list(line.ratios), name=plotly_text(f"{line.kernel} ({line.read_from})"),
             text=label, mode="lines+markers", hovertemplate="%{text}<br>%{y:.3f}",
         )  # fmt: skip
     figure.update_layout(
-        title=html.escape(chip), template="simple_white", height=420, yaxis_title="cost over the first run's",
+        title=plotly_text(chip), template="simple_white", height=420, yaxis_title="cost over the first run's",
         xaxis={"title": "run", "dtick": 1}, legend={"orientation": "h", "y": -0.25},
     )  # fmt: skip
     text: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=div_id)

@@ -1,6 +1,5 @@
 """The report as one HTML file: plotly's script inside, nothing fetched."""
 
-import html
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from moe_codesign.answers.frontier_rows import ReportRow, cost_notes, report_row
 from moe_codesign.domain.pair import Pair
 from moe_codesign.files import replace_file
 from moe_codesign.quality import law_named
+from moe_codesign.reports.html import plotly_text
 from moe_codesign.reports.text import interval_text, pair_cells, time_text
 from moe_codesign.study.runner import SearchResult
 
@@ -73,7 +73,7 @@ def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: st
                     x=[pair.timing.latency_us],
                     y=[pair.quality_ratio],
                     mode="markers",
-                    name=html.escape(f"{result.space.reference}, default tile"),
+                    name=plotly_text(f"{result.space.reference}, default tile"),
                     marker={"symbol": "star", "size": 14, "color": _COLOURS["reference"]},
                     hovertext=[_hover(pair, "reference")],
                     hoverinfo="text",
@@ -82,9 +82,9 @@ def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: st
     tokens = own[0].pair.workload.num_tokens
     grades = ", ".join(sorted({row.pair.timing.grade for row in own}))
     figure.update_layout(
-        title=html.escape(f"{workload}: {tokens} tokens"),
+        title=plotly_text(f"{workload}: {tokens} tokens"),
         xaxis={"title": f"time of one layer, us ({grades}; bars: interval)", "type": "log"},
-        yaxis={"title": html.escape(f"quality over {result.space.reference}")},
+        yaxis={"title": plotly_text(f"quality over {result.space.reference}")},
         template="plotly_white",
         height=420,
         margin={"l": 60, "r": 20, "t": 50, "b": 50},
@@ -130,7 +130,7 @@ def _hover(pair: Pair, found_by: str) -> str:
         f"quality {pair.quality_ratio - 1:+.1%}",
         found_by,
     ]
-    first, *rest = map(html.escape, lines)
+    first, *rest = map(plotly_text, lines)
     return "<br>".join([f"<b>{first}</b>", *rest])
 
 
