@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import ConfigDict, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, ConfigDict, PlainSerializer, PlainValidator
 
-from moe_codesign.domain.dtype import DTYPE_BYTES, SCALE_BLOCK, SCALE_GROUP
+from moe_codesign.domain.dtype import DTYPE_BYTES, SCALE_BLOCK, SCALE_GROUP, parse_dtype
 from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing, is_routing, parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
@@ -25,6 +25,15 @@ def _routing(value: object) -> Routing:
         raise ValueError(str(error)) from None
 
 
+def _dtype(value: str) -> str:
+    try:
+        return parse_dtype(value)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+DtypeText = Annotated[str, AfterValidator(_dtype)]
+"""A data type in a table, in any usual spelling; its value is the one name that it has here."""
 RoutingText = Annotated[Routing, PlainValidator(_routing, json_schema_input_type=str), PlainSerializer(str)]
 """A routing in a table or in JSON, where it is its text."""
 

@@ -26,6 +26,7 @@ class Family:
         every_layer: whether all layers hold experts, whatever fields of other families the file has.
         num_layers: fields that hold the number of layers, where only these do.
         skipped: choices of its router that lead to no expert, beside the routed experts.
+        note: what a reader of its numbers should know beside; empty where there is nothing.
         refused: why it cannot be read as one shape; empty where it can.
     """
 
@@ -39,6 +40,7 @@ class Family:
     every_layer: bool = False
     num_layers: tuple[str, ...] = ()
     skipped: int = 0
+    note: str = ""
     refused: str = ""
 
 
@@ -55,7 +57,7 @@ FAMILIES: dict[str, Family] = {
         (
             "mixtral", "gpt_oss", "minimax", "minimax_m1", "minimax_text_01", "minimax_m2", "minimax_m3_vl_text",
             "olmoe", "flex_olmo", "phimoe", "granitemoe", "granitemoe_swa", "granitemoehybrid", "granitemoeshared",
-            "jamba", "jetmoe", "cohere2_moe", "aria_text", "aria_moe_lm", "openai_privacy_filter", "grok_1", "git",
+            "jamba", "cohere2_moe", "aria_text", "aria_moe_lm", "openai_privacy_filter", "grok_1", "git",
             "arctic", "xverse", "dbrx",
         ),
         _PLAIN,
@@ -93,6 +95,11 @@ FAMILIES: dict[str, Family] = {
     "openmoe": Family(width=_INTERMEDIATE, implicit_shared=1, layers=("moe_layer_interval",)),
     "skywork": Family(width=_INTERMEDIATE, chosen=2),
     "longcat_flash": Family(num_layers=("num_layers",)),
+    "jetmoe": Family(width=_INTERMEDIATE, note="its attention has experts too, which are not part of this shape"),
+    "inkling2_loop_text": Family(
+        note="layers from loop_layer_index_start to loop_layer_index_end run loop_num_passes times for each token; "
+        "num_layers counts them once"
+    ),
     "zaya": Family(skipped=1),
     "switch_transformers": Family(width=("d_ff",), chosen=1, gated=False),
     "nllb_moe": Family(width=("encoder_ffn_dim", "decoder_ffn_dim"), chosen=2, gated=False),

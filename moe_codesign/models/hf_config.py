@@ -31,6 +31,7 @@ _SHARED_WIDTH = (
     "shared_intermediate_size",
     "share_expert_dim",
 )
+_SWITCHES = ("is_moe", "enable_moe_block", "use_moe")
 _LATENT = ("moe_latent_size", "moe_hidden_size", "routed_expert_hidden_size")
 _BESIDE = "hf_quant_config.json"
 _ZERO = ("zero_expert_num",)
@@ -111,7 +112,11 @@ def _text_models(top: Fields) -> tuple[list[Fields], list[str]]:
     holders = list(_holders(top, 0))
     main = [one for one in holders if not any(word in one.path.lower() for word in _SIDE)]
     if not holders:
-        raise UserError(f"{top.source} describes no mixture of experts", fix="it needs one of " + ", ".join(_EXPERTS))
+        why = "; ".join(_denials(top, 0))
+        raise UserError(
+            f"{top.source} describes no mixture of experts" + (f" ({why})" if why else ""),
+            fix="it needs one of " + ", ".join(_EXPERTS),
+        )
     return main or holders, [one.path for one in holders if main and one not in main]
 
 
@@ -130,13 +135,24 @@ def _holders(fields: Fields, depth: int) -> Iterator[Fields]:
                 yield from _holders(inner, depth + 1)
 
 
+def _denials(fields: Fields, depth: int) -> Iterator[str]:
+    """Fields by which a table that names experts says that it has no mixture of them."""
+    for name in (*_EXPERTS, *_SWITCHES):
+        value = fields.table.get(name, "")
+        if value in (None, False) or (name in _EXPERTS and value in (0, 1)):
+            yield f"{fields.key(name)} is {'null' if value is None else str(value).lower()}"
+    for name, value in fields.table.items():
+        if isinstance(value, dict) and depth < 4 and (inner := fields.inner(name)) is not None:
+            yield from _denials(inner, depth + 1)
+
+
 def _named_apart(fields: Fields, inner: Fields) -> dict[str, Any]:
     return {key: value for key, value in inner.table.items() if key not in fields.table}
 
 
 def _is_one(fields: Fields, names: list[str]) -> bool:
     """Whether the table says that it has no mixture: ``is_moe`` and its like false, or one expert."""
-    if any(fields.flag(name) is False for name in ("is_moe", "enable_moe_block", "use_moe")):
+    if any(fields.flag(name) is False for name in _SWITCHES):
         return True
     return all(fields.table[name] in (0, 1) and not isinstance(fields.table[name], bool) for name in names)
 
@@ -176,8 +192,7 @@ def _read(fields: Fields, name: str, around: list[Fields], notes: list[str]) -> 
             f"{zero.value} of the router's {experts.value + zero.value} choices ({zero.key}) lead to no expert, which "
             f"costs nothing: of a token's {chosen.value}, {real:.3g} reach an expert under uniform routing",
         ]
-    if dtype.note:
-        notes = [*notes, dtype.note]
+    notes = [*notes, *filter(None, (dtype.note, family.note))]
     shape = MoEShape(
         name=name,
         hidden_size=hidden.value,

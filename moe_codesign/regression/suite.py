@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
+from moe_codesign.domain.dtype import DEFAULT_DTYPE
 from moe_codesign.domain.routing import DEFAULT_ROUTING
-from moe_codesign.domain.workload import RoutingText
+from moe_codesign.domain.workload import DtypeText, RoutingText
 from moe_codesign.errors import UserError
 from moe_codesign.files import read_toml
 from moe_codesign.regression.facts import Fact
@@ -108,7 +109,7 @@ class OurKernel(_Kernel):
 
     kernel: str
     ops: list[Op] = ["gate_up", "down"]
-    dtypes: list[str] = ["bfloat16"]
+    dtypes: list[DtypeText] = [DEFAULT_DTYPE]
     rows: list[PositiveInt] = []
     problems: list[ProblemTable] = []
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, PositiveInt, StrictBool, model_validator
 
 from moe_codesign.chips import Chip, chip_named, chip_names, load_chip, parse_chip
-from moe_codesign.domain.dtype import DEFAULT_DTYPE, parse_dtype
+from moe_codesign.domain.dtype import DEFAULT_DTYPE
 from moe_codesign.domain.metrics import Objective
 from moe_codesign.domain.routing import DEFAULT_ROUTING
 from moe_codesign.domain.shape import LARGEST_SIZE
 from moe_codesign.domain.trial import Mode
-from moe_codesign.domain.workload import LARGEST_BATCH, RoutingText, Workload
+from moe_codesign.domain.workload import LARGEST_BATCH, DtypeText, RoutingText, Workload
 from moe_codesign.errors import UserError
 from moe_codesign.files import parse_json, parse_toml, read_toml
 from moe_codesign.quality import DEFAULT_LAW, LAWS
@@ -103,13 +103,6 @@ def _chip_name(value: str) -> str:
     return _chip(value).name if value.endswith(".toml") else chip_named(value) or value
 
 
-def _dtype(value: str) -> str:
-    try:
-        return parse_dtype(value)
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
 def _objective(value: object) -> Objective:
     if isinstance(value, Objective):
         return value
@@ -125,7 +118,6 @@ def _law(value: str) -> str:
 
 
 AnyChip = Annotated[Chip, PlainValidator(_chip, json_schema_input_type=str), PlainSerializer(_stored_chip)]
-DtypeName = Annotated[str, AfterValidator(_dtype)]
 ChipName = Annotated[str, AfterValidator(_chip_name)]
 AnyObjective = Annotated[Objective, PlainValidator(_objective, json_schema_input_type=str), PlainSerializer(str)]
 
@@ -149,7 +141,7 @@ class WorkloadTable(Table):
 
     name: Label
     num_tokens: BatchSize
-    dtype: DtypeName = DEFAULT_DTYPE
+    dtype: DtypeText = DEFAULT_DTYPE
     routing: RoutingText = DEFAULT_ROUTING
     tp: BatchSize = 1
     ep: BatchSize = 1

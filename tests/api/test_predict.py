@@ -201,3 +201,12 @@ def test_every_shape_in_the_catalogue_has_a_roofline(tmp_path: Path) -> None:
             sizes = (shape.hidden_size, shape.moe_intermediate_size, shape.num_experts, shape.num_experts_per_tok)
             writer.writerow(["trainium2", *sizes, 128, "bfloat16", shape.gated])
     assert all(row["error"] == "" for row in mc.predict(file))
+
+
+def test_values_may_be_spelt_as_people_do() -> None:
+    plain = {**GOOD, "chip": "h100_sxm", "dtype": "bfloat16"}
+    spelt = {**plain, "chip": "NVIDIA H100 80GB HBM3", "dtype": "torch.bfloat16"}
+    first, second = mc.predict([plain, spelt])
+    assert first["latency_us"] == second["latency_us"] > 0
+    (other,) = mc.predict([{**plain, "dtype": "NVFP4"}])
+    assert "no kernel here has" in other["error"]

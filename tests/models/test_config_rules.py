@@ -78,10 +78,16 @@ def test_two_fields_that_agree_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_experts": 1}, {"num_experts": None}, {"is_moe": False}, {"enable_moe_block": False}]
+    ("change", "why"),
+    [
+        ({"num_experts": 1}, "num_experts is 1"),
+        ({"num_experts": None}, "num_experts is null"),
+        ({"is_moe": False}, "is_moe is false"),
+        ({"enable_moe_block": False}, "enable_moe_block is false"),
+    ],
 )
-def test_what_is_no_mixture_is_said_to_be_none(change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="no mixture of experts"):
+def test_what_is_no_mixture_is_said_to_be_none(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=rf"no mixture of experts \({why}\)"):
         read_model({**PLAIN, **change})
 
 
@@ -268,3 +274,11 @@ def test_mistrals_own_file() -> None:
     )
     assert found.shape.label() == "H4096 I14336 E8 k2"
     assert (found.shape.num_layers, found.sources["num_experts"]) == (32, "moe.num_experts")
+
+
+def test_what_a_shape_leaves_out_is_noted() -> None:
+    config = {
+        "model_type": "jetmoe", "hidden_size": 2048, "intermediate_size": 5632, "num_local_experts": 8,
+        "num_experts_per_tok": 2, "num_hidden_layers": 24, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    assert read_model(config).notes == ("its attention has experts too, which are not part of this shape",)

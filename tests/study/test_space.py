@@ -146,3 +146,16 @@ def test_a_stored_space_that_cannot_be_read_is_one_line() -> None:
     data = json.loads(make_space().identity())
     with pytest.raises(UserError, match=r"study 's'.*colour is unknown"):
         stored_space("s", json.dumps({**data, "colour": 1}))
+
+
+def test_chips_and_types_may_be_spelt_as_people_do() -> None:
+    space = make_space(
+        chips=["NVIDIA_H100_80GB_HBM3"],
+        workloads=[{"name": "decode", "num_tokens": 8, "dtype": "BF16", "chips": ["H100"]}],
+        budget={"weights": {"H100 SXM": 0.5}},
+    )
+    assert [chip.name for chip in space.chips] == ["h100_sxm"]
+    assert [(w.dtype, w.chips) for w in space.workloads] == [("bfloat16", ["h100_sxm"])]
+    assert space.budget.weights == {"h100_sxm": 0.5}
+    with pytest.raises(UserError, match="no kernel here has"):
+        make_space(workloads=[{"name": "decode", "num_tokens": 8, "dtype": "nvfp4"}])
