@@ -1,6 +1,7 @@
 """Times for rows of a problem table. A row that cannot be answered says why; the others are unaffected."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import ABSURD, Answer, CostModel, Estimate, failure_of
 from moe_codesign.cost.model_for import kind_of, model_for
-from moe_codesign.domain.failure import Failure
+from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.question import Question
 from moe_codesign.errors import UserError
 from moe_codesign.formats.columns import INPUT, OUTPUT
 from moe_codesign.formats.headers import headers_of, unused
-from moe_codesign.formats.problem_rows import Row, by_layer, routing_text, text
+from moe_codesign.formats.problem_rows import BadRow, Row, by_layer, routing_text, text
 from moe_codesign.formats.questions import question_of
 
 Key = tuple[str, ...]
@@ -32,7 +33,7 @@ class _Read:
     warnings: tuple[str, ...] = ()
     failure: Failure | None = None
 
-    @property
+    @functools.cached_property
     def key(self) -> Key:
         return tuple([str(self.asked.get(name, "")) for name in INPUT])
 
@@ -50,6 +51,7 @@ class Predictor:
         self._tables = tables
         self._explain = explain
         self._tuned = tuned
+        self._chips: dict[str, Chip] = {}
         self._models: dict[_Kind, CostModel[Any] | Failure] = {}
 
     def answer(self, rows: Sequence[Row], progress: Callable[[int, int], None] | None = None) -> list[Row]:
@@ -76,7 +78,7 @@ class Predictor:
         groups: dict[_Kind, dict[tuple[Key, int | None], Question]] = {}
         for key, row in distinct.items():
             try:
-                chip = load_chip(text(row, "chip"))
+                chip = self._chip(text(row, "chip"))
                 for layer, one in by_layer(row).items():
                     question = question_of(one, chip)
                     groups.setdefault((chip, kind_of(question)), {})[key, layer] = question
@@ -102,6 +104,12 @@ class Predictor:
                     progress(sum(bool(one) for one in answers.values()), len(distinct))
         return {key: _slowest(by_layers) for key, by_layers in answers.items()}
 
+    def _chip(self, name: str) -> Chip:
+        """A chip file is read once: all rows of a table are about the same one."""
+        if name not in self._chips:
+            self._chips[name] = load_chip(name)
+        return self._chips[name]
+
     def _model(self, kind: _Kind, question: Question) -> CostModel[Any] | Failure:
         if kind not in self._models:
             try:
@@ -125,6 +133,8 @@ def _slowest(answers: Mapping[int | None, Answer]) -> Answer:
 
 
 def _read(row: Row) -> _Read:
+    if isinstance(row, BadRow):
+        return _Read({}, (), Failure(FailureKind.UNSUPPORTED, row.reason))
     headers = headers_of(tuple(row))
     try:
         asked = headers.renamed(row)

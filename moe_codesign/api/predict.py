@@ -1,14 +1,35 @@
 """Times for a table of problems."""
 
-from collections.abc import Sequence
+import itertools
+import secrets
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from moe_codesign.answers.predictor import Predictor
+from moe_codesign.answers.problem_table import How, answered_parts
 from moe_codesign.compiler.build import Progress
-from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.errors import UserError
+from moe_codesign.formats.columns import OUTPUT
 from moe_codesign.formats.problem_rows import Row
-from moe_codesign.formats.tables import check_output, read_table, write_table
+from moe_codesign.formats.table_output import TableOutput
+from moe_codesign.formats.tables import check_output, open_table, rows_about
+from moe_codesign.versions import provenance
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What became of a table's rows.
+
+    Args:
+        rows: all of them.
+        failed: those with an ``error``.
+        warned: those with a ``warning``.
+        resumed: those that an earlier run had answered, which was cut off.
+    """
+
+    rows: int
+    failed: int
+    warned: int
+    resumed: int
 
 
 def predict(
@@ -22,14 +43,16 @@ def predict(
     compiling: Progress | None = None,
     running: Progress | None = None,
 ) -> list[Row]:
-    """Answer a table of problems. A row that cannot be answered gets its reason in ``error``.
+    """Answer problems. A row that cannot be answered gets its reason in ``error``.
+
+    All rows are held in memory; :func:`predict_file` answers tables of any length.
 
     Args:
         problems: a .csv, .jsonl or .parquet file, or rows.
         out: file to write the answered rows to.
         explain: add the column ``parts_us``, JSON of where each time goes.
         tuned: folder of vLLM's or SGLang's tuned files, for rows with that ``stack``.
-        jobs: compiler processes.
+        jobs: processes that compile, and that answer long tables.
         recompile: compile here what the facts that come with the package would answer.
         compiling: called with how many tiles are compiled, of how many.
         running: called with how many problems are answered, of how many.
@@ -40,14 +63,74 @@ def predict(
     Raises:
         UserError: a file cannot be read or written.
     """
+    how = How(explain=explain, tuned=Path(tuned) if tuned is not None else None, recompile=recompile, jobs=jobs)
     if out is not None:
         check_output(Path(out))
-    rows = read_table(Path(problems)) if isinstance(problems, str | Path) else list(problems)
-    if tuned is not None and not Path(tuned).is_dir():
-        raise UserError("folder of tuned files", value=str(tuned), fix="give a folder of E=..,N=..,device_name=...json")
-    tables = Tables(jobs=jobs, progress=compiling, recompile=recompile)
-    predictor = Predictor(tables, explain=explain, tuned=Path(tuned) if tuned is not None else None)
-    answered = predictor.answer(rows, running)
+    rows = list(open_table(Path(problems)).rows) if isinstance(problems, str | Path) else list(problems)
+    report = _counter(running, len(rows))
+    answered = list(itertools.chain.from_iterable(answered_parts(rows, how, compiling=compiling, running=report)))
     if out is not None:
-        write_table(Path(out), answered)
+        # Rows given in memory have no name by which an earlier run could be known.
+        with TableOutput(Path(out), None, {"run": secrets.token_hex(8)}) as output:
+            output.append(answered)
+            output.finish()
     return answered
+
+
+def predict_file(
+    problems: str | Path,
+    out: str | Path,
+    *,
+    explain: bool = False,
+    tuned: str | Path | None = None,
+    jobs: int = 1,
+    recompile: bool = False,
+    compiling: Progress | None = None,
+    running: Progress | None = None,
+) -> Predicted:
+    """Answer a table of any length, writing as it goes; called again after it was cut off, it goes on.
+
+    Args: as :func:`predict`. While it runs the rows are in ``OUT.partial``.
+
+    Raises:
+        UserError: a file cannot be read or written.
+        MachineError: the disk is full, or a child process ended; what was answered is kept.
+    """
+    path, target = Path(problems), Path(out)
+    how = How(explain=explain, tuned=Path(tuned) if tuned is not None else None, recompile=recompile, jobs=jobs)
+    check_output(target)
+    table = open_table(path)
+    status = path.stat()
+    question: dict[str, Hashable] = {
+        "problems": str(path.resolve()),
+        "modified_ns": status.st_mtime_ns,
+        "size": status.st_size,
+        "explain": explain,
+        "tuned": str(how.tuned.resolve()) if how.tuned is not None else None,
+        "recompile": recompile,
+        "version": provenance().get("moe-codesign"),
+    }
+    added = ("routing", *OUTPUT, *(("parts_us",) if explain else ()))
+    columns = None if table.columns is None else tuple(dict.fromkeys((*table.columns, *added)))
+    with TableOutput(target, columns, question) as output:
+        resumed = output.done
+        report = _counter(running, max(rows_about(path), resumed), resumed)
+        left = itertools.islice(table.rows, resumed, None)
+        for part in answered_parts(left, how, compiling=compiling, running=report):
+            failed, warned = (sum(bool(row[name]) for row in part) for name in ("error", "warning"))
+            output.append(part, failed=failed, warned=warned)
+        output.finish()
+    return Predicted(output.done, output.counts["failed"], output.counts["warned"], resumed)
+
+
+def _counter(running: Progress | None, total: int, done: int = 0) -> Callable[[int], None] | None:
+    """Called with how many rows more are done, it reports how many are, of how many."""
+    if running is None:
+        return None
+
+    def add(more: int) -> None:
+        nonlocal done
+        done += more
+        running(done, max(total, done))
+
+    return add

@@ -1,5 +1,6 @@
 """The command ``moe-codesign predict``."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -21,17 +22,17 @@ def predict(
     problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: int, recompile: bool, as_json: bool
 ) -> None:
     """Write a time for every problem of a table (.csv, .jsonl or .parquet); a row that cannot be answered gets its
-    reason in the column `error`, and the other rows are unaffected.
+    reason in the column `error`, and the other rows are unaffected. Run again after it was stopped, it goes on.
 
     \b
     Example: moe-codesign predict problems.csv --out times.csv
     """
-    import moe_codesign as mc
+    from moe_codesign.api.predict import predict_file
 
     with progress() as bar:
-        rows = mc.predict(
+        found = predict_file(
             problems,
-            out=out,
+            out,
             explain=explain,
             tuned=tuned,
             jobs=jobs,
@@ -39,11 +40,11 @@ def predict(
             compiling=bar("compile"),
             running=bar("predict"),
         )
-    failed = sum(bool(row["error"]) for row in rows)
-    warned = sum(bool(row["warning"]) for row in rows)
     if as_json:
-        emit({"rows": len(rows), "failed": failed, "warned": warned, "out": str(out)})
-    else:
-        click.echo(
-            f"{len(rows) - failed} of {len(rows)} rows answered, {failed} with an error; {warned} with a warning; {out}"
-        )
+        emit({**asdict(found), "out": str(out)})
+        return
+    before = f" ({found.resumed} by an earlier run)" if found.resumed else ""
+    click.echo(
+        f"{found.rows - found.failed} of {found.rows} rows answered{before}, {found.failed} with an error; "
+        f"{found.warned} with a warning; {out}"
+    )

@@ -37,13 +37,8 @@ class Headers:
         """The row's cells that are read, by the names of our columns.
 
         Raises:
-            UserError: two cells that mean the same column disagree, or there are more cells than headers.
+            UserError: two cells that mean the same column disagree.
         """
-        if None in row:
-            raise UserError(
-                f"the row has {len(row[None])} cells more than there are headers",  # type: ignore[index]
-                fix="put text that holds the separator in quotes",
-            )
         found: Row = {}
         by: dict[str, str] = {}
         for header, column in self.read.items():

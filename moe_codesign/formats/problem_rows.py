@@ -13,6 +13,22 @@ Row = dict[str, Any]
 _MOST = 2**40
 
 
+class BadRow(dict[str, Any]):
+    """A row that cannot be read.
+
+    Args:
+        reason: why, in a line.
+        cells: what of it could be read.
+    """
+
+    def __init__(self, reason: str, cells: Row | None = None) -> None:
+        super().__init__(cells or {})
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["BadRow"], tuple[str, Row]]:
+        return BadRow, (self.reason, dict(self))
+
+
 def missing(value: Any) -> bool:
     """Whether a cell is empty: None, an empty text or NaN."""
     return value is None or value == "" or (isinstance(value, float) and bool(np.isnan(value)))

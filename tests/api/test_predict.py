@@ -1,14 +1,18 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import moe_codesign as mc
 from moe_codesign import chips
+from moe_codesign.answers import problem_table
+from moe_codesign.api.predict import Predicted, predict_file
 from moe_codesign.errors import UserError
 from moe_codesign.formats.columns import OUTPUT
-from moe_codesign.formats.tables import read_table, write_table
+from moe_codesign.formats.table_output import TableOutput
+from moe_codesign.formats.tables import read_table
 
 GOOD = {
     "chip": "trainium2",
@@ -168,16 +172,149 @@ def test_the_tile_of_an_untuned_call_can_be_asked_for() -> None:
     assert stack["latency_us"] == plain["latency_us"]
 
 
+def table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with TableOutput(path, None, {}) as output:
+        output.append(rows)
+        output.finish()
+    return path
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_files_round_trip(tmp_path: Path, kind: str) -> None:
-    problems, out = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
-    write_table(problems, [GOOD, {**GOOD, "chip": "nope"}])
-    mc.predict(problems, out=out)
-    rows = read_table(out)
+@pytest.mark.parametrize("into", ["csv", "jsonl", "parquet"])
+def test_files_round_trip(tmp_path: Path, kind: str, into: str) -> None:
+    problems = table(tmp_path / f"in.{kind}", [GOOD | {"note": "a"}, {**GOOD, "chip": "nope", "note": ""}])
+    found = predict_file(problems, tmp_path / f"out.{into}")
+    assert found == Predicted(rows=2, failed=1, warned=1, resumed=0)
+    rows = read_table(tmp_path / f"out.{into}")
     assert float(rows[0]["latency_us"]) > 0
     assert rows[0]["grade"] == "datasheet"
+    assert rows[0]["note"] == "a"
     assert "nope" in rows[1]["error"]
     assert not rows[1]["latency_us"]
+    assert {path.name for path in tmp_path.iterdir()} == {problems.name, f"out.{into}"}
+
+
+def test_columns_of_any_type_come_back(tmp_path: Path) -> None:
+    import datetime
+
+    import pyarrow
+    from pyarrow import parquet
+
+    row = {**GOOD, "when": datetime.datetime(2026, 1, 2, 3), "tags": ["a", "b"], "num_tokens": 64, "share": 0.5}
+    parquet.write_table(pyarrow.Table.from_pylist([row, row | {"share": None}]), tmp_path / "in.parquet")
+    for into in ("csv", "jsonl", "parquet"):
+        assert predict_file(tmp_path / "in.parquet", tmp_path / f"out.{into}").failed == 0
+        first, second = read_table(tmp_path / f"out.{into}")
+        assert str(first["when"]).startswith("2026-01-02")
+        assert float(first["share"]) == 0.5
+        assert second["share"] in (None, "")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_csv_of_any_spreadsheet_is_read(tmp_path: Path, separator: str, mark: str) -> None:
+    lines = [separator.join(GOOD), separator.join(GOOD.values()), ""]
+    (tmp_path / "in.csv").write_text(mark + "\r\n".join(lines), encoding="utf-8")
+    assert [row["error"] for row in mc.predict(tmp_path / "in.csv")] == [""]
+
+
+def test_a_line_of_json_ends_with_a_line_feed_alone(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        "\n".join(json.dumps({**GOOD, "note": f"a{mark}b"}, ensure_ascii=False) for mark in "\u2028\u2029\x85"), "utf-8"
+    )
+    answered = mc.predict(tmp_path / "in.jsonl")
+    assert [row["error"] for row in answered] == [""] * 3
+    assert answered[0]["note"] == "a\u2028b"
+
+
+def test_a_row_that_cannot_be_read_is_an_error_of_its_own(tmp_path: Path) -> None:
+    good = json.dumps(GOOD)
+    (tmp_path / "in.jsonl").write_text("\n".join([good, "{", "[1]", good, "[" * 100_000, ""]))
+    answered = mc.predict(tmp_path / "in.jsonl")
+    assert [bool(row["error"]) for row in answered] == [False, True, True, False, True]
+    assert answered[1]["error"].startswith("line 2 is not JSON")
+    assert answered[2]["error"] == "line 3 holds no JSON object"
+    (tmp_path / "in.csv").write_text(
+        ",".join(GOOD) + "\n" + ",".join(GOOD.values()) + ",a,b\n" + ",".join(list(GOOD.values())[:3]) + "\n"
+        + ",".join(GOOD.values()) + "\n"
+    )  # fmt: skip
+    long, short, whole = mc.predict(tmp_path / "in.csv")
+    assert "line 2 has 2 cells more than there are headers" in long["error"]
+    assert "num_experts is empty" in short["error"]
+    assert whole["error"] == ""
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "chip,num_tokens\n"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_table_without_rows_is_an_error(tmp_path: Path, text: str, kind: str) -> None:
+    if kind == "jsonl" and "," in text:
+        return
+    (tmp_path / f"in.{kind}").write_text(text)
+    with pytest.raises(UserError, match="holds no rows"):
+        predict_file(tmp_path / f"in.{kind}", tmp_path / "out.csv")
+
+
+def many(path: Path, rows: int) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(GOOD)
+        for tokens in range(1, rows + 1):
+            writer.writerow({**GOOD, "num_tokens": tokens if tokens % 1000 else "none"}.values())
+    return path
+
+
+@pytest.mark.parametrize("into", ["csv", "parquet"])
+def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, into: str) -> None:
+    monkeypatch.setattr(problem_table, "PART", 500)
+    problems, out = many(tmp_path / "in.csv", 2200), tmp_path / f"out.{into}"
+    done: list[int] = []
+
+    def stop(rows: int, of: int) -> None:
+        done.append(rows)
+        if rows >= 1500:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(problems, out, running=stop)
+    assert not out.exists()
+    partial = tmp_path / f"out.{into}.partial"
+    with partial.open("ab") as file:
+        file.write(b"half a row")
+    found = predict_file(problems, out)
+    assert found == Predicted(rows=2200, failed=2, warned=2198, resumed=1000)
+    assert [str(row["num_tokens"]) for row in read_table(out)] == [
+        str(row["num_tokens"]) for row in read_table(problems)
+    ]
+    whole = predict_file(problems, tmp_path / "whole.csv")
+    assert (whole.rows, whole.failed, whole.resumed) == (2200, 2, 0)
+    rows, again = read_table(out), read_table(tmp_path / "whole.csv")
+    assert [str(row["latency_us"] or "") for row in rows] == [row["latency_us"] for row in again]
+
+
+def test_what_was_cut_off_is_not_taken_for_another_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problem_table, "PART", 100)
+    problems = many(tmp_path / "in.csv", 300)
+
+    def stop(rows: int, of: int) -> None:
+        if rows == 200:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(problems, tmp_path / "out.csv", running=stop)
+    assert predict_file(problems, tmp_path / "out.csv", explain=True).resumed == 0
+    assert "parts_us" in read_table(tmp_path / "out.csv")[0]
+
+
+def test_child_processes_answer_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problem_table, "PART", 100)
+    problems = many(tmp_path / "in.csv", 1050)
+    seen: list[tuple[int, int]] = []
+    found = predict_file(problems, tmp_path / "two.csv", jobs=2, running=lambda done, of: seen.append((done, of)))
+    predict_file(problems, tmp_path / "one.csv")
+    assert found == Predicted(rows=1050, failed=1, warned=1049, resumed=0)
+    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    assert seen[-1] == (1050, 1050)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 def test_bad_files_are_reported_before_any_work(tmp_path: Path) -> None:
@@ -185,9 +322,9 @@ def test_bad_files_are_reported_before_any_work(tmp_path: Path) -> None:
         mc.predict(tmp_path / "in.csv", out=tmp_path / "out.txt")
     with pytest.raises(UserError, match="cannot be read"):
         mc.predict(tmp_path / "missing.csv")
-    (tmp_path / "x.jsonl").write_text('{"chip": "cpu"}\n[1]\n')
-    with pytest.raises(UserError, match="line 2"):
-        mc.predict(tmp_path / "x.jsonl")
+    (tmp_path / "twice.csv").write_text("chip,tp,tp\na,1,2\n")
+    with pytest.raises(UserError, match="has the column 'tp' twice"):
+        mc.predict(tmp_path / "twice.csv")
 
 
 def test_every_shape_in_the_catalogue_has_a_roofline(tmp_path: Path) -> None:

@@ -93,8 +93,3 @@ def test_columns_of_the_other_op_are_a_warning() -> None:
         "op grouped_gemm does not read num_experts, tp",
     )
     assert unused({"op": "nonsense", "n": 1}) == ()
-
-
-def test_a_row_with_more_cells_than_headers_is_refused() -> None:
-    with pytest.raises(UserError, match="2 cells more than there are headers"):
-        headers_of(("chip", None)).renamed({"chip": "cpu", None: ["a", "b"]})  # type: ignore[dict-item]
