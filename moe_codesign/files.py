@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import stat
 import tomllib
 from pathlib import Path
@@ -41,6 +42,24 @@ def replace_file(path: Path, content: bytes) -> None:
         _replace(path.resolve(), content)
     except OSError as error:
         raise MachineError(f"{path} cannot be written ({error.strerror}); what was there before is unchanged") from None
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Put a file that is complete in the place of another, in one step; a device, a pipe or a link as in
+    :func:`replace_file`.
+
+    Raises:
+        MachineError: it cannot be put there; ``made`` is kept.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            with made.open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            made.unlink()
+        else:
+            os.replace(made, path.resolve())
+    except OSError as error:
+        raise MachineError(f"{path} cannot be written ({error.strerror}); its content is in {made}") from None
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from moe_codesign.errors import MachineError
-from moe_codesign.files import replace_file
+from moe_codesign.files import put_in_place, replace_file
 from moe_codesign.formats.problem_rows import Row
 from moe_codesign.formats.tables import _parquet, check_output
 
@@ -97,7 +97,7 @@ class TableOutput:
         """Write the table and remove what was kept for a run that is cut off."""
         self._file.close()
         if self._columns is not None or self._out.suffix.lower() == ".jsonl":
-            self._put(self._partial)
+            put_in_place(self._partial, self._out)
         elif self._out.suffix.lower() == ".csv":
             self._converted(self._as_csv)
         else:
@@ -115,18 +115,6 @@ class TableOutput:
         writer.writerows(rows)
         return lines.getvalue()
 
-    def _put(self, made: Path) -> None:
-        try:
-            if self._out.exists() and not self._out.is_file():  # a device or a pipe, as /dev/stdout
-                with made.open("rb") as source, self._out.open("wb") as target:
-                    while block := source.read(1 << 20):
-                        target.write(block)
-                made.unlink()
-            else:
-                os.replace(made, self._out.resolve())
-        except OSError as error:
-            raise MachineError(f"{self._out} cannot be written ({error.strerror}); the rows are in {made}") from None
-
     def _converted(self, convert: Any) -> None:
         made = self._out.with_name(f"{self._out.name}.partial.new")
         kinds: dict[str, set[type]] = {}
@@ -141,7 +129,7 @@ class TableOutput:
             raise MachineError(
                 f"{made} cannot be written ({error.strerror}); the rows are in {self._partial}"
             ) from None
-        self._put(made)
+        put_in_place(made, self._out)
 
     def _chunks(self) -> Iterator[list[Row]]:
         rows: list[Row] = []

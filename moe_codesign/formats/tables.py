@@ -119,9 +119,9 @@ def _csv(path: Path) -> Table:
                     over = len(cells) - len(columns)
                     fix = "put text that holds the separator in quotes"
                     reason = f"line {reader.line_num} has {over} cells more than there are headers; {fix}"
-                    yield BadRow(reason, dict(zip(columns, cells, strict=False)))
+                    yield BadRow(reason, dict(zip(columns, cells[: len(columns)], strict=True)))
                 elif cells:
-                    yield dict(zip(columns, cells, strict=False))
+                    yield dict(zip(columns[: len(cells)], cells, strict=True))
 
     return Table(columns, rows())
 
