@@ -86,7 +86,7 @@ def parse_dtype(text: str) -> str:
     Raises:
         UserError: no such type, or one that no kernel here has.
     """
-    name = name_of_dtype(text)
+    name = text if text in DTYPE_BYTES else name_of_dtype(text)
     if name in DTYPE_BYTES:
         return name
     known = "use one of " + ", ".join(DTYPE_BYTES)

@@ -5,7 +5,7 @@ of one meaning that disagree.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from moe_codesign.errors import UserError
@@ -26,15 +26,22 @@ class Fields:
         table: the table.
         source: the file, as messages name it.
         path: keys that lead to the table from the top of the file, with dots; empty at the top.
+        taken_in: fields that were taken in from a table inside this one, by the name of that table.
     """
 
     table: Mapping[str, Any]
     source: str
     path: str = ""
+    taken_in: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
         """The field's key from the top of the file: ``text_config.num_experts``."""
-        return f"{self.path}.{name}" if self.path else name
+        return ".".join(filter(None, (self.path, self.taken_in.get(name), name)))
+
+    def with_inner(self, name: str) -> "Fields":
+        """This table and the fields of one inside it, which come first where both have one; the type is the outer's."""
+        inner = {key: value for key, value in self.table[name].items() if key != "model_type"}
+        return Fields({**self.table, **inner}, self.source, self.path, dict.fromkeys(inner, name))
 
     def has(self, name: str) -> bool:
         """Whether the field is there and is not null."""

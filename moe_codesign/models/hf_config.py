@@ -130,7 +130,7 @@ def _holders(fields: Fields, depth: int) -> Iterator[Fields]:
             inner = fields.inner(name)
             assert inner is not None
             if name == "ffn_config" and any(inner.has(one) for one in _EXPERTS):  # DBRX keeps its experts apart
-                yield Fields({**fields.table, **_named_apart(fields, inner)}, fields.source, fields.path)
+                yield fields.with_inner(name)
             else:
                 yield from _holders(inner, depth + 1)
 
@@ -144,10 +144,6 @@ def _denials(fields: Fields, depth: int) -> Iterator[str]:
     for name, value in fields.table.items():
         if isinstance(value, dict) and depth < 4 and (inner := fields.inner(name)) is not None:
             yield from _denials(inner, depth + 1)
-
-
-def _named_apart(fields: Fields, inner: Fields) -> dict[str, Any]:
-    return {key: value for key, value in inner.table.items() if key not in fields.table}
 
 
 def _is_one(fields: Fields, names: list[str]) -> bool:
@@ -305,7 +301,7 @@ def _read_mistral(top: Fields) -> ReadModel:
     """Mistral's own ``params.json``."""
     moe = top.inner("moe")
     assert moe is not None
-    merged = Fields({**top.table, **moe.table}, top.source)
+    merged = top.with_inner("moe")
     hidden, layers = top.need(("dim",)), top.need(("n_layers",))
     experts, chosen = moe.need(("num_experts",), least=2), moe.need(("num_experts_per_tok",))
     width = moe.one_of(("expert_hidden_dim",), least=1) or top.need(("hidden_dim",))

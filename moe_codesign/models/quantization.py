@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from moe_codesign.domain.dtype import name_of_dtype
 from moe_codesign.models.config_fields import Fields
 
-_TABLES = ("quantization_config", "compression_config", "hf_quant_config.json")
+_TABLES = ("quantization_config", "compression_config", "hf_quant_config.json", "quantization")
 _MX_GROUP = 32
 
 
@@ -61,6 +61,8 @@ def _quantized(table: Fields, around: Fields) -> ReadDtype:
                 return ReadDtype("mxfp4", key)
             if text != "fp8":
                 return _named(text, key)
+    if isinstance(text := table.table.get("qformat_weight"), str):  # Mistral's params.json
+        return _named(text, table.key("qformat_weight"))
     named = table.has("quant_method") or not table.has("quant_algo")
     key = table.key("quant_method" if named else "quant_algo")
     method = str(table.table.get("quant_method") or "modelopt").lower().replace("_", "-")

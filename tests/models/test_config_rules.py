@@ -268,12 +268,29 @@ def test_a_type_that_is_not_plain_is_said_and_not_guessed(table: dict[str, Any])
     assert "quantization_config" in found.notes[0]
 
 
+def test_experts_in_a_table_of_their_own_are_named_with_it() -> None:
+    inner = {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4, "model_type": ""}
+    found = read_model({"model_type": "dbrx", "d_model": 6144, "n_layers": 40, "ffn_config": inner})
+    assert found.sources["num_experts"] == "ffn_config.moe_num_experts"
+    assert found.sources["moe_intermediate_size"] == "ffn_config.ffn_hidden_size"
+    assert found.sources["hidden_size"] == "d_model"
+
+
 def test_mistrals_own_file() -> None:
     found = read_model(
         {"dim": 4096, "n_layers": 32, "hidden_dim": 14336, "moe": {"num_experts": 8, "num_experts_per_tok": 2}}
     )
     assert found.shape.label() == "H4096 I14336 E8 k2"
     assert (found.shape.num_layers, found.sources["num_experts"]) == (32, "moe.num_experts")
+
+
+def test_mistrals_own_quantization() -> None:
+    moe = {"num_experts": 128, "num_experts_per_tok": 4, "expert_hidden_dim": 4096, "first_k_dense_replace": 3}
+    table = {"qformat_weight": "fp8_e4m3", "qscheme_act": "TENSOR"}
+    found = read_model({"dim": 7168, "n_layers": 61, "hidden_dim": 16384, "moe": moe, "quantization": table})
+    assert (found.dtype, found.sources["dtype"]) == ("fp8", "quantization.qformat_weight")
+    assert found.shape.num_layers == 58
+    assert found.sources["num_layers"] == "n_layers, moe.first_k_dense_replace"
 
 
 def test_what_a_shape_leaves_out_is_noted() -> None:
