@@ -9,7 +9,7 @@ from pathlib import Path
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.models.hf_config import read_config
-from moe_codesign.models.read_model import FIELDS, ReadModel
+from moe_codesign.models.read_model import FIELDS, ReadModel, notes_on
 
 _VARIANTS = re.compile(r"instruct|base|chat|thinking|reasoning|hf|it|bf16|v\d+(\.\d+)?|a?\d+b|\d+e|\d{4}|original")
 """Words after a catalogue name that change nothing of the shape: training, date, parameters."""
@@ -48,7 +48,7 @@ def _read_row(row: dict[str, str], file: str) -> ReadModel:
         zero_expert_num=int(row["zero_expert_num"] or 0),
     )
     named = f"{file}: {row['model']} ({row['source']})"
-    return ReadModel(shape, row["dtype"], dict.fromkeys((*FIELDS, "dtype"), named))
+    return ReadModel(shape, row["dtype"], dict.fromkeys((*FIELDS, "dtype"), named), tuple(notes_on(shape)))
 
 
 def find_model(name: str) -> MoEShape:

@@ -12,7 +12,7 @@ from moe_codesign.models.config_fields import Fields, Whole, disagreement
 from moe_codesign.models.families import FAMILIES, Family, family_name, family_of
 from moe_codesign.models.layers import layers_with_experts
 from moe_codesign.models.quantization import dtype_of
-from moe_codesign.models.read_model import ReadModel
+from moe_codesign.models.read_model import ReadModel, notes_on
 
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts", "num_routed_experts")
 _CHOSEN = (
@@ -181,14 +181,6 @@ def _read(fields: Fields, name: str, around: list[Fields], notes: list[str]) -> 
         **({"zero_expert_num": zero.key} if zero.value else {}),
         **({"dtype": dtype.key} if dtype.key else {}),
     }
-    if zero.value:
-        real = chosen.value * experts.value / (experts.value + zero.value)
-        notes = [
-            *notes,
-            f"{zero.value} of the router's {experts.value + zero.value} choices ({zero.key}) lead to no expert, which "
-            f"costs nothing: of a token's {chosen.value}, {real:.3g} reach an expert under uniform routing",
-        ]
-    notes = [*notes, *filter(None, (dtype.note, family.note))]
     shape = MoEShape(
         name=name,
         hidden_size=hidden.value,
@@ -201,7 +193,8 @@ def _read(fields: Fields, name: str, around: list[Fields], notes: list[str]) -> 
         moe_latent_size=latent.value if latent and latent.value != hidden.value else None,
         zero_expert_num=zero.value,
     )
-    return ReadModel(shape, dtype.name, sources, tuple(notes))
+    said = (*notes, *notes_on(shape), *filter(None, (dtype.note, family.note)))
+    return ReadModel(shape, dtype.name, sources, said)
 
 
 def _width(fields: Fields, family: Family) -> Whole:

@@ -19,6 +19,23 @@ FIELDS = (
 """Fields of a shape, in the order in which they are shown."""
 
 
+def notes_on(shape: MoEShape) -> list[str]:
+    """What is not plain about a shape and its times, a sentence each."""
+    notes = []
+    if shape.zero_expert_num:
+        notes.append(
+            f"{shape.zero_expert_num} of the router's {shape.num_experts + shape.zero_expert_num} choices lead to no "
+            f"expert and cost nothing: of a token's {shape.num_experts_per_tok}, {shape.choices_of_experts:.3g} reach "
+            "an expert under uniform routing"
+        )
+    if shape.moe_latent_size is not None:
+        notes.append(
+            f"routed experts work at a latent width of {shape.moe_latent_size}; the projections there and back are no "
+            "more part of a layer's time than the router is"
+        )
+    return notes
+
+
 @dataclass(frozen=True)
 class ReadModel:
     """A model as it was read from the catalogue or from a ``config.json``.

@@ -42,7 +42,7 @@ def test_each_field_stands_at_the_top_with_its_key(tmp_path: Path) -> None:
 def test_people_read_it_too(tmp_path: Path) -> None:
     done = invoke("model", "meituan-longcat/LongCat-Flash", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for text in ("zero_expert_num", "256", "catalogue.csv: LongCat-Flash"):
+    for text in ("zero_expert_num", "256", "catalogue.csv: LongCat-Flash", "8 reach an expert"):
         assert text in done.stdout
 
 

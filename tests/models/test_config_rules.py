@@ -188,6 +188,7 @@ def test_other_tables_with_experts_are_said_or_named() -> None:
 def test_latent_experts(field: str) -> None:
     found = read_model({**PLAIN, field: 1024})
     assert (found.shape.moe_latent_size, found.shape.hidden_size) == (1024, 2048)
+    assert "latent width of 1024" in found.notes[0]
     assert found.sources["moe_latent_size"] == field
 
 
