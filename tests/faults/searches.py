@@ -30,14 +30,14 @@ from tests.conftest import make_space
 from tests.domain.test_results import FAILURE
 
 WRITERS, ROWS = 8, 500
-TRIALS = 150
+MORE = 3
 KILLS = 50
 DEADLY = 2
 """Number of the trial that takes its process down."""
 
 
-def search(folder: Path, trials: int = TRIALS) -> None:
-    mc.search(make_space(modes=["joint", "nested"]), trials=trials, storage=storage(folder))
+def search(folder: Path, trials: int) -> None:
+    mc.search(make_space(), trials=trials, storage=storage(folder))
 
 
 def storage(folder: Path) -> str:
@@ -61,19 +61,20 @@ def forked(function: Callable[[], object], kill_after_s: float | None = None) ->
 
 
 def killed(folder: Path) -> dict[str, Any]:
-    """Fifty ``kill -9`` at random times; then the same search to its end."""
+    """Fifty ``kill -9`` at random times of a search, which is asked for a few trials more each time; then its end."""
     (warm := folder / "warm").mkdir()
-    search(warm, 3)  # what it imports and draws up, all forks have then
+    search(warm, MORE)  # what it imports and draws up, all forks have then
     start = time.monotonic()
-    search(warm, 12)
+    search(warm, 2 * MORE)
     took = time.monotonic() - start
     rng = random.Random(0)
-    # Each run asks for a few more, so that the kills are spread over the whole search.
-    asked = [TRIALS * n // KILLS for n in range(1, KILLS + 1)]
-    statuses = Counter(forked(partial(search, folder, trials), rng.uniform(0, took)) for trials in asked)
+    kills = 0
+    while kills < KILLS:  # a search that was done before its kill does not count
+        asked = len(stored(folder)) + MORE
+        kills += forked(partial(search, folder, asked), rng.uniform(0, took)) == -signal.SIGKILL
     before = len(stored(folder))
-    last = forked(lambda: search(folder))
-    return {"killed": statuses[-signal.SIGKILL], "before": before, "last": last, **found(folder)}
+    last = forked(partial(search, folder, before + MORE))
+    return {"before": before, "last": last, **found(folder)}
 
 
 def deadly(folder: Path) -> dict[str, Any]:

@@ -81,5 +81,6 @@ def test_interrupt_keeps_everything_and_exits_130(tmp_path: Path) -> None:
     kept = json.loads(out)
     assert kept["interrupted"]
     assert 5 <= kept["trials"] < trials
-    done = subprocess.run(command(tmp_path, trials), capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["trials"] == trials
+    asked = kept["trials"] + 5
+    done = subprocess.run(command(tmp_path, asked), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["trials"] == asked

@@ -21,7 +21,7 @@ from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.space import parse_space
 from tests.conftest import make_space, space_text
-from tests.faults.searches import DEADLY, KILLS, TRIALS
+from tests.faults.searches import DEADLY, MORE
 
 
 class UnpicklableError(Exception):
@@ -150,31 +150,27 @@ def test_a_trial_that_kills_its_process_is_tried_twice_more_and_given_up(tmp_pat
 @pytest.mark.skipif(sys.platform == "win32", reason="fork")
 def test_fifty_kills_at_random_times_lose_and_double_nothing(tmp_path: Path) -> None:
     found = in_forks("killed", tmp_path)
-    assert found["killed"] >= KILLS / 2, "the kills fall inside searches"
-    assert 0 < found["before"] <= TRIALS
     assert found["last"] == 0
-    rows = [tuple(row) for row in found["rows"]]
-    assert len(rows) == len(set(rows)) == TRIALS
-    assert found["states"] == {"COMPLETE": TRIALS}
-    for mode in ("joint", "nested"):
-        numbers = sorted(number for _, own, number in rows if own == mode)
-        assert numbers == list(range(len(numbers)))
+    asked = found["before"] + MORE
+    assert found["before"] > 0
+    assert sorted(number for _, _, number in found["rows"]) == list(range(asked))
+    assert found["states"] == {"COMPLETE": asked}
 
 
 def test_the_same_seed_gives_the_same_trials_whatever_the_workers_and_the_hash_seed(tmp_path: Path, url: str) -> None:
     chips = ["h100_sxm", "trainium2"]
     space = space_text(chips=chips, modes=["joint", "nested"], min_quality_ratio=None)
     (tmp_path / "space.toml").write_text(space)
-    here = mc.search(parse_space(space), trials=20, jobs=1, storage=url)
+    here = mc.search(parse_space(space), trials=12, jobs=1, storage=url)
     other = f"sqlite:///{tmp_path / 'other.db'}"
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "moe_codesign.cli", "search", "space.toml", "--trials", "20", "--jobs", "2",
+        [sys.executable, "-m", "moe_codesign.cli", "search", "space.toml", "--trials", "12", "--jobs", "2",
          "--storage", other, "--json"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "1"}, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert mc.load_study("test", storage=other).trials == here.trials
-    another = mc.search(parse_space(space.replace("training_tokens", "seed = 1\ntraining_tokens")), trials=20,
+    another = mc.search(parse_space(space.replace("training_tokens", "seed = 1\ntraining_tokens")), trials=12,
                         storage=url, study="another")  # fmt: skip
     assert another.trials != here.trials
