@@ -159,4 +159,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput[_MARK] = found
     elif path := session.config.getoption("--kernel-facts-json"):
-        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        from moe_codesign.files import replace_file
+
+        replace_file(Path(path), json.dumps(found, indent=1).encode() + b"\n")
