@@ -30,16 +30,20 @@ def predict(
     from moe_codesign.api.predict import predict_file
 
     with progress() as bar:
-        found = predict_file(
-            problems,
-            out,
-            explain=explain,
-            tuned=tuned,
-            jobs=jobs,
-            recompile=recompile,
-            compiling=bar("compile"),
-            running=bar("predict"),
-        )
+        try:
+            found = predict_file(
+                problems,
+                out,
+                explain=explain,
+                tuned=tuned,
+                jobs=jobs,
+                recompile=recompile,
+                compiling=bar("compile"),
+                running=bar("predict"),
+            )
+        except KeyboardInterrupt:
+            click.echo("rows that were answered are kept; the same command goes on", err=True)
+            raise
     if as_json:
         emit({**asdict(found), "out": str(out)})
         return
