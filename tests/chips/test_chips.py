@@ -142,7 +142,7 @@ def test_a_new_chip_is_one_file_and_is_audited(tmp_path: Path) -> None:
     assert (mine.chip, theirs.chip) == ("mine", "trainium2")
     assert mine.estimate is not None
     assert theirs.estimate is not None
-    assert theirs.estimate.timing.latency_us == pytest.approx(2 * mine.estimate.timing.latency_us)
+    assert theirs.estimate.timing.bound_us == pytest.approx(2 * mine.estimate.timing.bound_us)
 
 
 def test_two_chips_of_one_name_are_not_compared(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_two_chips_of_one_name_are_not_compared(tmp_path: Path) -> None:
         mc.audit("Qwen3-30B-A3B", ["trainium2", copy], tokens=[1])
     # Alone, the copy has its own times, whichever of the two was asked for first.
     rows = [mc.audit("Qwen3-30B-A3B", [name], tokens=[1])[0] for name in ("trainium2", copy, "trainium2")]
-    first, changed, again = (row.estimate.timing.latency_us for row in rows if row.estimate)
+    first, changed, again = (row.estimate.timing.bound_us for row in rows if row.estimate)
     assert first == again == pytest.approx(2 * changed)
     assert load_chips(["trainium2", copy_of("trainium2", tmp_path / "same.toml")])
 
