@@ -13,7 +13,7 @@ from moe_codesign.compiler.source_hash import source_hash
 from moe_codesign.compiler.tile_table import DEFAULT_ROWS, tiles_of
 from moe_codesign.models import models
 from moe_kernels.kernel import Kernel, Op, Problem
-from moe_kernels.registry import kernels
+from moe_kernels.registry import DEFAULTS, kernels
 from moe_kernels.tile import TileConfig
 
 _SHARES = (1, 2, 4, 8)
@@ -97,7 +97,7 @@ def every_file(folder: Path = FOLDER) -> list[FactsFile]:
     return sorted(files, key=_rank)
 
 
-def _rank(file: FactsFile) -> tuple[bool, int, bool]:
+def _rank(file: FactsFile) -> tuple[bool, bool, int, bool]:
     """Missing files are made in this order: what is asked for most comes first, experts without a gate last."""
     dtype = _DTYPES.index(file.dtype) if file.dtype in _DTYPES else len(_DTYPES)
-    return file.op == "up", dtype, file.op == "down"
+    return file.op == "up", file.kernel.name not in DEFAULTS.values(), dtype, file.op == "down"
