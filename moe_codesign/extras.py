@@ -8,6 +8,7 @@ from moe_codesign.errors import UserError
 EXTRA_OF = {
     "torch": "gpu",
     "triton": "gpu",
+    "ml_dtypes": "gpu",
     "jax": "tpu",
     "jaxlib": "tpu",
     "libtpu": "tpu",

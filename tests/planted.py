@@ -1,6 +1,6 @@
 """Shows that the tests of the kernels catch faults: plants one at a time in a copy of the kernels and runs tests there.
 
-    python -m tests.planted [--only TEXT ...] [--jobs N]
+    python -m tests.planted [--only TEXT ...] [--jobs N] [--limit SECONDS]
 
 reads ``tests/planted_faults.toml``, prints a line for each fault (caught, survived or broken) and exits with 1 unless
 all are caught. A fault is one piece of text that stands once in a folder of ``kernels/moe_kernels``, what to write in
@@ -10,6 +10,7 @@ its place, and the tests that should fail then. Which file holds the text does n
 import argparse
 import concurrent.futures
 import contextlib
+import functools
 import io
 import multiprocessing
 import os
@@ -17,9 +18,10 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+
+import pebble
 
 ROOT = Path(__file__).parents[1]
 KERNELS = Path("kernels") / "moe_kernels"
@@ -100,8 +102,12 @@ def _run_tests(root: str, fault: Fault) -> tuple[int, str]:
     return code, lines[0] if lines else text.getvalue().strip().rpartition("\n")[2]
 
 
-def verdict(fault: Fault) -> tuple[str, str]:
-    """``caught``, ``survived`` or ``broken``, and by which test or why."""
+def verdict(fault: Fault, limit: float) -> tuple[str, str]:
+    """``caught``, ``survived`` or ``broken``, and by which test or why.
+
+    A fault may leave a kernel waiting for a copy that was never started. Tests that do not end within ``limit`` seconds
+    catch it too: a run of the tests has its limit.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         shutil.copytree(ROOT / KERNELS, root / KERNELS, ignore=shutil.ignore_patterns("__pycache__"))
@@ -111,10 +117,12 @@ def verdict(fault: Fault) -> tuple[str, str]:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch", "triton", "jax"])
         try:
-            with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-                code, line = pool.submit(_run_tests, str(root), fault).result()
-        except BrokenProcessPool:
+            with pebble.ProcessPool(1, context=context) as pool:
+                code, line = pool.schedule(_run_tests, args=(str(root), fault), timeout=limit).result()
+        except pebble.ProcessExpired:
             return "caught", "the tests' process crashed"
+        except TimeoutError:
+            return "caught", f"the tests did not end in {limit:g} s"
     return {_FAILED: "caught", 0: "survived"}.get(code, "broken"), line
 
 
@@ -122,13 +130,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Plant faults in a copy of the kernels and run the tests there.")
     parser.add_argument("--only", nargs="+", default=[""], help="only faults whose name holds one of these texts")
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time (default 2)")
+    parser.add_argument("--limit", type=float, default=300, help="seconds for a fault's tests (default 300)")
     options = parser.parse_args()
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
     os.environ["JAX_PLATFORMS"] = "cpu"
     chosen = [fault for fault in faults() if any(text in fault.name for text in options.only)]
     found: dict[str, int] = {}
+    run = functools.partial(verdict, limit=options.limit)
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for fault, (word, line) in zip(chosen, pool.map(verdict, chosen), strict=True):
+        for fault, (word, line) in zip(chosen, pool.map(run, chosen), strict=True):
             found[word] = found.get(word, 0) + 1
             print(f"{word:8} {fault.name}: {line}", flush=True)
     print(", ".join(f"{count} {word}" for word, count in sorted(found.items())) or "no fault has that name")

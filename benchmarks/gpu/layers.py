@@ -26,8 +26,9 @@ from moe_codesign.measure.cuda_device import CacheFlush, conditions
 from moe_kernels.reference import LAYER_TOLERANCE
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton import Expert, quantize_weights
+from moe_kernels.triton.device import target_of
 from moe_kernels.triton.formats import fp8_type, missing_on
-from moe_kernels.triton.launch import Weights, target_of
+from moe_kernels.triton.launch import Weights
 from moe_kernels.triton.layer import experts_forward
 from moe_kernels.triton.operators.choose_tiles import choose_tiles
 from moe_kernels.triton.quantize import expert_matrix

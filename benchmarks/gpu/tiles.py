@@ -35,8 +35,8 @@ from moe_codesign.measure.job import LayerJob
 from moe_codesign.measure.protocol import measure_layer
 from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TritonTile
+from moe_kernels.triton.device import target_of
 from moe_kernels.triton.grouped_gemm.declaration import KERNEL
-from moe_kernels.triton.launch import target_of
 from moe_kernels.triton.tiles import default_tile
 
 OUT = Path(__file__).parents[2] / "results" / "gpu"

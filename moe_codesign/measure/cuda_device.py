@@ -13,8 +13,9 @@ from moe_codesign.arrays import F64
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.measure.job import LayerJob, token_orders
 from moe_kernels.tile import TileConfig, TritonTile
+from moe_kernels.triton.device import target_of
 from moe_kernels.triton.formats import fp8_type
-from moe_kernels.triton.launch import Weights, target_of
+from moe_kernels.triton.launch import Weights
 from moe_kernels.triton.layer import Expert, experts_of_pairs
 from moe_kernels.triton.quantize import expert_matrix, quantize_weights
 

@@ -1,6 +1,7 @@
 """Numerics of the TPU's grouped matmul against float64."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental.pallas import tpu as pltpu
 
 from moe_kernels import reference
 from moe_kernels.pallas.activation import GATED
@@ -240,6 +242,114 @@ def test_wrong_use_is_an_error() -> None:
         quantize_weights(weight, "int4")
     with pytest.raises(ValueError, match="multiples of 96"):
         quantize_weights(weight, "int8", block=96)
+
+
+def zeros(*shape: int, dtype: Any = jnp.bfloat16) -> jax.Array:
+    return jnp.zeros(shape, dtype)
+
+
+SCALE = zeros(1, 2, 1, 1, 128, dtype=jnp.float32)
+BAD: dict[str, tuple[str, dict[str, Any]]] = {
+    "K of the weights": (r"differ in K: 256 and 128", {"weights": (zeros(2, 128, 128),)}),
+    "K of transposed weights": (r"differ in K: 256 and 128", {"weights": (zeros(2, 256, 128),), "transposed": True}),
+    "more groups than weights": (r"group_sizes \(8,\).*\(2,\)", {"group_sizes": jnp.full(8, 2)}),
+    "fewer groups than weights": (r"group_sizes \(1,\).*\(2,\)", {"group_sizes": jnp.full(1, 2)}),
+    "sizes that are no whole numbers": (r"float32 should be whole", {"group_sizes": jnp.ones(2)}),
+    "gate and up of different N": (
+        r"gate and up differ: \(2, 256, 128\) bfloat16, \(2, 256, 64\) bfloat16",
+        {"weights": (zeros(2, 256, 128), zeros(2, 256, 64)), "activation": "swiglu"},
+    ),
+    "no tuple": (r"should be a tuple", {"weights": zeros(2, 256, 128)}),
+    "a matrix for all": (r"should be \[M, K\] and \[G, K, N\]", {"weights": (zeros(256, 128),)}),
+    "int8 without its scale": (r"int8, which need their scale", {"weights": (zeros(2, 256, 128, dtype=jnp.int8),)}),
+    "fp8 without its scale": (
+        r"float8_e4m3fn, which need their scale",
+        {"weights": (zeros(2, 256, 128, dtype=jnp.float8_e4m3fn),)},
+    ),
+    "a scale of 16-bit weights": (r"bfloat16, which take no scale", {"scale": SCALE}),
+    "a scale of fewer groups": (
+        r"scale \(1, 1, 1, 1, 128\) float32 should be float32 \(1, 2, ",
+        {"weights": (zeros(2, 256, 128, dtype=jnp.int8),), "scale": SCALE[:, :1]},
+    ),
+    "a scale of one matrix of two": (
+        r"should be float32 \(2, 2, ",
+        {"weights": (zeros(2, 256, 128, dtype=jnp.int8),) * 2, "scale": SCALE, "activation": "swiglu"},
+    ),
+    "blocks of a scale that do not divide K": (
+        r"blocks of K = 256",
+        {"weights": (zeros(2, 256, 128, dtype=jnp.int8),), "scale": zeros(1, 2, 3, 1, 128, dtype=jnp.float32)},
+    ),
+    "another type than the rows'": (
+        r"float32 and rows are bfloat16",
+        {"weights": (zeros(2, 256, 128, dtype=jnp.float32),)},
+    ),
+    "rows that the chip cannot multiply": (
+        r"rows are float16",
+        {"rows": zeros(16, 256, dtype=jnp.float16), "weights": (zeros(2, 256, 128, dtype=jnp.float16),)},
+    ),
+    "more rows than there are": (r"sum to 40, the least is 0; .*the 16 rows", {"group_sizes": jnp.full(2, 20)}),
+    "a negative size": (r"sum to 16, the least is -4", {"group_sizes": jnp.asarray([20, -4])}),
+    "a sum beyond 32 bits": (r"sum to 4294967294", {"group_sizes": np.full(2, 2**31 - 1)}),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_does_not_fit_is_an_error_of_one_line(name: str) -> None:
+    told, change = BAD[name]
+    call = {"rows": zeros(16, 256), "weights": (zeros(2, 256, 128),), "group_sizes": jnp.full(2, 8)} | change
+    with pytest.raises(ValueError, match=told) as error:
+        grouped_mm(**call, tile=TILE, interpret=INTERPRET)
+    assert "\n" not in str(error.value)
+
+
+def test_sizes_that_only_the_device_knows_are_cut_to_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    lhs, weight = random(rng, 24, 256), random(rng, 3, 256, 128)
+    traced = jax.jit(lambda s: grouped_mm(lhs, (weight,), s, tile=TILE, interpret=INTERPRET))
+    for sizes in ([20, 0, 300], [2**31 - 1, 2**31 - 1, 5], [9, -7, 12], [0, 0, 0]):
+        ends = np.minimum(np.cumsum(np.maximum(np.asarray(sizes, np.int64), 0)), 24)
+        expected = reference.grouped_gemm(f64(lhs), f64(weight), np.diff(ends, prepend=0))
+        out = traced(jnp.asarray(sizes, jnp.int32))
+        assert reference.row_error(f64(out), expected) <= OUTPUT_TOLERANCE["bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "k", "n", "transposed", "dtype"),
+    [(203, 200, 136, True, "int8"), (5, 136, 264, False, None)],
+)
+def test_the_interpreter_by_its_defaults(rows: int, k: int, n: int, transposed: bool, dtype: str | None) -> None:
+    """As kernels/README.md has it. It has no memory past an array's end, where last blocks of a TPU's copies reach."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([rows // 2, 0, rows - rows // 2 - 1])
+    lhs, weight = random(rng, rows, k), random(rng, 3, k, n)
+    scale, right = None, f64(weight)
+    if dtype:
+        weight, scale = quantize_weights(weight, dtype)
+        right = f64(weight) * f64(scale)[0, :, :, 0]
+    out = grouped_mm(
+        lhs, (weight.swapaxes(1, 2) if transposed else weight,), jnp.asarray(sizes),
+        tile=dataclasses.replace(TILE, tile_k=128), transposed=transposed, scale=scale,
+        interpret=pltpu.InterpretParams(),
+    )  # fmt: skip
+    assert out.shape == (rows, n)
+    assert reference.row_error(f64(out), reference.grouped_gemm(f64(lhs), right, sizes)) <= BF16_TOLERANCE
+
+
+def test_a_checked_shard_map_is_refused_in_one_line() -> None:
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    P = jax.sharding.PartitionSpec
+    lhs, weight, sizes = zeros(16, 256), zeros(2, 256, 128), jnp.full(2, 8)
+
+    def sharded(**options: bool) -> jax.Array:
+        return jax.shard_map(
+            lambda a, w, s: grouped_mm(a, (w,), s, tile=TILE, interpret=INTERPRET),
+            mesh=mesh, in_specs=(P(), P(None, None, "x"), P()), out_specs=P(None, "x"), **options,
+        )(lhs, weight, sizes)  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"call jax\.shard_map\(\.\.\., check_vma=False\)") as error:
+        sharded()
+    assert "\n" not in str(error.value)
+    assert sharded(check_vma=False).shape == (16, 128)
 
 
 @pytest.mark.parametrize("gated", [True, False])

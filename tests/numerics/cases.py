@@ -16,8 +16,9 @@ import torch
 from moe_kernels import reference
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.alignment import Alignment, align
+from moe_kernels.triton.device import target_of
 from moe_kernels.triton.formats import fp8_type
-from moe_kernels.triton.launch import Weights, target_of
+from moe_kernels.triton.launch import Weights
 from moe_kernels.triton.layer import Expert, experts_forward, gemm_down, gemm_up
 from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_rows, quantize_weights
 
@@ -116,7 +117,7 @@ def make_layer(case: Case, device: torch.device) -> Layer:
 
 
 def f64(tensor: torch.Tensor) -> np.ndarray:
-    return np.asarray(tensor.double().cpu().numpy())
+    return np.asarray(tensor.detach().double().cpu().numpy())
 
 
 def numbers(weights: Weights) -> np.ndarray:

@@ -1,14 +1,17 @@
 """The backward pass and the registered operators."""
 
 import itertools
+import re
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from moe_kernels import reference
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton import Expert, Router, experts, fused_moe, grouped_mm, quantize_weights
-from tests.numerics.cases import SMALL
+from moe_kernels.triton import Expert, QuantizedWeights, Router, experts, fused_moe, grouped_mm, quantize_weights
+from tests.numerics.cases import SMALL, f64
 from tests.numerics.conftest import INTERPRETED
 
 TILES = (SMALL, SMALL)
@@ -280,6 +283,93 @@ def test_wrong_use_is_reported(device: torch.device) -> None:
         grouped_mm(x[:, :16], w_up, torch.tensor([2, 2], device=device))
     with pytest.raises(ValueError, match=r"weights are torch\.int8"):
         grouped_mm(x.to(torch.int8), w_up.to(torch.int8), torch.tensor([2, 2], device=device), tile=SMALL)
+
+
+def test_sizes_that_do_not_fit_are_reported(device: torch.device) -> None:
+    x = torch.zeros(4, 64, dtype=torch.bfloat16, device=device)
+    w_up = torch.zeros(2, 64, 64, dtype=torch.bfloat16, device=device)
+    w_down = torch.zeros(2, 64, 32, dtype=torch.bfloat16, device=device)
+    ones, ids = torch.ones(4, 1, device=device), torch.zeros(4, 1, dtype=torch.int32, device=device)
+    router = Router(top_k=2)
+    with pytest.raises(ValueError, match=r"logits \(4, 4\) should be \(4, 2\), for 2 experts on each of 1 ranks"):
+        fused_moe(x, torch.zeros(4, 4, device=device), w_up, w_down, router=router)
+    with pytest.raises(ValueError, match=r"router_logits \(3, 2\) should be \(4, 2\)"):
+        fused_moe(x, torch.zeros(3, 2, device=device), w_up, w_down, router=router)
+    fused_moe(x, torch.zeros(4, 4, device=device), w_up, w_down, router=router, expert=Expert(ranks=2), tiles=TILES)
+    with pytest.raises(ValueError, match=r"x \(2, 2, 64\) should be \[tokens, hidden size\]; flatten"):
+        experts(x.view(2, 2, 64), w_up, w_down, ones, ids)
+    with pytest.raises(ValueError, match=r"w_down \(128, 32\) should have three dimensions"):
+        experts(x, w_up, w_down.flatten(0, 1), ones, ids)
+    for wrong in ({"first_expert": -1}, {"ranks": 0}):
+        with pytest.raises(ValueError, match=r"first_expert = .*, ranks = "):
+            Expert(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="should be whole numbers"):
+        grouped_mm(x, w_up, torch.ones(2, device=device))
+
+
+@only_interpreted
+@pytest.mark.parametrize("sizes", [[1, 300000], [3, 2], [5, -1]])
+def test_sizes_past_the_rows_are_refused_on_the_host(sizes: list[int], device: torch.device) -> None:
+    rows, weights = torch.zeros(4, 64, device=device), torch.zeros(2, 64, 64, device=device)
+    with pytest.raises(ValueError, match=f"sizes sum to {sum(sizes)}, the least is {min(sizes)}; give sizes of 0"):
+        grouped_mm(rows, weights, torch.tensor(sizes, device=device))
+
+
+@pytest.mark.parametrize("sizes", [[10, 0, 3000], [10, -7, 12], [0, 300, 300], [20, 1, 1]])
+def test_sizes_past_the_rows_write_nothing_there(
+    sizes: list[int], device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those on a GPU, which the host does not see: forward and backward use the rows that there are."""
+    # By its file: the package has a function of this name.
+    monkeypatch.setattr(sys.modules["moe_kernels.triton.operators.grouped_mm"], "_check_sizes", lambda *_: None)
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.tensor(rng.standard_normal(shape), dtype=torch.float32, device=device).requires_grad_()
+
+    rows, weights, seed = draw(20, 32), draw(3, 16, 32), draw(20, 16).detach()
+    out = grouped_mm(rows, weights, torch.tensor(sizes, device=device), tile=SMALL)
+    ends = np.minimum(np.cumsum(np.maximum(sizes, 0)), 20)
+    expert = np.searchsorted(ends, np.arange(20), side="right")
+    one_hot = torch.tensor(np.eye(4)[expert][:, :3], device=device)
+    wide = [t.detach().double().requires_grad_() for t in (rows, weights)]
+    wanted = torch.einsum("re,rk,enk->rn", one_hot, *wide)
+    assert torch.allclose(out.double(), wanted, rtol=1e-4, atol=1e-4)
+    for got, right in zip(
+        torch.autograd.grad(out, (rows, weights), seed), torch.autograd.grad(wanted, wide, seed.double()), strict=True
+    ):
+        assert torch.allclose(got.double(), right, rtol=1e-4, atol=1e-4)
+
+
+@only_interpreted
+def test_the_hint_about_a_checkpoints_scales_works(device: torch.device) -> None:
+    """DeepSeek-V3's files have [rows / 128, K / 128] an expert, in the matrix of gate and up one below the other."""
+    rng = np.random.default_rng(0)
+
+    def blocks(rows: int, k: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+        values = torch.tensor(rng.standard_normal((2, rows, k))).to(torch.float8_e4m3fn).to(device)
+        scale = torch.tensor(rng.random((2, rows // 128, k // 128)) / 10 + 0.05, dtype=torch.float32, device=device)
+        wide = np.repeat(np.repeat(f64(scale), 128, axis=1), 128, axis=2)
+        return values, scale, f64(values) * wide
+
+    (up, up_scale, up_wide), (down, down_scale, down_wide) = blocks(512, 256), blocks(256, 256)
+    quantised = []
+    for values, scale, name in ((up, up_scale, "gate and up"), (down, down_scale, "one matrix")):
+        with pytest.raises(ValueError, match="view it so") as told:
+            QuantizedWeights(values, scale, "fp8_block")
+        (shape,) = re.findall(rf"\(([\d, ]+)\) for {name}", str(told.value))
+        quantised.append(QuantizedWeights(values, scale.view([int(n) for n in shape.split(",")]), "fp8_block"))
+    x = torch.tensor(rng.standard_normal((3, 256))).to(torch.bfloat16).to(device)
+    ids = torch.tensor([[0], [1], [1]], dtype=torch.int32, device=device)
+    out = experts(x, quantised[0], quantised[1], torch.ones(3, 1, device=device), ids, tiles=TILES)
+    up_wide = up_wide.transpose(0, 2, 1)
+    expected = reference.moe_experts(
+        f64(x), up_wide[:, :, :256], up_wide[:, :, 256:], down_wide.transpose(0, 2, 1), np.arange(3), np.ones(3),
+        np.array([1, 2]), activation="swiglu",
+    )  # fmt: skip
+    assert reference.row_error(f64(out), expected) <= reference.LAYER_TOLERANCE["fp8_block"]
+    with pytest.raises(ValueError, match=r"values \(2, 4, 2, 16\) should be \[experts, rows, K\]; flatten blocks of K"):
+        QuantizedWeights(torch.zeros(2, 4, 2, 16, dtype=torch.uint8), torch.zeros(2, 4, 2, dtype=torch.uint8), "mxfp4")
 
 
 def test_what_is_frozen_gets_no_gradient(device: torch.device) -> None:

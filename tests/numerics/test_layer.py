@@ -9,13 +9,16 @@ import torch
 from moe_kernels import reference
 from moe_kernels.kernel import Problem
 from moe_kernels.reference import LAYER_TOLERANCE, OUTPUT_TOLERANCE
+from moe_kernels.triton.device import target_of
 from moe_kernels.triton.formats import SERVED, missing_on
-from moe_kernels.triton.launch import target_of
 from moe_kernels.triton.layer import Expert, experts_forward, experts_of_pairs
+from moe_kernels.triton.quantize import QuantizedWeights
 from moe_kernels.triton.support import refusal
+from moe_kernels.triton.tiles import default_tile
 from tests.numerics.cases import (
     LARGE,
     PATHS,
+    SMALL,
     WIDE,
     Case,
     f64,
@@ -138,6 +141,52 @@ def test_odd_sizes(dtype: str, hidden_size: int, width: int, device: torch.devic
 def test_groups_of_int4_and_steps_of_k(group: int, block_k: int, path: str, device: torch.device) -> None:
     tiles = (replace(tile_of(path), block_k=block_k),) * 2
     check(Case(dtype="int4", group=group, hidden_size=256, width=128, tiles=tiles), device)
+
+
+@pytest.mark.parametrize(("group", "block_k"), [(16, 64), (96, 32), (192, 128)])
+def test_other_groups_of_int4(group: int, block_k: int, device: torch.device) -> None:
+    """As checkpoints may have them: 16, no power of two, and the whole of K, which need not be a multiple of a step."""
+    case = Case(dtype="int4", group=64, hidden_size=192, width=192, tiles=(replace(SMALL, block_k=block_k),) * 2)
+    layer = make_layer(case, device)
+    rng = np.random.default_rng(1)
+    regrouped = []
+    for weights in (layer.w_up, layer.w_down):
+        assert isinstance(weights, QuantizedWeights)
+        scale = torch.tensor(rng.random((*weights.shape[:2], 192 // group)) * 0.02 + 0.01).to(torch.bfloat16)
+        regrouped.append(replace(weights, scale=scale.to(device), group=group))
+    layer = replace(layer, w_up=regrouped[0], w_down=regrouped[1])
+    first, second = stage_errors(case, layer, run_stages(case, layer))
+    assert first <= tolerance(layer.x.dtype)
+    assert second <= tolerance(layer.x.dtype)
+
+
+def test_a_step_of_k_that_cuts_a_group_of_int4_is_refused() -> None:
+    problem = Problem(op="down", dtype="int4", k=192, n=64, group=96)
+    told = refusal(problem, replace(SMALL, block_k=64), "cuda:90")
+    assert told == "block_k = 64 is neither a multiple nor a part of the group of 96; use 32"
+    assert refusal(problem, replace(SMALL, block_k=32), "cuda:90") is None
+    assert refusal(replace(problem, k=96), replace(SMALL, block_k=64), "cuda:90") is None
+    assert default_tile(problem, 4, "cuda:90").block_k == 32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bad"),
+    [*((dtype, float("nan")) for dtype in ("bfloat16", "fp8", "fp8_block", "int8")), ("int8", float("inf"))],
+)
+def test_a_token_that_is_not_finite_spoils_its_own_row_alone(dtype: str, bad: float, device: torch.device) -> None:
+    skip_missing(dtype, device)
+    case = Case(dtype=dtype, tokens=5)
+    layer = make_layer(case, device)
+    args = (layer.w_up, layer.w_down, layer.topk_weights, layer.topk_ids, layer.expert, case.tiles)
+    wanted = experts_forward(layer.x, *args)
+    assert layer_error(case, layer) <= LAYER_TOLERANCE[dtype]
+    x = layer.x.clone()
+    x[2, 77] = bad
+    out = experts_forward(x, *args)
+    assert bool(out[2].isnan().all())
+    rest = [0, 1, 3, 4]
+    # fp8's one scale is of all rows: another largest one may round them otherwise.
+    assert reference.row_error(f64(out[rest]), f64(wanted[rest])) <= (LAYER_TOLERANCE[dtype] if dtype == "fp8" else 0.0)
 
 
 @pytest.mark.parametrize("path", ["plain", "persistent", "split-k", "swapped"])

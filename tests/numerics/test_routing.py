@@ -132,13 +132,35 @@ def test_alignment_of_more_pairs_than_one_block(device: torch.device) -> None:
     check_alignment(np.full((1100, 1), 3), 5, 0, (64, 64), device)
 
 
-def test_a_nan_goes_on_and_names_an_expert(device: torch.device) -> None:
-    logits = torch.tensor([[float("nan"), 0.0, 1.0], [0.0, 1.0, 2.0]], device=device)
-    weights, ids = route(logits, Router(top_k=2))
-    assert bool(weights[0].isnan().all())
-    assert ids.min() >= 0
-    assert ids.max() <= 2
-    assert ids[1].tolist() == [2, 1]
+NAN_ROUTERS = {
+    "softmax": Router(top_k=2),
+    "not renormalised": Router(top_k=2, renormalize=False),
+    "sigmoid": Router(top_k=2, scoring="sigmoid"),
+    "sigmoid, not renormalised": Router(top_k=2, scoring="sigmoid", renormalize=False),
+    "DeepSeek-V3": Router(top_k=2, scoring="sigmoid", groups=3, top_groups=2),
+}
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("name", NAN_ROUTERS)
+def test_a_nan_makes_its_row_nan_and_no_other(name: str, with_bias: bool, device: torch.device) -> None:
+    """Wherever it stands: GPUs' maximum passes over NaN, and a sigmoid's NaN belongs to one expert alone."""
+    rng = np.random.default_rng(0)
+    plain = torch.tensor(rng.standard_normal((6, 6)), dtype=torch.float32, device=device)
+    bias = torch.linspace(0, 0.2, 6, device=device) if with_bias else None
+    wanted, wanted_ids = expected_route(
+        plain.double().cpu().numpy(), NAN_ROUTERS[name], None if bias is None else bias.double().cpu().numpy()
+    )
+    for expert in (0, 3, 5):
+        logits = plain.clone()
+        logits[2, expert] = float("nan")
+        weights, ids = route(logits, NAN_ROUTERS[name], bias)
+        assert bool(weights[2].isnan().all())
+        # Two different experts of those that there are: a row of NaN takes no more room than any other.
+        assert sorted(set(ids[2].tolist()) & set(range(6))) == sorted(ids[2].tolist())
+        rest = [0, 1, 3, 4, 5]
+        assert (ids.cpu().numpy()[rest] == wanted_ids[rest]).all()
+        assert np.allclose(weights.cpu().numpy()[rest], wanted[rest], rtol=1e-5, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")  # the interpreter's exp
@@ -175,6 +197,22 @@ def test_groups_give_the_tiles_that_alignment_gives(sizes: list[int], block_m: i
         assert getattr(one, name)[:count].tolist() == getattr(two, name)[:count].tolist()
 
 
+@settings(deadline=None, max_examples=50)
+@given(sizes=st.lists(st.integers(-5, 40), min_size=1, max_size=9), rows=st.integers(1, 60))
+def test_groups_are_cut_to_the_rows_that_there_are(sizes: list[int], rows: int, device: torch.device) -> None:
+    token = torch.arange(rows, dtype=torch.int32, device=device)
+    aligned = align_groups(torch.tensor(sizes, device=device), token, (16, 16))
+    ends = np.minimum(np.cumsum(np.maximum(sizes, 0)), rows)
+    assert aligned.start.tolist() == [0, *ends]
+    tiles = aligned.tiles[16]
+    starts = [0, *ends[:-1]]
+    wanted = [(g, row, ends[g]) for g, start in enumerate(starts) for row in range(start, ends[g], 16)]
+    count = int(tiles.count)
+    assert count == len(wanted) <= tiles.bound
+    got = zip(tiles.expert[:count].tolist(), tiles.row[:count].tolist(), tiles.end[:count].tolist(), strict=True)
+    assert list(got) == wanted
+
+
 @pytest.mark.parametrize(("dtype", "step"), [("fp8", 2**-4), ("fp8_block", 2**-4), ("int8", None)])
 def test_activations_round_to_the_nearest(dtype: str, step: float | None, device: torch.device) -> None:
     rng = np.random.default_rng(0)
@@ -205,6 +243,25 @@ def test_rows_that_nobody_wrote_change_nothing(dtype: str, device: torch.device)
     assert wanted_scale is not None
     assert torch.equal(values[:4].double(), wanted.double())
     assert torch.equal(scale[: len(wanted_scale)], wanted_scale)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", ["fp8", "fp8_block", "int8"])
+def test_what_is_not_finite_makes_its_row_nan_and_no_other(dtype: str, bad: float, device: torch.device) -> None:
+    x = torch.tensor(np.random.default_rng(0).standard_normal((3, 1300)), dtype=torch.bfloat16, device=device)
+    weights = quantize_weights(torch.ones(1, 128, 1300, device=device), dtype, matrices=1)
+    kept = x.double()
+    for column in (0, 700, 1299):
+        rows = x.clone()
+        rows[1, column] = bad
+        values, scale = quantize_rows(rows, weights)
+        assert scale is not None
+        wide = scale.repeat_interleave(128, 1)[:, :1300] if dtype == "fp8_block" else scale.reshape(-1, 1)
+        back = values.double() * wide.double()
+        assert bool(back[1, column].isnan())
+        assert bool(back.sum(1)[1].isnan())
+        others = (back - kept)[[0, 2]].abs()
+        assert bool((others <= kept[[0, 2]].abs() * 2**-4 + 0.51 * kept.abs().amax() / 127).all())
 
 
 @pytest.mark.parametrize("dtype", ["fp8", "fp8_block", "int8"])
@@ -251,6 +308,24 @@ def test_weights_that_do_not_fit_their_type_are_reported() -> None:
         QuantizedWeights(packed.values.view(torch.int8), packed.scale, "mxfp4")
     with pytest.raises(ValueError, match="should be"):
         QuantizedWeights(packed.values, packed.scale[:, :4].contiguous(), "mxfp4")
+
+
+@pytest.mark.parametrize(("group", "k"), [(48, 384), (0, 384), (-32, 384), (100, 400), (192, 400)])
+def test_a_group_that_no_step_of_k_divides_is_refused(group: int, k: int) -> None:
+    values, groups = torch.zeros(1, 8, k // 2, dtype=torch.uint8), k // group if group > 0 else 1
+    with pytest.raises(ValueError, match=f"group = {group} of int4 with K = {k}: use a power of two or a multiple of"):
+        QuantizedWeights(values, torch.ones(1, 8, groups, dtype=torch.bfloat16), "int4", group=group)
+
+
+def test_a_static_scale_is_one_number() -> None:
+    weights = quantize_weights(torch.ones(8, 128, 128), "fp8", matrices=1)
+    with pytest.raises(ValueError, match=r"activation_scale \(8,\).*\.max\(\)\.float\(\)\.reshape\(1\)"):
+        replace(weights, activation_scale=torch.ones(8))
+    with pytest.raises(ValueError, match=r"activation_scale \(1,\) torch\.bfloat16 should be one float32"):
+        replace(weights, activation_scale=torch.ones(1, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="for fp8 alone; int8 weights take none"):
+        replace(quantize_weights(torch.ones(1, 8, 128), "int8", matrices=1), activation_scale=torch.ones(1))
+    assert replace(weights, activation_scale=torch.ones(8).max().float().reshape(1)).activation_scale is not None
 
 
 def test_quantised_parameters_keep_no_graph() -> None:

@@ -9,6 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
+from moe_kernels.triton.device import launching_on
+
 _PAIRS_AT_ONCE = 1024
 
 
@@ -169,14 +171,16 @@ def align(topk_ids: torch.Tensor, num_experts: int, block_ms: tuple[int, int], *
     block = max(16, triton.next_power_of_2(num_pairs)) if here else _PAIRS_AT_ONCE
     ids = topk_ids.contiguous()
     if not here:
-        count_kernel[(num_experts,)](ids, counts, num_pairs, first_expert, BLOCK=block)
-    place_kernel[(num_experts,)](
-        ids, counts, token, slot, start,
-        one.expert, one.row, one.end, one.count, two.expert, two.row, two.end, two.count,
-        num_pairs, num_experts, first_expert, top_k, block_ms[0], block_ms[1],
-        BLOCK=block, EXPERTS=max(16, triton.next_power_of_2(num_experts)), COUNT_HERE=here,
-        TWO_LISTS=block_ms[0] != block_ms[1],
-    )  # fmt: skip
+        with launching_on(device):
+            count_kernel[(num_experts,)](ids, counts, num_pairs, first_expert, BLOCK=block)
+    with launching_on(device):
+        place_kernel[(num_experts,)](
+            ids, counts, token, slot, start,
+            one.expert, one.row, one.end, one.count, two.expert, two.row, two.end, two.count,
+            num_pairs, num_experts, first_expert, top_k, block_ms[0], block_ms[1],
+            BLOCK=block, EXPERTS=max(16, triton.next_power_of_2(num_experts)), COUNT_HERE=here,
+            TWO_LISTS=block_ms[0] != block_ms[1],
+        )  # fmt: skip
     return Alignment(token, slot, start, lists)
 
 
@@ -184,12 +188,14 @@ def align_groups(group_sizes: torch.Tensor, token: torch.Tensor, block_ms: tuple
     """As :func:`align`, for rows that are in expert order already.
 
     Args:
-        group_sizes: int [experts], rows of each; their sum is the length of ``token``.
+        group_sizes: int [experts], rows of each. Where their sum exceeds the length of ``token``, the last groups are
+            cut: rows that do not exist are neither read nor written. A negative size counts as zero.
         token: int32 [P] token of each row; a row's slot is its own place.
         block_ms: rows of a tile of GEMM 1 and of GEMM 2.
     """
-    sizes = group_sizes.to(torch.int64)
-    start = torch.nn.functional.pad(torch.cumsum(sizes, 0), (1, 0))
+    ends = torch.cumsum(group_sizes.to(torch.int64).clamp(min=0), 0).clamp(max=token.numel())
+    start = torch.nn.functional.pad(ends, (1, 0))
+    sizes = start.diff()
     tiles = {m: _group_tiles(sizes, start, token.numel(), m) for m in dict.fromkeys(block_ms)}
     slot = torch.arange(token.numel(), dtype=torch.int32, device=token.device)
     return Alignment(token, slot, start.to(torch.int32), tiles)

@@ -3,7 +3,8 @@
 The interpreter (3.6.0, 3.7.1) keeps the bits of bfloat16 and fp8 in whole numbers. Its arithmetic and ``dot`` then work
 on the bits of bfloat16, it has no bfloat16 constants, its conversion to bfloat16 truncates instead of rounding, and its
 conversion to fp8 loses the carry into the exponent. Here all of these go through ml_dtypes, which rounds to nearest
-even. Only for ``TRITON_INTERPRET=1``.
+even. Its maximum and minimum return NaN where GPUs' pass over it; here they pass over it too. Only for
+``TRITON_INTERPRET=1``; :func:`moe_kernels.triton.device.launching_on` sees to it before every launch.
 """
 
 from typing import Any
@@ -79,6 +80,13 @@ def correct_narrow_floats() -> None:
     def get_bf16(_self: Any, value: float) -> Any:
         return interpreter.TensorHandle(_narrow(np.array([value]), tl.bfloat16), tl.bfloat16)
 
+    def create_maxnumf(self: Any, lhs: Any, rhs: Any) -> Any:
+        return self.binary_op(lhs, rhs, np.fmax)
+
+    def create_minnumf(self: Any, lhs: Any, rhs: Any) -> Any:
+        return self.binary_op(lhs, rhs, np.fmin)
+
+    builder.create_maxnumf, builder.create_minnumf = create_maxnumf, create_minnumf
     builder.get_bf16 = get_bf16
     builder.create_dot, builder.binary_op = create_dot, binary_op
     builder.cast_impl, builder.create_fp_to_fp = cast_impl, create_fp_to_fp

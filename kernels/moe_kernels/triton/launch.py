@@ -1,7 +1,7 @@
 """Launches of the grouped GEMM: from tensors and a tile to the kernel's arguments."""
 
 import functools
-import os
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -12,6 +12,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from moe_kernels.kernel import Op, Problem, up_op
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.alignment import Alignment
+from moe_kernels.triton.device import cores_of, launching_on, target_of
 from moe_kernels.triton.formats import FORMATS, MX_GROUP
 from moe_kernels.triton.grouped_gemm.kernel import grouped_gemm_kernel
 from moe_kernels.triton.quantize import QuantizedWeights
@@ -19,34 +20,8 @@ from moe_kernels.triton.support import refusal
 
 Weights: TypeAlias = "torch.Tensor | QuantizedWeights"
 
-_INTERPRETED_CORES = 3
-"""The interpreter's cores: few, so that persistent programs walk several tiles in it."""
-
-
-@functools.cache
-def target_of(device: torch.device) -> str | None:
-    """The compile target of a device, ``cuda:90`` or ``hip:gfx942``; None for the interpreter, which runs anything.
-
-    Raises:
-        ValueError: the device is a CPU, and Triton does not run in its interpreter.
-    """
-    if device.type == "cuda":
-        if torch.version.hip:
-            return "hip:" + torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
-        major, minor = torch.cuda.get_device_capability(device)
-        return f"cuda:{10 * major + minor}"
-    if os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(
-            f"tensors are on {device}: move them to a GPU, or set TRITON_INTERPRET=1 before importing triton"
-        )
-    return None
-
-
-@functools.cache
-def _cores(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).multi_processor_count)
-    return _INTERPRETED_CORES
+_DESCRIPTOR_BYTES = 16
+"""A tensor that a descriptor describes begins at a multiple of so many bytes (CUDA, ``cuTensorMapEncodeTiled``)."""
 
 
 @functools.cache
@@ -100,7 +75,7 @@ def launch_gemm(
         weights: [experts, matrices * N, K]; if ``transposed`` [experts, K, N], of 16 bits or more.
         out: the result, in the shape that ``epilogue`` asks for.
         rows: which rows belong to which expert.
-        tile: the tile.
+        tile: the tile. One with ``tma`` reads by pointers where ``a`` or ``weights`` begins at no multiple of 16 bytes.
         gather, epilogue, activation, alpha, limit, matrices, transposed: compile-time switches and numbers of
             :func:`moe_kernels.triton.grouped_gemm.kernel.grouped_gemm_kernel`.
         a_scale: scales of quantised rows.
@@ -123,6 +98,9 @@ def launch_gemm(
         if tile.tma or tile.swap_ab:
             raise ValueError(f"tile {tile.label()}: weights that are read along N take neither tma nor swap_ab")
     _checked(problem, tile, target_of(a.device))
+    if tile.tma and any(t.data_ptr() % _DESCRIPTOR_BYTES for t in (a, values)):
+        # A view into a larger buffer may begin anywhere. The same tile reads it by pointers, without a copy.
+        tile = replace(tile, tma=False)
     tiles = rows.tiles[tile.block_m]
     packed = FORMATS[problem.dtype].packed
     if transposed:
@@ -143,47 +121,48 @@ def launch_gemm(
             a_argument = TensorDescriptor(a, list(a.shape), [k, 1], [tile.block_m, tile.block_k])
     programs = tiles.bound * triton.cdiv(n, tile.block_n)
     if tile.persistent:
-        programs = min(programs, _cores(a.device) * max(1, 8 // tile.num_warps))
+        programs = min(programs, cores_of(a.device) * max(1, 8 // tile.num_warps))
     try:
-        grouped_gemm_kernel[(programs, tile.split_k)](
-            a_argument,
-            w_argument,
-            out,
-            a_scale,
-            scale,
-            bias,
-            rows.token,
-            rows.slot,
-            row_weight,
-            tiles.expert,
-            tiles.row,
-            tiles.end,
-            tiles.count,
-            rows.slot.numel(),
-            tile.group_m,
-            k,
-            n,
-            stride_expert,
-            stride_matrix,
-            stride_row,
-            alpha,
-            limit,
-            BLOCK_M=tile.block_m,
-            BLOCK_N=tile.block_n,
-            BLOCK_K=tile.block_k,
-            FORMAT=problem.dtype,
-            MATRICES=matrices,
-            GATHER=gather,
-            EPILOGUE=epilogue,
-            ACTIVATION=activation,
-            EVEN_K=k % tile.block_k == 0,
-            TRANSPOSED=transposed,
-            TMA=tile.tma,
-            SWAP_AB=tile.swap_ab,
-            W_GROUP=MX_GROUP if problem.dtype == "mxfp4" else problem.group,
-            PERSISTENT=tile.persistent,
-            **tile.compile_options(),
-        )
+        with launching_on(a.device):
+            grouped_gemm_kernel[(programs, tile.split_k)](
+                a_argument,
+                w_argument,
+                out,
+                a_scale,
+                scale,
+                bias,
+                rows.token,
+                rows.slot,
+                row_weight,
+                tiles.expert,
+                tiles.row,
+                tiles.end,
+                tiles.count,
+                rows.slot.numel(),
+                tile.group_m,
+                k,
+                n,
+                stride_expert,
+                stride_matrix,
+                stride_row,
+                alpha,
+                limit,
+                BLOCK_M=tile.block_m,
+                BLOCK_N=tile.block_n,
+                BLOCK_K=tile.block_k,
+                FORMAT=problem.dtype,
+                MATRICES=matrices,
+                GATHER=gather,
+                EPILOGUE=epilogue,
+                ACTIVATION=activation,
+                EVEN_K=k % tile.block_k == 0,
+                TRANSPOSED=transposed,
+                TMA=tile.tma,
+                SWAP_AB=tile.swap_ab,
+                W_GROUP=MX_GROUP if problem.dtype == "mxfp4" else problem.group,
+                PERSISTENT=tile.persistent,
+                **tile.compile_options(),
+            )
     except OutOfResources as error:
         raise ValueError(
             f"tile {tile.label()} of {problem.op}: needs {error.required} of {error.name}, this device has "

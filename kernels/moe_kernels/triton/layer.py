@@ -35,9 +35,14 @@ class Expert:
         ranks: how many ranks share the experts equally. Default tiles expect this rank to get its share of the choices.
         deterministic: sum a token's experts in a fixed order; if False, by float32 atomic adds. Training always sums in
             a fixed order.
+        choices_at_once: how many choices (tokens times top_k) are computed at a time; None for all. The host does not
+            know how many of them fall on this rank, so there is memory for each: about 2 (I + H) bytes. Many tokens
+            therefore need much memory, under expert parallelism ``ranks`` times what is used. With this they are
+            computed part by part, and each part reads the weights again. Training computes all at once, since it keeps
+            their rows.
 
     Raises:
-        ValueError: the activation is unknown.
+        ValueError: the activation is unknown, or a number is out of range.
     """
 
     activation: str = "swiglu"
@@ -46,10 +51,21 @@ class Expert:
     first_expert: int = 0
     ranks: int = 1
     deterministic: bool = True
+    choices_at_once: int | None = None
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation = {self.activation!r}; use one of {', '.join(ACTIVATIONS)}")
+        if self.first_expert < 0 or self.ranks < 1:
+            raise ValueError(f"first_expert = {self.first_expert}, ranks = {self.ranks}; give 0 or more, and 1 or more")
+        if self.choices_at_once is not None and self.choices_at_once < 1:
+            raise ValueError(f"choices_at_once = {self.choices_at_once}; give 1 or more, or None")
+
+    def tokens_at_once(self, num_tokens: int, top_k: int) -> int:
+        """How many tokens are computed at a time: all, unless ``choices_at_once`` says otherwise."""
+        if self.choices_at_once is None:
+            return num_tokens
+        return min(num_tokens, max(1, self.choices_at_once // max(1, top_k)))
 
     @property
     def matrices(self) -> int:
@@ -66,6 +82,11 @@ def check_shapes(
     b_down: torch.Tensor | None = None,
 ) -> None:
     """Raise ValueError if x [T, H], w_up [E, matrices * I, H], w_down [E, H, I] and the biases do not fit together."""
+    if x.dim() != 2:
+        raise ValueError(f"x {tuple(x.shape)} should be [tokens, hidden size]; flatten its first dimensions")
+    for name, weights in (("w_gate_up", w_up), ("w_down", w_down)):
+        if len(weights.shape) != 3:
+            raise ValueError(f"{name} {tuple(weights.shape)} should have three dimensions, experts first")
     hidden_size = x.shape[1]
     experts, out_size, width = w_down.shape
     if tuple(w_up.shape) != (experts, matrices * width, hidden_size) or out_size != hidden_size:
@@ -85,6 +106,9 @@ def check_shapes(
                 )
         elif weights.dtype != x.dtype:
             raise ValueError(f"{name} is {weights.dtype} and x is {x.dtype}; convert one")
+    for name, tensor in (("w_gate_up", w_up), ("w_down", w_down), ("b_gate_up", b_up), ("b_down", b_down)):
+        if tensor is not None and tensor.device != x.device:
+            raise ValueError(f"{name} is on {tensor.device} and x is on {x.device}; move one")
     plain = [t for t in (x, w_up, w_down, b_up, b_down) if isinstance(t, torch.Tensor)]
     if not all(t.is_contiguous() for t in plain):
         raise ValueError("x, weights and biases must be contiguous; call .contiguous() on them once")
@@ -99,6 +123,9 @@ def check_routing(x: torch.Tensor, topk_weights: torch.Tensor, topk_ids: torch.T
         )
     if topk_ids.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"topk_ids is {topk_ids.dtype}; use int32 or int64")
+    for name, tensor in (("topk_weights", topk_weights), ("topk_ids", topk_ids)):
+        if tensor.device != x.device:
+            raise ValueError(f"{name} is on {tensor.device} and x is on {x.device}; move one")
 
 
 def gemm_up(
@@ -133,6 +160,14 @@ def experts_forward(
     b_down: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The layer after routing: [T, H] in the type of x; arguments as :func:`moe_kernels.triton.experts` has them."""
+    at_once = expert.tokens_at_once(*topk_ids.shape)
+    if at_once < x.shape[0]:
+        out = torch.empty_like(x)
+        for part, tokens, weights, ids in zip(
+            *(t.split(at_once) for t in (out, x, topk_weights, topk_ids)), strict=True
+        ):
+            part.copy_(experts_forward(tokens, w_up, w_down, weights, ids, expert, tiles, b_up, b_down))
+        return out
     rows = align(topk_ids, w_down.shape[0], (tiles[0].block_m, tiles[1].block_m), first_expert=expert.first_expert)
     if rows.token.numel() == 0:
         return torch.zeros_like(x)

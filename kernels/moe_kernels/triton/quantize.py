@@ -3,13 +3,16 @@
 Weights are quantised once, in plain torch; activations at every call, by a kernel.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 import triton
 import triton.language as tl
 
+from moe_kernels.triton.device import launching_on, target_of
 from moe_kernels.triton.formats import BLOCK, FORMATS, INT4_GROUPS, MX_GROUP
+from moe_kernels.triton.support import wrong_e4m3
 
 _E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Magnitudes of e2m1 by code (OCP Microscaling Formats 1.0, table 5)."""
@@ -38,8 +41,8 @@ class QuantizedWeights:
             bfloat16 or float16 [experts, matrices * N, K / group].
         dtype: a name of :mod:`moe_kernels.triton.formats`.
         activation_scale: float32 [1], the scale of ``fp8``'s activations if it is known beforehand; without it the
-            scale is computed at every call.
-        group: weights along K that share a scale in ``int4``.
+            scale is computed at every call. All experts share it: of a checkpoint that has one per expert, the largest.
+        group: weights along K that share a scale in ``int4``: a power of two, a multiple of 32, or the whole of K.
 
     Raises:
         ValueError: shapes or types do not fit ``dtype``.
@@ -54,9 +57,15 @@ class QuantizedWeights:
     def __post_init__(self) -> None:
         if self.dtype not in FORMATS or FORMATS[self.dtype].weight_bits > 8:
             raise ValueError(f"dtype {self.dtype!r} is not quantised; use fp8, fp8_block, int8, mxfp4 or int4")
-        if self.values.dim() != 3 or not self.values.is_contiguous() or not self.scale.is_contiguous():
-            raise ValueError("values must be contiguous [experts, rows, K], and the scale contiguous")
+        if self.values.dim() != 3:
+            raise ValueError(f"values {tuple(self.values.shape)} should be [experts, rows, K]; flatten blocks of K")
+        if not self.values.is_contiguous() or not self.scale.is_contiguous():
+            raise ValueError("values and scale must be contiguous; call .contiguous() on them once")
         experts, rows, k = self.values.shape[0], self.values.shape[1], self.k
+        if self.dtype == "int4":
+            self._check_group()
+        if self.activation_scale is not None:
+            self._check_activation_scale(self.activation_scale)
         shapes: dict[str, list[tuple[int, ...]]] = {
             "int8": [(experts, rows)],
             "mxfp4": [(experts, rows, k // MX_GROUP)],
@@ -72,7 +81,29 @@ class QuantizedWeights:
                 f"{self.scale.dtype}; convert or view them"
             )
         if tuple(self.scale.shape) not in wanted:
-            raise ValueError(f"scale {tuple(self.scale.shape)} of {self.dtype} should be {wanted[0]}")
+            shapes_said = str(wanted[0])
+            if len(wanted) > 1:
+                shapes_said = f"{wanted[1]} for gate and up, {wanted[0]} for one matrix"
+                if any(self.scale.numel() == math.prod(shape) for shape in wanted):
+                    shapes_said += "; view it so"
+            raise ValueError(f"scale {tuple(self.scale.shape)} of {self.dtype} should be {shapes_said}")
+
+    def _check_group(self) -> None:
+        group, k = self.group, self.k
+        if group < 1 or k % group or (group != k and group % min(INT4_GROUPS) and group & (group - 1)):
+            raise ValueError(
+                f"group = {group} of int4 with K = {k}: use a power of two or a multiple of {min(INT4_GROUPS)} that "
+                "divides K, or K itself"
+            )
+
+    def _check_activation_scale(self, scale: torch.Tensor) -> None:
+        if self.dtype != "fp8":
+            raise ValueError(f"activation_scale is for fp8 alone; {self.dtype} weights take none")
+        if scale.numel() != 1 or scale.dtype != torch.float32:
+            raise ValueError(
+                f"activation_scale {tuple(scale.shape)} {scale.dtype} should be one float32, which all experts share; "
+                "of one per expert use .max().float().reshape(1)"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,6 +119,23 @@ class QuantizedWeights:
     def device(self) -> torch.device:
         """Where the values are."""
         return self.values.device
+
+    def to_e4m3fnuz(self) -> "QuantizedWeights":
+        """The same fp8 weights as CDNA 3 multiplies them: e4m3fnuz, under doubled scales. Exact.
+
+        A code stands for half the number there. The code of minus zero is NaN there, and the code of NaN a number.
+
+        Raises:
+            ValueError: the values are not stored as ``torch.float8_e4m3fn``.
+        """
+        if self.values.dtype != torch.float8_e4m3fn:
+            raise ValueError(f"values are {self.values.dtype}; only torch.float8_e4m3fn becomes torch.float8_e4m3fnuz")
+        codes = self.values.view(torch.uint8)
+        codes = torch.where(codes == 0x80, 0, torch.where(codes & 0x7F == 0x7F, 0x80, codes)).to(torch.uint8)
+        activation_scale = None if self.activation_scale is None else self.activation_scale * 2
+        return replace(
+            self, values=codes.view(torch.float8_e4m3fnuz), scale=self.scale * 2, activation_scale=activation_scale
+        )
 
 
 @torch.no_grad()
@@ -217,6 +265,9 @@ def quantize_kernel(
     For ``int8`` a program rounds a whole row, which has one scale. For ``fp8_block`` (one scale per 128 values) and
     ``fp8`` (the scale is given) it rounds BLOCK values of a row: in decoding there are few rows, whose parts then run
     side by side. Rows from ``num_valid_ptr`` on are left alone.
+
+    NaN and infinity become NaN, in ``int8``, which has none, by the row's scale. They are looked for: GPUs' maximum and
+    minimum pass over NaN.
     """
     row = tl.program_id(0).to(tl.int64)
     valid = True
@@ -226,20 +277,26 @@ def quantize_kernel(
         at = tl.arange(0, BLOCK)
         if FORMAT == "int8":
             peak = tl.zeros((BLOCK,), dtype=tl.float32)
+            lost = tl.zeros((BLOCK,), dtype=tl.int32)
             for start in range(0, K, BLOCK):
                 x = tl.load(x_ptr + row * K + start + at, mask=start + at < K, other=0.0).to(tl.float32)
-                peak = tl.maximum(peak, tl.abs(x))
+                finite = tl.abs(x) < float("inf")
+                peak = tl.maximum(peak, tl.where(finite, tl.abs(x), 0.0))
+                lost += tl.where(finite, 0, 1)
             scale = tl.maximum(tl.max(peak, 0) / top, 1e-12)
-            tl.store(scale_ptr + row, scale)
+            tl.store(scale_ptr + row, tl.where(tl.sum(lost, 0) > 0, float("nan"), scale))
             for start in range(0, K, BLOCK):
                 ok = start + at < K
-                x = tl.load(x_ptr + row * K + start + at, mask=ok, other=0.0).to(tl.float32) / scale
+                x = tl.load(x_ptr + row * K + start + at, mask=ok, other=0.0).to(tl.float32)
+                x = tl.where(tl.abs(x) < float("inf"), x, 0.0) / scale
                 # Rounds to the nearest: the conversion truncates, so half is added first, away from zero.
                 rounded = (x + tl.where(x < 0, -0.5, 0.5)).to(tl.int8)
                 tl.store(out_ptr + row * K + start + at, rounded, mask=ok)
         else:
             at += tl.program_id(1) * BLOCK
             x = tl.load(x_ptr + row * K + at, mask=at < K, other=0.0).to(tl.float32)
+            finite = tl.abs(x) < float("inf")
+            x = tl.where(finite, x, 0.0)
             if FORMAT == "fp8_block":
                 parts = tl.reshape(x, (BLOCK // 128, 128))
                 scale = tl.maximum(tl.max(tl.abs(parts), 1) / top, 1e-12)
@@ -248,7 +305,7 @@ def quantize_kernel(
                 y = tl.reshape(parts / scale[:, None], (BLOCK,))
             else:
                 y = x / tl.load(scale_ptr)
-            y = tl.minimum(tl.maximum(y, -top), top)
+            y = tl.where(finite, tl.minimum(tl.maximum(y, -top), top), float("nan"))
             tl.store(out_ptr + row * K + at, y.to(out_ptr.dtype.element_ty), mask=at < K)
 
 
@@ -261,9 +318,18 @@ def quantize_rows(
         x: [rows, K].
         weights: what they will be multiplied by. 4-bit weights take activations as they are.
         num_valid: int32 [1]; rows from there on are neither read nor written.
+
+    A row with NaN or infinity gets NaN in its values (in ``int8`` in its scale), and changes no other row.
+
+    Raises:
+        ValueError: the device multiplies another e4m3 type than that of the weights.
     """
     if not FORMATS[weights.dtype].scales_activations:
         return x, None
+    if weights.dtype != "int8" and (
+        reason := wrong_e4m3(str(weights.values.dtype).removeprefix("torch."), target_of(x.device))
+    ):
+        raise ValueError(f"weights of {weights.dtype}: {reason}")
     rows, k = x.shape
     values = torch.empty((rows, k), dtype=weights.values.dtype, device=x.device)
     top = 127.0 if weights.dtype == "int8" else float(torch.finfo(weights.values.dtype).max)
@@ -275,12 +341,14 @@ def quantize_rows(
                 # Rows that were never written must not decide the scale.
                 index = torch.arange(rows, device=x.device)
                 valid = torch.where((index < num_valid)[:, None], x, 0.0)
-            scale = (valid.abs().amax().float() / top).clamp(min=1e-12).reshape(1)
+            peak = torch.where(valid.isfinite(), valid, 0.0).abs().amax() if rows else valid.new_zeros(())
+            scale = (peak.float() / top).clamp(min=1e-12).reshape(1)
     elif weights.dtype == "int8":
         scale = torch.empty(rows, dtype=torch.float32, device=x.device)
     else:
         scale = torch.empty((rows, -(-k // BLOCK)), dtype=torch.float32, device=x.device)
     if rows:
         parts = 1 if weights.dtype == "int8" else triton.cdiv(k, _PART)
-        quantize_kernel[(rows, parts)](x, values, scale, num_valid, k, top, BLOCK=_PART, FORMAT=weights.dtype)
+        with launching_on(x.device):
+            quantize_kernel[(rows, parts)](x, values, scale, num_valid, k, top, BLOCK=_PART, FORMAT=weights.dtype)
     return values, scale

@@ -10,6 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
+from moe_kernels.triton.device import launching_on
+
 
 @dataclass(frozen=True, kw_only=True)
 class Router:
@@ -114,7 +116,9 @@ def route_kernel(
     if bias_ptr is not None:
         # DeepSeek-V3's load-balancing bias decides which experts are chosen, but not their weights.
         choice += tl.load(bias_ptr + expert, mask=there, other=0.0).to(tl.float32)
-    choice = tl.where(there, choice, float("-inf"))
+    # A maximum passes over NaN on GPUs, so that rows with one are found here: they get NaN weights, of some experts.
+    lost = tl.sum(tl.sum((there & (choice != choice)).to(tl.int32), 1), 0) > 0
+    choice = tl.where(there, tl.where(lost, 0.0, choice), float("-inf"))
     if TOP_GROUPS < NUM_GROUPS:
         group_score = _group_scores(choice, TOP2)
         kept = tl.zeros((GROUPS,), dtype=tl.int32)
@@ -129,7 +133,7 @@ def route_kernel(
     for i in range(TOP_K):
         highest = tl.max(tl.max(choice, 1), 0)
         chosen = tl.min(tl.min(tl.where(choice == highest, expert, num_experts), 1), 0)
-        # NaN equals nothing, so the last expert is taken; its weight passes the NaN on.
+        # Where no expert is left (biases of -inf) this may be a place of the padding.
         chosen = tl.minimum(chosen, num_experts - 1)
         weight = tl.sum(tl.sum(tl.where((expert == chosen) & there, score, 0.0), 1), 0)
         weights = tl.where(place == i, weight, weights)
@@ -137,6 +141,7 @@ def route_kernel(
         choice = tl.where((expert == chosen) & there, float("-inf"), choice)
     if RENORMALIZE:
         weights = weights / (tl.sum(weights, 0) + _NO_ZERO)
+    weights = tl.where(lost, float("nan"), weights)
     tl.store(weights_ptr + token * TOP_K + place, weights * scaling, mask=place < TOP_K)
     tl.store(ids_ptr + token * TOP_K + place, ids, mask=place < TOP_K)
 
@@ -148,6 +153,8 @@ def route(logits: torch.Tensor, router: Router, bias: torch.Tensor | None = None
         logits: [T, experts].
         router: how to choose.
         bias: [experts], finite; added to the scores when experts are chosen, but not to their weights.
+
+    A token with a NaN among its logits gets NaN weights.
 
     Raises:
         ValueError: the router or the bias does not fit the number of experts.
@@ -161,21 +168,22 @@ def route(logits: torch.Tensor, router: Router, bias: torch.Tensor | None = None
     if num_tokens == 0:
         return weights, ids
     per_group = num_experts // router.groups
-    route_kernel[(num_tokens,)](
-        logits.contiguous(),
-        None if bias is None else bias.contiguous(),
-        weights,
-        ids,
-        per_group,
-        router.scaling,
-        NUM_GROUPS=router.groups,
-        GROUPS=triton.next_power_of_2(router.groups),
-        PER_GROUP=triton.next_power_of_2(per_group),
-        TOP_GROUPS=router.top_groups,
-        TOP_K=router.top_k,
-        K_PADDED=triton.next_power_of_2(router.top_k),
-        SIGMOID=router.scoring == "sigmoid",
-        RENORMALIZE=router.renormalize,
-        TOP2=router.group_score == "top2",
-    )
+    with launching_on(logits.device):
+        route_kernel[(num_tokens,)](
+            logits.contiguous(),
+            None if bias is None else bias.contiguous(),
+            weights,
+            ids,
+            per_group,
+            router.scaling,
+            NUM_GROUPS=router.groups,
+            GROUPS=triton.next_power_of_2(router.groups),
+            PER_GROUP=triton.next_power_of_2(per_group),
+            TOP_GROUPS=router.top_groups,
+            TOP_K=router.top_k,
+            K_PADDED=triton.next_power_of_2(router.top_k),
+            SIGMOID=router.scoring == "sigmoid",
+            RENORMALIZE=router.renormalize,
+            TOP2=router.group_score == "top2",
+        )
     return weights, ids

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from moe_kernels.triton.activation import GATED, activate, activate_backward
+from moe_kernels.triton.device import launching_on
 
 _COLUMNS = 512
 
@@ -138,10 +139,11 @@ def activate_rows(
     n = width // matrices
     hidden = torch.empty((num_rows, n), dtype=dtype, device=product.device)
     grid = (num_rows, triton.cdiv(n, _COLUMNS))
-    activate_kernel[grid](
-        product, hidden, num_valid, num_rows, n, splits, alpha, limit,
-        MATRICES=matrices, ACTIVATION=activation, BLOCK=_COLUMNS, dtype=_wide(product.dtype),
-    )  # fmt: skip
+    with launching_on(product.device):
+        activate_kernel[grid](
+            product, hidden, num_valid, num_rows, n, splits, alpha, limit,
+            MATRICES=matrices, ACTIVATION=activation, BLOCK=_COLUMNS, dtype=_wide(product.dtype),
+        )  # fmt: skip
     return hidden
 
 
@@ -158,11 +160,12 @@ def activate_rows_backward(
     """d_product [rows, N or 2 N], hidden times weight [rows, N], and d_weight in the shape of ``weight``."""
     d_product, weighted = torch.empty_like(product), torch.empty_like(d_hidden)
     d_weight = torch.zeros_like(weight)
-    activate_backward_kernel[(product.shape[0],)](
-        product, d_hidden, slot, weight, d_product, weighted, d_weight, num_valid, d_hidden.shape[1], alpha, limit,
-        MATRICES=2 if activation in GATED else 1, ACTIVATION=activation, BLOCK=_COLUMNS,
-        dtype=_wide(product.dtype),
-    )  # fmt: skip
+    with launching_on(product.device):
+        activate_backward_kernel[(product.shape[0],)](
+            product, d_hidden, slot, weight, d_product, weighted, d_weight, num_valid, d_hidden.shape[1], alpha, limit,
+            MATRICES=2 if activation in GATED else 1, ACTIVATION=activation, BLOCK=_COLUMNS,
+            dtype=_wide(product.dtype),
+        )  # fmt: skip
     return d_product, weighted, d_weight
 
 
@@ -181,8 +184,9 @@ def combine(
     splits, num_slots, hidden_size = rows.shape
     num_tokens, top_k = ids.shape
     out = torch.empty((num_tokens, hidden_size), dtype=dtype, device=rows.device)
-    combine_kernel[(num_tokens, triton.cdiv(hidden_size, _COLUMNS))](
-        rows, ids.contiguous(), out, num_slots, hidden_size, top_k, splits, first_expert, num_experts,
-        BLOCK=_COLUMNS, dtype=_wide(dtype),
-    )  # fmt: skip
+    with launching_on(rows.device):
+        combine_kernel[(num_tokens, triton.cdiv(hidden_size, _COLUMNS))](
+            rows, ids.contiguous(), out, num_slots, hidden_size, top_k, splits, first_expert, num_experts,
+            BLOCK=_COLUMNS, dtype=_wide(dtype),
+        )  # fmt: skip
     return out

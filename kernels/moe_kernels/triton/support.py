@@ -5,7 +5,7 @@ What only the compiler knows (registers, shared memory) is in the compiled artif
 
 from moe_kernels.kernel import Problem
 from moe_kernels.tile import TritonTile
-from moe_kernels.triton.formats import BLOCK, FORMATS, capability, missing_on
+from moe_kernels.triton.formats import BLOCK, FORMATS, capability, fp8_type, missing_on
 
 _POWERS = ("block_m", "block_n", "block_k", "num_warps")
 
@@ -25,6 +25,27 @@ def refusal(problem: Problem, tile: TritonTile, target: str | None = None) -> st
         or _path(problem, tile, target)
         or _registers(problem, tile, target)
     )
+
+
+_E4M3 = {"fp8e4nv": "float8_e4m3fn", "fp8e4b8": "float8_e4m3fnuz"}
+"""torch's names of Triton's e4m3 types."""
+
+
+def wrong_e4m3(stored: str, target: str | None) -> str | None:
+    """The reason why fp8 weights that are stored so cannot be multiplied on the target, or None.
+
+    Triton compiles the other type too, but CDNA 3 then multiplies in float16, at half the rate, and NVIDIA's compiler
+    stops.
+
+    Args:
+        stored: torch's name of the weights' type, ``float8_e4m3fn`` or ``float8_e4m3fnuz``.
+        target: as in :func:`refusal`.
+    """
+    wanted = _E4M3[fp8_type(target)]
+    if stored == wanted:
+        return None
+    how = "to_e4m3fnuz() of the weights" if wanted == "float8_e4m3fnuz" else f"quantize_weights(fp8=torch.{wanted})"
+    return f"they are stored as {stored}, and {target or 'the interpreter'} multiplies {wanted}; use {how}"
 
 
 def _shape(problem: Problem, tile: TritonTile) -> str | None:
@@ -55,6 +76,11 @@ def _scales(problem: Problem, tile: TritonTile) -> str | None:
         return f"block_k = {tile.block_k} spans more than one {BLOCK}-block of scales; use {BLOCK} or less"
     if problem.dtype == "int4" and k is not None and k % problem.group:
         return f"K = {k} is not a multiple of the group of {problem.group}; use smaller groups"
+    if problem.dtype == "int4" and problem.group != k and problem.group % tile.block_k and tile.block_k % problem.group:
+        return (
+            f"block_k = {tile.block_k} is neither a multiple nor a part of the group of {problem.group}; "
+            f"use {problem.group & -problem.group}"
+        )
     return None
 
 

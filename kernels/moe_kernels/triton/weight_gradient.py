@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from moe_kernels.tile import TritonTile
+from moe_kernels.triton.device import launching_on
 
 
 @triton.jit
@@ -85,11 +86,12 @@ def weight_gradient(
     n, k, experts = left.shape[1], right.shape[1], start.numel() - 1
     out = torch.empty((experts, n, k), dtype=left.dtype, device=left.device)
     grid = (triton.cdiv(n, tile.block_n) * triton.cdiv(k, tile.block_k), experts)
-    weight_gradient_kernel[grid](
-        left, right, out, token, start, n, k, tile.group_m,
-        GATHER_LEFT=gather_left, GATHER_RIGHT=not gather_left,
-        BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
-        dtype=tl.float64 if left.dtype == torch.float64 else tl.float32,
-        **tile.compile_options(),
-    )  # fmt: skip
+    with launching_on(left.device):
+        weight_gradient_kernel[grid](
+            left, right, out, token, start, n, k, tile.group_m,
+            GATHER_LEFT=gather_left, GATHER_RIGHT=not gather_left,
+            BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
+            dtype=tl.float64 if left.dtype == torch.float64 else tl.float32,
+            **tile.compile_options(),
+        )  # fmt: skip
     return out

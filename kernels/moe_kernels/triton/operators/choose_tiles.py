@@ -3,7 +3,8 @@
 import torch
 
 from moe_kernels.kernel import up_op
-from moe_kernels.triton.launch import Weights, dtype_name, problem_of, target_of
+from moe_kernels.triton.device import target_of
+from moe_kernels.triton.launch import Weights, dtype_name, problem_of
 from moe_kernels.triton.layer import Expert
 from moe_kernels.triton.support import refusal
 from moe_kernels.triton.tiles import Tiles, default_tile, tuned_tiles
@@ -19,11 +20,12 @@ def choose_tiles(x: torch.Tensor, w_gate_up: Weights, w_down: Weights, topk_ids:
     )
     if x.device.type == "cuda":
         key = (dtype_name(w_gate_up), expert.activation, num_experts, hidden_size, width)
-        found = tuned_tiles(torch.cuda.get_device_name(x.device), key, x.shape[0])
+        num_tokens = expert.tokens_at_once(*topk_ids.shape)
+        found = tuned_tiles(torch.cuda.get_device_name(x.device), key, num_tokens)
         # Tuned under other groups of scales, a tile may not run here.
         if found and not any(refusal(p, tile, target) for p, tile in zip(problems, found, strict=True)):
             return found
     # The device alone knows how many rows each expert has: every expert that can have rows is assumed to have some.
-    pairs = topk_ids.shape[0] * topk_ids.shape[1]
+    pairs = expert.tokens_at_once(*topk_ids.shape) * topk_ids.shape[1]
     per_expert = pairs / max(1, min(num_experts * expert.ranks, pairs))
     return default_tile(problems[0], per_expert, target), default_tile(problems[1], per_expert, target)

@@ -46,13 +46,14 @@ def _experts(
     first_expert: int,
     ranks: int,
     deterministic: bool,
+    choices_at_once: int | None,
     tiles: list[int],
 ) -> torch.Tensor:
     up = unpack_weights(PackedWeights(w_up, up_scale, up_activation_scale, groups[0]), dtype)
     down = unpack_weights(PackedWeights(w_down, down_scale, down_activation_scale, groups[1]), dtype)
     expert = Expert(
         activation=activation, alpha=alpha, limit=limit, first_expert=first_expert, ranks=ranks,
-        deterministic=deterministic,
+        deterministic=deterministic, choices_at_once=choices_at_once,
     )  # fmt: skip
     pair = _tiles_or_default(tiles, x, up, down, topk_ids, expert)
     return layer.experts_forward(x, up, down, topk_weights, topk_ids, expert, pair, b_up, b_down)
@@ -228,6 +229,7 @@ def experts(
         dtype=dtype,
         groups=[up.group, down.group],
         deterministic=expert.deterministic,
+        choices_at_once=expert.choices_at_once,
         **settings,
     )
 
@@ -249,14 +251,22 @@ def fused_moe(
 
     Args:
         x: bfloat16 or float16 [T, H].
-        router_logits: [T, experts].
+        router_logits: [T, experts], those of all ranks.
         w_gate_up, w_down, b_gate_up, b_down, expert, tiles: as in :func:`experts`.
         router: how experts are chosen.
         router_bias: [experts], added to the scores when experts are chosen, but not to their weights (DeepSeek-V3).
 
     Raises:
-        ValueError: as in :func:`experts`, or the router does not fit the number of experts.
+        ValueError: as in :func:`experts`, or the router does not fit the number of experts, or there are not as many
+            as the weights of all ranks have.
     """
+    expert, x = expert or Expert(), x.contiguous()
+    check_shapes(x, w_gate_up, w_down, expert.matrices, b_gate_up, b_down)
+    if router_logits.shape != (x.shape[0], w_down.shape[0] * expert.ranks):
+        raise ValueError(
+            f"router_logits {tuple(router_logits.shape)} should be {(x.shape[0], w_down.shape[0] * expert.ranks)}, for "
+            f"{w_down.shape[0]} experts on each of {expert.ranks} ranks; Expert(first_expert=, ranks=) tells which"
+        )
     router.check(router_logits.shape[1])
     topk_weights, topk_ids = choose_experts(router_logits, router, router_bias)
     return experts(

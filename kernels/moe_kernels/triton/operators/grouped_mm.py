@@ -7,7 +7,8 @@ import torch
 
 from moe_kernels.tile import TritonTile
 from moe_kernels.triton.alignment import align_groups
-from moe_kernels.triton.launch import launch_gemm, problem_of, target_of
+from moe_kernels.triton.device import target_of
+from moe_kernels.triton.launch import launch_gemm, problem_of
 from moe_kernels.triton.layer import backward_tile
 from moe_kernels.triton.operators.packing import pack_tiles, unpack_tiles
 from moe_kernels.triton.tiles import default_tile
@@ -26,11 +27,22 @@ def _grouped_gemm(
     # Each row is written once, so there is no place where parts of K could be summed.
     one = dataclasses.replace(one, split_k=1)
     out = torch.zeros((rows.shape[0], weights.shape[1]), dtype=rows.dtype, device=rows.device)
+    if group_sizes.device.type == "cpu":
+        _check_sizes(group_sizes, rows.shape[0])
     if rows.shape[0]:
         order = torch.arange(rows.shape[0], dtype=torch.int32, device=rows.device)
         aligned = align_groups(group_sizes, order, (one.block_m, one.block_m))
         launch_gemm(rows, weights, out, aligned, one, gather=False, epilogue="hidden")
     return out
+
+
+def _check_sizes(group_sizes: torch.Tensor, num_rows: int) -> None:
+    total, least = int(group_sizes.sum()), int(group_sizes.min()) if group_sizes.numel() else 0
+    if total > num_rows or least < 0:
+        raise ValueError(
+            f"group_sizes sum to {total}, the least is {least}; give sizes of 0 or more that sum to at most the "
+            f"{num_rows} rows"
+        )
 
 
 @_grouped_gemm.register_fake
@@ -76,7 +88,9 @@ def grouped_mm(
     Args:
         rows: [M, K] in group order.
         weights: [G, N, K] in the type of rows.
-        group_sizes: int [G]; rows past their sum come out as zeros.
+        group_sizes: int [G]; rows past their sum come out as zeros. Where the host has them, sizes that are negative or
+            sum to more than M are an error. Those on a GPU are not looked at, which would stop the host: negative ones
+            count as zero, and the last groups are cut to the rows that there are.
         tile: by default the default rule's.
 
     Raises:
@@ -87,7 +101,12 @@ def grouped_mm(
             f"rows {tuple(rows.shape)} {rows.dtype} and weights {tuple(weights.shape)} {weights.dtype} do not fit: "
             "give [M, K] and [G, N, K] of one type"
         )
-    if tuple(group_sizes.shape) != (weights.shape[0],):
-        raise ValueError(f"group_sizes {tuple(group_sizes.shape)} should be {(weights.shape[0],)}")
+    if tuple(group_sizes.shape) != (weights.shape[0],) or group_sizes.is_floating_point():
+        raise ValueError(
+            f"group_sizes {tuple(group_sizes.shape)} {group_sizes.dtype} should be whole numbers {(weights.shape[0],)}"
+        )
+    for name, tensor in (("weights", weights), ("group_sizes", group_sizes)):
+        if tensor.device != rows.device:
+            raise ValueError(f"{name} is on {tensor.device} and rows are on {rows.device}; move one")
     numbers = pack_tiles([tile] if tile else [])
     return torch.ops.moe_kernels.grouped_gemm(rows.contiguous(), weights.contiguous(), group_sizes, numbers)
