@@ -1,6 +1,6 @@
 """Searches that are killed, and many writers at once: one process imports everything and forks for each.
 
-``python -m tests.faults.searches WHAT FOLDER-OR-URL`` prints one JSON object.
+``python -m tests.faults.searches WHAT FOLDER-OR-URL [TIMES]`` prints one JSON object.
 """
 
 import json
@@ -31,7 +31,6 @@ from tests.domain.test_results import FAILURE
 
 WRITERS, ROWS = 8, 500
 MORE = 3
-KILLS = 50
 DEADLY = 2
 """Number of the trial that takes its process down."""
 
@@ -60,8 +59,8 @@ def forked(function: Callable[[], object], kill_after_s: float | None = None) ->
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed(folder: Path) -> dict[str, Any]:
-    """Fifty ``kill -9`` at random times of a search, which is asked for a few trials more each time; then its end."""
+def killed(folder: Path, times: int) -> dict[str, Any]:
+    """So many ``kill -9`` at random times of a search, which is asked for a few trials more each time; then its end."""
     (warm := folder / "warm").mkdir()
     search(warm, MORE)  # what it imports and draws up, all forks have then
     start = time.monotonic()
@@ -69,7 +68,8 @@ def killed(folder: Path) -> dict[str, Any]:
     took = time.monotonic() - start
     rng = random.Random(0)
     kills = 0
-    while kills < KILLS:  # a search that was done before its kill does not count
+    # A search that was done before its kill does not count, and not all of them may fall before the first trial.
+    while kills < times or not stored(folder):
         asked = len(stored(folder)) + MORE
         kills += forked(partial(search, folder, asked), rng.uniform(0, took)) == -signal.SIGKILL
     before = len(stored(folder))
@@ -164,8 +164,8 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    what, where = sys.argv[1:]
+    what, where, *times = sys.argv[1:]
     if what in ("writers", "beginners"):
         print(json.dumps({"writers": writers, "beginners": beginners}[what](where)))
     else:
-        print(json.dumps({"killed": killed, "deadly": deadly}[what](Path(where))))
+        print(json.dumps(killed(Path(where), int(times[0])) if times else deadly(Path(where))))

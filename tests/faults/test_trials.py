@@ -126,11 +126,11 @@ def test_a_search_whose_tiles_have_no_answer_is_not_begun(url: str, monkeypatch:
     assert "tiles for cuda:90 have no answer (crashed: OSError" in note
 
 
-def in_forks(what: str, where: Path | str) -> dict[str, Any]:
+def in_forks(what: str, where: Path | str, *more: str) -> dict[str, Any]:
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.searches", what, str(where)],
+        [sys.executable, "-m", "tests.faults.searches", what, str(where), *more],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -148,8 +148,9 @@ def test_a_trial_that_kills_its_process_is_tried_twice_more_and_given_up(tmp_pat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="fork")
-def test_fifty_kills_at_random_times_lose_and_double_nothing(tmp_path: Path) -> None:
-    found = in_forks("killed", tmp_path)
+@pytest.mark.parametrize("times", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_kills_at_random_times_lose_and_double_nothing(times: int, tmp_path: Path) -> None:
+    found = in_forks("killed", tmp_path, str(times))
     assert found["last"] == 0
     asked = found["before"] + MORE
     assert found["before"] > 0
