@@ -20,6 +20,15 @@ from tests.faults.test_kill import stored
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="terminals")
 LIMIT_S = 3.0
+_START = """
+import fcntl, signal, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+# As a terminal's shell starts it, whoever ignores signals where the tests run (nohup, a job in the background).
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+from moe_codesign.cli import main
+main()
+"""
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
@@ -54,6 +63,8 @@ class InTerminal:
         start = time.monotonic()
         while self.look() and time.monotonic() - start < 30:
             pass
+        if time.monotonic() - start >= 30:
+            os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status), time.monotonic() - start
 
@@ -86,8 +97,7 @@ def in_terminal(folder: Path, *arguments: str) -> Iterator[InTerminal]:
     }  # fmt: skip
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-         "from moe_codesign.cli import main; main()", *arguments],
+        [sys.executable, "-c", _START, *arguments],
         stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=environment, start_new_session=True,
     )  # fmt: skip
     os.close(slave)

@@ -158,9 +158,11 @@ def test_a_compile_that_ignores_sigterm_goes_at_its_limit_with_what_it_started(
 def test_nothing_outlives_a_killed_parent(number: signal.Signals, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     (tmp_path / "script.py").write_text(
+        "import signal\n"
         "from moe_codesign.execution import Pool\n"
         "from tests.execution import jobs\n"
         "if __name__ == '__main__':\n"
+        f"    signal.signal({int(number)}, signal.SIG_DFL) if {int(number)} != signal.SIGKILL else None\n"
         f"    Pool(1).call(jobs.start_a_child_and_hang, {str(pids)!r}, time_limit_s=300)\n"
     )
     path = os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])
