@@ -15,7 +15,7 @@ from moe_codesign.formats.problem_rows import Row
 PART = 2000
 """Rows that are answered, and written, at a time."""
 _TIME_LIMIT_S = 3600.0
-"""Of a part. Its rows are arithmetic, and what has to be compiled has limits of its own."""
+"""Time limit for one part. Its rows are arithmetic; compiles have limits of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ def load_chip(name: str) -> Chip:
 
 @functools.lru_cache(maxsize=1024)
 def chip_named(text: str) -> str | None:
-    """The catalogue name of a chip from the words that people and drivers have for it; None where it is none of them.
+    """The catalogue name of a chip from the words that people and drivers have for it, or None.
 
     What is said must be part of one chip's names (its own, its product's and its driver's) and of no other chip's.
     """

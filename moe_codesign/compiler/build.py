@@ -231,7 +231,7 @@ def _outcome(one: CompileRequest, called: execution.CallResult[CompileResult]) -
         case Died(exit_code):
             return Unanswered(kind="crashed", reason=f"the compiler took its process down (exit code {exit_code})")
         case Raised(kind) if kind in _OF_THE_MACHINE:
-            # Of the process, before the compiler had its say: it has no room for its temporary files, for one.
+            # The process failed before the compiler answered, for example because its temporary files had no room.
             return Unanswered(kind="crashed", reason=str(called))
         case Raised():
             return Refused(kind="failed", reason=str(called), compiler=one.compiler)

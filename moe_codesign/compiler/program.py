@@ -22,7 +22,7 @@ def makes_programs(kernel: Kernel) -> bool:
 def program_hash(request: Request) -> str:
     """Hash of the front end's intermediate code, the compiler's options and :data:`ANALYSIS`.
 
-    Empty where there is none to compare: a Pallas kernel, or a tile that Triton's front end refuses.
+    An empty text for a Pallas kernel, and for a tile that Triton's front end refuses.
     """
     kernel = kernel_named(request.kernel)
     if kernel is None or kernel.build is None or not makes_programs(kernel):

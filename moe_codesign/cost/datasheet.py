@@ -33,7 +33,8 @@ LAYER = Slowdown(compute=2.25, memory=1.4, fixed_us=50.0)
 """A fused MoE layer on a GPU. ``compute`` is the median of measured time over roofline of 508,684 rows on nine GPUs
 (aiconfigurator-core 0.12.0); ``memory`` and ``fixed_us`` (launches, sorting of tokens) fit 5,007 of them best that ran
 on one rank, each GPU of the same weight: measured over estimated is 1.00 in the median, 0.68 to 2.77 in nine of ten.
-Taken for accelerators of other kinds too, which nobody measured."""
+``benchmarks/shipped/datasheet.py`` prints these figures. Taken for accelerators of other kinds too, which nobody
+measured."""
 GEMM = Slowdown(LAYER.compute, LAYER.memory, LAUNCH_US)
 """A grouped GEMM alone, which is one launch."""
 TPU = Slowdown(compute=1 / 0.955, memory=1 / 0.839, fixed_us=TPU_LAUNCH_US)
@@ -46,12 +47,12 @@ HOST = Slowdown(LAYER.compute, LAYER.memory, 0.0)
 
 
 def layer_slowdown(chip: Chip) -> Slowdown:
-    """Of a layer on a chip of this kind."""
+    """How much slower than the roofline a layer is on a chip of this kind."""
     return _of_kind(chip) or LAYER
 
 
 def gemm_slowdown(chip: Chip) -> Slowdown:
-    """Of one grouped GEMM on a chip of this kind."""
+    """How much slower than the roofline one grouped GEMM is on a chip of this kind."""
     return _of_kind(chip) or GEMM
 
 

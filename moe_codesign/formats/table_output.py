@@ -16,7 +16,7 @@ from typing import Any, Self
 from moe_codesign.errors import MachineError
 from moe_codesign.files import put_in_place, replace_file
 from moe_codesign.formats.problem_rows import Row
-from moe_codesign.formats.tables import _parquet, check_output
+from moe_codesign.formats.tables import check_output, parquet_module
 
 _CHUNK = 10_000
 
@@ -153,7 +153,7 @@ class TableOutput:
 
         types = {name: _arrow_type(pyarrow, kind - {type(None)}) for name, kind in kinds.items()}
         schema = pyarrow.schema(list(types.items()))
-        with _parquet().ParquetWriter(made, schema) as writer:
+        with parquet_module().ParquetWriter(made, schema) as writer:
             for rows in self._chunks():
                 columns = [
                     pyarrow.array([_as(kind, row.get(name)) for row in rows], kind) for name, kind in types.items()

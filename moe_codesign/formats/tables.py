@@ -75,7 +75,7 @@ def read_table(path: Path) -> list[Row]:
 def rows_about(path: Path) -> int:
     """How many rows a table has: lines, without the header; a quoted text may hold some of them."""
     if path.suffix.lower() == ".parquet":
-        return int(_parquet().ParquetFile(path).metadata.num_rows)
+        return int(parquet_module().ParquetFile(path).metadata.num_rows)
     with path.open("rb") as file:
         lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return max(lines - (path.suffix.lower() == ".csv"), 1)
@@ -86,7 +86,7 @@ def check_output(path: Path) -> None:
     if path.suffix.lower() not in KINDS:
         raise UserError("output file", value=str(path), fix="use .csv, .jsonl or .parquet")
     if path.suffix.lower() == ".parquet":
-        _parquet()
+        parquet_module()
     check_folder(path.parent)
     if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
         raise UserError("output file", value=str(path), fix="it cannot be written; give another --out")
@@ -146,12 +146,13 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 
 def _read_parquet(path: Path) -> Table:
-    file = _parquet().ParquetFile(path)
+    file = parquet_module().ParquetFile(path)
     batches = file.iter_batches(batch_size=10_000)
     return Table(tuple(file.schema_arrow.names), chain.from_iterable(batch.to_pylist() for batch in batches))
 
 
-def _parquet() -> Any:
+def parquet_module() -> Any:
+    """``pyarrow.parquet``. Raises UserError, which names the extra, where it is not installed."""
     require("pyarrow", "a .parquet file")
     import pyarrow.parquet
 

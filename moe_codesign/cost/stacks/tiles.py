@@ -21,8 +21,8 @@ class Launched:
     Args:
         up: tiles of GEMM 1.
         down: tiles of GEMM 2: the same, unless a tuned file says otherwise.
-        notes: which tuned file and entry it is, or that there is none; by row, for the rows that have a note.
-        refused: why the tile cannot be launched; by row, for the rows where it cannot.
+        notes: by row, the tuned file and entry that was used, or that no file matches.
+        refused: by row, why the tile cannot be launched.
     """
 
     up: StackTiles

@@ -80,7 +80,7 @@ def _check(
     transposed: bool,
     scale: jax.Array | None,
 ) -> tuple[jax.Array, ...]:
-    """The weights as a tuple. The kernel reads where it is told to, so whatever does not fit is refused here."""
+    """The weights as a tuple. The kernel checks no address, so whatever does not fit is refused here."""
     if not isinstance(weights, (tuple, list)):
         raise ValueError("weights should be a tuple of one matrix, or of gate and up; give (weights,)")
     if (activation in GATED) != (len(weights) == 2):
