@@ -92,7 +92,7 @@ def in_terminal(folder: Path, *arguments: str) -> Iterator[InTerminal]:
     (folder / "temporary").mkdir()
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])),
         "MOE_CODESIGN_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "temporary"), "TERM": "xterm",
     }  # fmt: skip
     master, slave = pty.openpty()

@@ -128,7 +128,7 @@ def test_a_search_whose_tiles_have_no_answer_is_not_begun(url: str, monkeypatch:
 
 def in_forks(what: str, where: Path | str, *more: str) -> dict[str, Any]:
     root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.searches", what, str(where), *more],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
@@ -164,7 +164,7 @@ def test_the_same_seed_gives_the_same_trials_whatever_the_workers_and_the_hash_s
     (tmp_path / "space.toml").write_text(space)
     here = mc.search(parse_space(space), trials=12, jobs=1, storage=url)
     other = f"sqlite:///{tmp_path / 'other.db'}"
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         [sys.executable, "-m", "moe_codesign.cli", "search", "space.toml", "--trials", "12", "--jobs", "2",
          "--storage", other, "--json"],

@@ -165,7 +165,7 @@ def test_nothing_outlives_a_killed_parent(number: signal.Signals, tmp_path: Path
         f"    signal.signal({int(number)}, signal.SIG_DFL) if {int(number)} != signal.SIGKILL else None\n"
         f"    Pool(1).call(jobs.start_a_child_and_hang, {str(pids)!r}, time_limit_s=300)\n"
     )
-    path = os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH", "")]))
     parent = subprocess.Popen([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": path})
     while not pids.exists() or " " not in pids.read_text():
         assert parent.poll() is None
@@ -193,7 +193,7 @@ def test_workers_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
         "        assert pool.call(os.getenv, 'PYTHONSAFEPATH', time_limit_s=60) == Done(None)\n"
         "    assert 'PYTHONSAFEPATH' not in os.environ\n"
     )
-    path = os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         [sys.executable, tmp_path / "script.py"],
         cwd=tmp_path / "here", env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
