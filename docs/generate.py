@@ -20,13 +20,13 @@ from pydantic.fields import FieldInfo
 
 from moe_codesign.formats import columns
 from moe_codesign.regression import suite
-from moe_codesign.study import space
+from moe_codesign.study import constraints, space
 
 FOLDER = Path(__file__).parent
 SCHEMAS: dict[str, type[BaseModel]] = {
     "a space": space.Space,
     "[[workloads]]": space.WorkloadTable,
-    "[constraints]": space.Constraints,
+    "[constraints]": constraints.Constraints,
     "[budget]": space.Budget,
     "a suite": suite.Suite,
     "[[kernels]], a kernel of this project": suite.OurKernel,

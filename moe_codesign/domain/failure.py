@@ -10,6 +10,8 @@ class FailureKind(StrEnum):
 
     QUALITY = "quality"
     """The shape is worth less than the space's constraint asks for."""
+    PARAMETERS = "parameters"
+    """The shape has more or fewer parameters than the space's constraints allow."""
     SPLIT = "split"
     """The shape cannot be divided over the workload's ranks."""
     MEMORY = "memory"

@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter
@@ -30,6 +30,7 @@ class Pair:
         timing: the time of one layer, with its evidence.
         quality_ratio: quality over the reference model's, by the study's scaling law; 1 is equal quality.
         outside: what of the shape lies outside the scaling law's range.
+        quality_by_law: the same ratio by every other law that applies to the shape, by the law's name.
 
     Raises:
         ValueError: the quality is not above 0 and finite, or there are tiles and no kernel.
@@ -43,10 +44,14 @@ class Pair:
     timing: Timing
     quality_ratio: float
     outside: tuple[str, ...] = ()
+    quality_by_law: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.quality_ratio > 0 and math.isfinite(self.quality_ratio)):
             raise ValueError(f"quality_ratio {self.quality_ratio} is not above 0 and finite")
+        for law, ratio in self.quality_by_law.items():
+            if not (ratio > 0 and math.isfinite(ratio)):
+                raise ValueError(f"quality_by_law: {law} {ratio} is not above 0 and finite")
         if self.tiles is not None and self.kernel is None:
             raise ValueError(f"tiles {self.tiles.label()} have no kernel")
 
@@ -89,6 +94,7 @@ class _Stored:
     timing: Timing
     quality_ratio: float
     outside: tuple[str, ...] = ()
+    quality_by_law: dict[str, float] = field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -104,6 +110,7 @@ class _Stored:
             timing=pair.timing,
             quality_ratio=pair.quality_ratio,
             outside=pair.outside,
+            quality_by_law=pair.quality_by_law,
         )
 
     def pair(self) -> Pair:
@@ -121,6 +128,7 @@ class _Stored:
             timing=self.timing,
             quality_ratio=self.quality_ratio,
             outside=self.outside,
+            quality_by_law=self.quality_by_law,
         )
 
 

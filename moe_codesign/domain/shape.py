@@ -1,6 +1,8 @@
 """The shape of a mixture-of-experts layer, in Hugging Face's field names."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ConfigDict
 
@@ -117,9 +119,28 @@ class MoEShape:
         """Expert FLOPs of one token in one layer, latent projections with them (a multiply-add counts two)."""
         return 2.0 * (self.choices_of_experts * self.expert_params + self.shared_params + self.latent_params)
 
+    @property
+    def total_params(self) -> int:
+        """Parameters of all the model's MoE layers."""
+        return self.num_layers * self.layer_params
+
+    @property
+    def active_params(self) -> float:
+        """Of these, the parameters that a token uses: its experts', and the routers'."""
+        router = self.hidden_size * (self.num_experts + self.zero_expert_num)
+        return self.num_layers * (self.active_flops_per_token / 2 + router)
+
+    def replaced(self, **fields: Any) -> "MoEShape":
+        """Another shape, without a name, that differs in these fields.
+
+        Raises:
+            UserError: as the class.
+        """
+        return dataclasses.replace(self, **fields, name="")
+
     def weight_bytes(self, dtype: str) -> float:
         """Bytes of all the model's MoE layers."""
-        return self.num_layers * self.layer_params * DTYPE_BYTES[dtype]
+        return self.total_params * DTYPE_BYTES[dtype]
 
     def label(self) -> str:
         """``H2048 I768 E128 k8`` and ``+1`` shared, ``L1024`` latent, ``Z256`` zero experts where there are any."""

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_codesign.answers.frontier_rows import ReportRow
+from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.routing import Histogram, Routing
 from moe_codesign.domain.timing import Timing
 from moe_codesign.errors import printable
@@ -34,6 +35,15 @@ def _routing_text(routing: Routing) -> str:
     return "histogram" if isinstance(routing, Histogram) else str(routing)
 
 
+def quality_text(pair: Pair) -> str:
+    """``+3.1%``, with what other laws say in brackets, and ``*`` where the law's experiments had no such shape."""
+    own = f"{pair.quality_ratio - 1:+.1%}" + ("*" if pair.outside else "")
+    if not pair.quality_by_law:
+        return own
+    low, high = min(pair.quality_by_law.values()) - 1, max(pair.quality_by_law.values()) - 1
+    return f"{own} ({low:+.0%})" if len(pair.quality_by_law) == 1 else f"{own} ({low:+.0%} .. {high:+.0%})"
+
+
 def pair_cells(row: ReportRow) -> list[str]:
     """Shape to gain of one pair, as the terminal and the HTML report print them."""
     pair = row.pair
@@ -48,7 +58,7 @@ def pair_cells(row: ReportRow) -> list[str]:
         pair.timing.grade,
         f"{row.share_of_peak:.0%}",
         pair.timing.limiter,
-        f"{pair.quality_ratio - 1:+.1%}" + ("*" if pair.outside else ""),
+        quality_text(pair),
         "-" if row.gain is None else f"{row.gain:.2f}x",
     ]
 

@@ -7,7 +7,7 @@ from moe_codesign.cost.estimate import Estimate, NoTileError
 from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
-from moe_codesign.domain.rank import RankWork, rank_work, weight_bytes_per_chip
+from moe_codesign.domain.rank import RankWork, rank_work
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.trial import Answered, Outcome, Refused
@@ -15,7 +15,7 @@ from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import MachineError, UserError
 from moe_codesign.funnel import Timed, pick, promising, race, reason_of
 from moe_codesign.measure import MeasuringProcess
-from moe_codesign.quality import Quality, law_named
+from moe_codesign.study.screen import Screen, judge_of
 from moe_codesign.study.space import Space
 from moe_kernels.kernel import Kernel
 
@@ -30,31 +30,12 @@ class Evaluator:
         self.workloads = [w.workload(space.seed) for w in space.workloads_on(chip)]
         self.kernel: Kernel | None = kernel_for(chip) if not isinstance(chip, DatasheetChip) else None
         self.tile_space = space.tile_space(chip)
-        self._law = law_named(space.law)
-        self._reference_quality = self.quality(reference)
-
-    def quality(self, shape: MoEShape) -> Quality:
-        return self._law.quality(shape, self.space.training_tokens)
-
-    def quality_ratio(self, shape: MoEShape) -> float:
-        return self.quality(shape).ratio(self._reference_quality)
+        self.judge = judge_of(space, reference)
+        self._screen = Screen(space, chip, self.workloads, self.judge)
 
     def refuses(self, shape: MoEShape) -> Failure | None:
         """Which constraint of the space the shape breaks, or why it cannot be split; None if it may be timed."""
-        limits = self.space.constraints
-        ratio = self.quality_ratio(shape)
-        if limits.min_quality_ratio is not None and ratio < limits.min_quality_ratio:
-            text = f"{ratio:.3f} of the reference, below {limits.min_quality_ratio:g}"
-            return Failure(FailureKind.QUALITY, text, limits.min_quality_ratio - ratio)
-        for workload in self.workloads:
-            if reason := workload.misfit(shape):
-                return Failure(FailureKind.SPLIT, reason)
-            used = weight_bytes_per_chip(shape, workload)
-            allowed = limits.memory_fraction * self.chip.memory.hbm_bytes
-            if used > allowed and not self.chip.is_host:  # the host holds one layer, not the model
-                text = f"{used / 1e9:.1f} GB of weights per chip, {allowed / 1e9:.1f} GB allowed"
-                return Failure(FailureKind.MEMORY, text, used / allowed - 1.0)
-        return None
+        return self._screen.failures([shape], self.judge.qualities([shape]))[0]
 
     def evaluate(self, shape: MoEShape, tiles: dict[str, TilePair] | None, *, seed: int) -> Outcome:
         """One pair for each workload, or the first thing that is in the way.
@@ -103,7 +84,7 @@ class Evaluator:
         return tuple(pairs), by_chance
 
     def _pair(self, shape: MoEShape, workload: Workload, timed: Estimate) -> Pair:
-        own = self.quality(shape)
+        own = self.judge.qualities([shape])
         return Pair(
             chip=self.chip.name,
             shape=shape,
@@ -111,8 +92,9 @@ class Evaluator:
             kernel=timed.kernel,
             tiles=TilePair(*timed.tiles) if timed.tiles else None,
             timing=timed.timing,
-            quality_ratio=own.ratio(self._reference_quality),
-            outside=own.outside,
+            quality_ratio=float(own.ratio[0]),
+            quality_by_law=own.others(0),
+            outside=self.judge.outside(shape),
         )
 
     def _time(self, shape: MoEShape, workload: Workload, wanted: TilePair | None, seed: int) -> Estimate | Failure:

@@ -1,6 +1,5 @@
 """What proposes the next candidate: Optuna's sampler, and how shapes and tiles become its parameters."""
 
-import dataclasses
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,8 @@ import optuna
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
-from moe_codesign.study.space import SHAPE_FIELDS, Choice, Space, Span
+from moe_codesign.study.sizes import Choice, Span
+from moe_codesign.study.space import SHAPE_FIELDS, Space
 from moe_kernels.kernel import Kernel
 from moe_kernels.tile import TileConfig, Value
 
@@ -42,7 +42,7 @@ def suggest_shape(trial: optuna.Trial, space: Space, reference: MoEShape) -> MoE
             FailureKind.SHAPE,
             f"num_experts_per_tok {values['num_experts_per_tok']} exceeds {values['num_experts']} experts",
         )
-    return dataclasses.replace(reference, **values, name="")
+    return reference.replaced(**values)
 
 
 def suggest_tiles(

@@ -13,12 +13,14 @@ from moe_codesign.chips import Chip, chip_named, chip_names, load_chip, parse_ch
 from moe_codesign.domain.dtype import DEFAULT_DTYPE
 from moe_codesign.domain.metrics import Objective
 from moe_codesign.domain.routing import DEFAULT_ROUTING
-from moe_codesign.domain.shape import LARGEST_SIZE
 from moe_codesign.domain.trial import Mode
 from moe_codesign.domain.workload import LARGEST_BATCH, DtypeText, RoutingText, Workload
 from moe_codesign.errors import UserError
 from moe_codesign.files import parse_json, parse_toml, read_toml
-from moe_codesign.quality import DEFAULT_LAW, LAWS
+from moe_codesign.quality import DEFAULT_LAW, LAWS, Equal
+from moe_codesign.study.ablation_rows import AblationRows
+from moe_codesign.study.constraints import Constraints
+from moe_codesign.study.sizes import Choice, choice_values
 from moe_codesign.tables import Label, Name, Table, did_you_mean, read_table
 from moe_kernels.tile import Value
 
@@ -32,6 +34,8 @@ SHAPE_FIELDS = (
 )
 
 
+OWN_LAW = "ablations"
+"""The law of a space whose quality is that of the user's own runs alone."""
 MOST_TRIALS = 1_000_000
 _MOST_LISTED = 200
 """Chips, workloads or objectives of a space."""
@@ -41,36 +45,6 @@ def spaces_folder() -> Traversable:
     """The space files that come with the project: inside an installed package, or at the top of a checkout."""
     installed = importlib.resources.files("moe_codesign") / "search_spaces"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "search_spaces"
-
-
-Size = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
-
-
-class Span(Table):
-    """Whole numbers from ``low`` to ``high``, every ``step``."""
-
-    low: Size
-    high: Size
-    step: PositiveInt = 1
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low = {self.low} is above high = {self.high}; swap them")
-        return self
-
-    def values(self) -> range:
-        return range(self.low, self.high + 1, self.step)
-
-
-Choice = Size | Annotated[list[Size], Field(min_length=1, max_length=1000)] | Span
-
-
-def choice_values(choice: Choice) -> Sequence[int]:
-    """Every value that a choice allows, the least first."""
-    if isinstance(choice, Span):
-        return choice.values()
-    return [choice] if isinstance(choice, int) else sorted(choice)
 
 
 def _chip(value: object) -> Chip:
@@ -112,8 +86,8 @@ def _objective(value: object) -> Objective:
 
 
 def _law(value: str) -> str:
-    if value not in LAWS:
-        raise ValueError(f"there is no such scaling law{did_you_mean(value, LAWS)}")
+    if value not in (*LAWS, OWN_LAW):
+        raise ValueError(f"there is no such scaling law{did_you_mean(value, (*LAWS, OWN_LAW))}")
     return value
 
 
@@ -159,18 +133,6 @@ class WorkloadTable(Table):
         )
 
 
-class Constraints(Table):
-    """What a reported pair must meet.
-
-    Args:
-        min_quality_ratio: the least quality over the reference's; 1.0 is "at least as good".
-        memory_fraction: the share of a chip's memory that the weights of all MoE layers may take.
-    """
-
-    min_quality_ratio: float | None = Field(default=None, gt=0)
-    memory_fraction: float = Field(default=0.9, gt=0, le=1)
-
-
 class Budget(Table):
     """How many trials there are, and how they are shared out.
 
@@ -195,7 +157,12 @@ class Space(Table):
         reference: the model that quality and gains are counted from: a catalogue name or a config.json. Fields that
             ``shape`` does not name are the reference's.
         training_tokens: tokens that every shape is trained on, for the scaling law.
-        law: the scaling law that quality is taken from.
+        law: the scaling law that quality is taken from: efficiency_leverage, krajewski, ludziejewski, abnar, zhao,
+            clark, or ablations, where your own runs alone decide.
+        ablations: a .csv, .jsonl or .parquet file of your own training runs, with columns loss, training_tokens and
+            fields of the shape. They correct the law, or are it.
+        equal: what qualities are compared at: training_tokens, or training_compute, where a shape that costs more FLOPs
+            a token is trained on fewer tokens.
         chips: chips by catalogue name or as .toml files.
         modes: with ``joint`` the sampler proposes shape and tiles; with ``nested`` it proposes the shape, and all tiles
             are ranked.
@@ -216,6 +183,8 @@ class Space(Table):
     reference: Label
     training_tokens: float = Field(gt=0, le=1e18)
     law: Annotated[str, AfterValidator(_law)] = DEFAULT_LAW
+    ablations: AblationRows | None = None
+    equal: Equal = "training_tokens"
     chips: Annotated[list[AnyChip], Field(min_length=1, max_length=_MOST_LISTED)]
     modes: Annotated[list[Mode], Field(min_length=1)] = ["joint", "nested"]
     objectives: Annotated[list[AnyObjective], Field(min_length=1, max_length=_MOST_LISTED)]
@@ -239,6 +208,8 @@ class Space(Table):
             if field == "num_layers" and len(values) > 1:
                 # Times are one layer's, quality is the whole model's: depth would be quality for nothing.
                 raise ValueError("shape.num_layers cannot vary, as times are of one layer; give one number")
+        if self.law == OWN_LAW and self.ablations is None:
+            raise ValueError(f"law = {OWN_LAW!r} needs runs; give ablations = FILE, or another law")
         names = [chip.name for chip in self.chips]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"chips has {twice[0]!r} twice; name each once, and give files names of their own")

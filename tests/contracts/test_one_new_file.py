@@ -38,16 +38,18 @@ def add_line(registry: Path, after: str, line: str) -> None:
 def test_a_scaling_law(package: Path) -> None:
     (package / "quality" / "active.py").write_text(
         '"""More active parameters are better."""\n'
-        "from dataclasses import dataclass\n"
-        "from moe_codesign.quality.law import Quality\n"
-        "@dataclass(frozen=True)\n"
+        "import numpy as np\n"
         "class Active:\n"
-        '    measure: str = "active parameters"\n'
-        "    def quality(self, shape, training_tokens):\n"
-        "        return Quality(shape.active_flops_per_token, ())\n"
+        '    name, paper, evidence, measure = "active", "nobody", "paper", "active parameters"\n'
+        "    def covered(self, features):\n"
+        "        return []\n"
+        "    def loss(self, features):\n"
+        "        return -features.active * features.width\n"
+        "    def ratio(self, features, reference):\n"
+        "        return self.loss(features) / self.loss(reference)\n"
         "LAW = Active()\n"
     )
-    add_line(package / "quality" / "__init__.py", "LAWS = {", '"active": "moe_codesign.quality.active",')
+    add_line(package / "quality" / "laws.py", "LAWS = (", '"active",')
     (package.parent / "space.toml").write_text(
         'name = "s"\nreference = "Qwen3-30B-A3B"\ntraining_tokens = 1e12\nlaw = "active"\nchips = ["trainium2"]\n'
         'objectives = ["decode.latency_us", "quality"]\n[shape]\nmoe_intermediate_size = [768, 1536]\n'
@@ -59,7 +61,7 @@ def test_a_scaling_law(package: Path) -> None:
         pair["shape"]["moe_intermediate_size"]: pair["quality_ratio"] for pair in json.loads(done.stdout)["all_pairs"]
     }
     assert ratios == {768: 1.0, 1536: 2.0}
-    assert "active parameters over Qwen3-30B-A3B's" in run(package, "report", "s").stdout
+    assert "the law active (nobody): active parameters, at equal training tokens" in run(package, "report", "s").stdout
 
 
 def test_a_serving_stack(package: Path) -> None:

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from moe_codesign.answers.frontier_rows import ReportRow, cost_notes, report_rows
+from moe_codesign.answers.quality_notes import quality_notes
 from moe_codesign.domain.pair import Pair
 from moe_codesign.files import replace_file
-from moe_codesign.quality import law_named
 from moe_codesign.reports.html import plotly_text
 from moe_codesign.reports.text import interval_text, pair_cells, time_text
 from moe_codesign.study.runner import SearchResult
@@ -48,7 +48,7 @@ def write_html(path: Path, result: SearchResult) -> None:
     page = environment.get_template("report.html").render(
         result=result,
         chips=chips,
-        measure=law_named(result.space.law).measure,
+        quality=quality_notes(result),
         provenance=result.provenance,
         plotly=get_plotlyjs(),
         total=len(result.trials),

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_codesign.answers.frontier_rows import cost_notes, report_rows
+from moe_codesign.answers.quality_notes import quality_notes
 from moe_codesign.errors import printable
-from moe_codesign.quality import law_named
 from moe_codesign.reports.text import pair_cells
 from moe_codesign.study.runner import SearchResult
 
@@ -32,11 +32,11 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         table.add_section()
     console.print(table)
     console.print(
-        f"quality: {law_named(result.space.law).measure} over {result.space.reference}'s (* the law is extrapolated); "
-        f"gain: {result.space.reference} with its default tile over this pair. Times are one layer's."
+        f"gain: {result.space.reference} with its default tile over this pair. Times are one layer's; in brackets is "
+        "what other scaling laws say of the quality."
     )
     costs = cost_notes(result) if any(one.metric.needs == "price" for one in result.space.objectives) else ()
-    for note in (*costs, *result.notes):
+    for note in (*quality_notes(result), *costs, *result.notes):
         console.print(note, highlight=False, soft_wrap=True)
     for chip in (chip.name for chip in result.space.chips):
         trials_of = [t for t in result.trials if t.chip == chip]
