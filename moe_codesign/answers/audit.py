@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import Estimate, NoTileError, failure_of
+from moe_codesign.cost.estimate import Answer, Estimate, NoTileError, failure_of, slowest
 from moe_codesign.cost.memory import over_memory
 from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING, RecordedLayers, Routing, by_layer
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -40,21 +40,30 @@ def audit_shape(
     tables: Tables,
     *,
     dtype: str = "bfloat16",
-    routing: Routing = DEFAULT_ROUTING,
+    routing: Routing | RecordedLayers = DEFAULT_ROUTING,
     tp: int = 1,
     ep: int = 1,
 ) -> list[AuditRow]:
-    """Estimate one layer per chip and token count with its best tiles, and split what it loses."""
+    """Estimate one layer per chip and token count with its best tiles, and split what it loses.
+
+    Where the loads of several layers were recorded, a row is of the layer that takes longest, and says so.
+    """
     ops: tuple[Op, ...] = (up_op(gated=shape.gated), "down")
     tables.prepare(((chip, None, ops, dtype) for chip in chips if chip.has(dtype)), lenient=True)
+
+    def answer(chip: Chip, num_tokens: int, of_layer: Routing) -> Answer:
+        try:
+            workload = Workload(name="audit", num_tokens=num_tokens, dtype=dtype, routing=of_layer, tp=tp, ep=ep)
+            estimate = estimate_layer(tables, chip, rank_work(shape, workload), with_losses=True)
+        except (UserError, NoTileError) as error:
+            return failure_of(error)
+        return replace(estimate, notes=(*over_memory(chip, shape, workload), *estimate.notes))
+
     rows = []
     for chip in chips:
         for num_tokens in tokens:
-            workload = Workload(name="audit", num_tokens=num_tokens, dtype=dtype, routing=routing, tp=tp, ep=ep)
-            try:
-                estimate = estimate_layer(tables, chip, rank_work(shape, workload), with_losses=True)
-                estimate = replace(estimate, notes=(*over_memory(chip, shape, workload), *estimate.notes))
-                rows.append(AuditRow(chip.name, num_tokens, dtype, str(routing), estimate))
-            except (UserError, NoTileError) as error:
-                rows.append(AuditRow(chip.name, num_tokens, dtype, str(routing), None, failure_of(error)))
+            layers = by_layer(routing)
+            layer, found = slowest({layer: answer(chip, num_tokens, one) for layer, one in layers.items()})
+            estimate, error = (None, found) if isinstance(found, Failure) else (found, None)
+            rows.append(AuditRow(chip.name, num_tokens, dtype, str(layers[layer]), estimate, error))
     return rows

@@ -14,6 +14,7 @@ class BenchRow:
     Args:
         num_tokens: the batch size.
         routing: how its tokens choose experts.
+        dtype: of weights and activations.
         tiles: of the two grouped GEMMs.
         timing: None where the pair could not be launched or gave a wrong result.
         error: the largest row error against float64 over all checks.
@@ -24,6 +25,7 @@ class BenchRow:
 
     num_tokens: int
     routing: str
+    dtype: str
     tiles: TilePair
     timing: Timing | None = None
     error: float | None = None

@@ -1,5 +1,7 @@
 """The frontier of each chip, one row for each pair, with what a reader compares."""
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from moe_codesign.domain.trial import Mode, Trial
 
 if TYPE_CHECKING:  # what asks about a study has it; what prints an audit loads no optimiser and no database
     from moe_codesign.study.runner import SearchResult
+
+_NUMBER = re.compile(r"(?<![\w.])\d[\d.,]*")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,35 @@ class ReportRow:
         }
 
 
+@dataclass(frozen=True)
+class PairNote:
+    """What the cost model notes on pairs of one chip, said once for all that it is noted on.
+
+    Args:
+        chip: its name.
+        texts: the notes, which differ in their numbers alone; the first is the best pair's.
+        pairs: how many pairs of the chip have one.
+        of: how many pairs the chip has.
+        on_reference: the reference model's time on the chip has one too, from which gains are counted.
+    """
+
+    chip: str
+    texts: tuple[str, ...]
+    pairs: int
+    of: int
+    on_reference: bool
+
+    def is_on(self, pair: Pair) -> bool:
+        """Whether the pair has this note."""
+        return pair.chip == self.chip and any(text in self.texts for text in pair.notes)
+
+    def __str__(self) -> str:
+        whose = [f"{self.pairs} of {self.of} pairs"] if self.pairs else []
+        whose += ["the reference"] if self.on_reference else []
+        alike = f" (and {len(self.texts) - 1} more that differ in their numbers)" if len(self.texts) > 1 else ""
+        return f"{self.chip}, {' and '.join(whose)}: {self.texts[0]}{alike}"
+
+
 def report_rows(result: "SearchResult") -> list[ReportRow]:
     """Every pair, chip by chip, best first by the first objective. Chips are never ranked together."""
     rows: list[ReportRow] = []
@@ -75,10 +108,37 @@ def cost_notes(result: "SearchResult") -> list[str]:
     return [f"costs on {name} are by {price} ({price.source})" for name, price in prices if price is not None]
 
 
+def pair_notes(rows: Sequence[ReportRow], reference: Mapping[str, Sequence[Pair]]) -> list[PairNote]:
+    """Every note on pairs, chip by chip, those of the best pairs first.
+
+    Args:
+        rows: of :func:`report_rows`.
+        reference: the reference model's pairs by chip.
+    """
+    notes = []
+    for chip in dict.fromkeys([*(row.pair.chip for row in rows), *reference]):
+        own = [row.pair for row in rows if row.pair.chip == chip]
+        texts: dict[str, dict[str, None]] = {}
+        for pair in (*own, *reference.get(chip, ())):
+            for text in pair.notes:
+                texts.setdefault(_NUMBER.sub("0", text), {})[text] = None
+        for alike in texts.values():
+            pairs, on_reference = (
+                [pair for pair in some if any(text in alike for text in pair.notes)]
+                for some in (own, reference.get(chip, ()))
+            )
+            notes.append(PairNote(chip, tuple(alike), len(pairs), len(own), bool(on_reference)))
+    return notes
+
+
 def json_rows(result: "SearchResult") -> dict[str, Any]:
-    """What ``--json`` gives of a study's pairs: ``pairs`` are the frontier, ``all_pairs`` every pair."""
+    """What ``--json`` gives of a study's pairs.
+
+    ``pairs`` are the frontier, ``all_pairs`` every pair, ``notes`` those on the run and those on pairs, each once.
+    """
     rows = report_rows(result)
     return {
+        "notes": [*result.notes, *map(str, pair_notes(rows, result.reference))],
         "pairs": [row.to_dict() for row in rows if row.on_frontier],
         "all_pairs": [row.to_dict() for row in rows],
     }

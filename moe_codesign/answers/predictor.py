@@ -1,6 +1,5 @@
 """Times for rows of a problem table. A row that cannot be answered says why; the others are unaffected."""
 
-import dataclasses
 import functools
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import ABSURD, Answer, CostModel, Estimate, failure_of
+from moe_codesign.cost.estimate import ABSURD, Answer, CostModel, Estimate, failure_of, slowest
 from moe_codesign.cost.model_for import kind_of, model_for
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.question import Question
@@ -102,7 +101,7 @@ class Predictor:
                     answers[key][layer] = answer
                 if progress:
                     progress(sum(bool(one) for one in answers.values()), len(distinct))
-        return {key: _slowest(by_layers) for key, by_layers in answers.items()}
+        return {key: slowest(by_layers)[1] for key, by_layers in answers.items()}
 
     def _chip(self, name: str) -> Chip:
         """A chip file is read once: all rows of a table are about the same one."""
@@ -117,19 +116,6 @@ class Predictor:
             except (UserError, *ABSURD) as error:
                 self._models[kind] = failure_of(error)
         return self._models[kind]
-
-
-def _slowest(answers: Mapping[int | None, Answer]) -> Answer:
-    """The answer of the layer that takes longest, or the first failure."""
-    times: dict[int, Estimate] = {}
-    for layer, answer in answers.items():
-        if layer is None or isinstance(answer, Failure):
-            return answer
-        times[layer] = answer
-    slowest = max(times, key=lambda layer: times[layer].timing.latency_us)
-    fastest = min(one.timing.latency_us for one in times.values())
-    note = f"the recorded loads are of {len(times)} layers: layer {slowest} takes longest, the fastest {fastest:.1f} us"
-    return dataclasses.replace(times[slowest], notes=(*times[slowest].notes, note))
 
 
 def _read(row: Row) -> _Read:

@@ -7,7 +7,7 @@ from moe_codesign.chips import load_chips
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.dtype import DEFAULT_DTYPE, parse_dtype
-from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, parse_layers
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.models import ReadModel, read_model_named
 from moe_codesign.models.default_dtype import default_dtype
@@ -33,7 +33,8 @@ def audit(
         chips: names or files of chips.
         tokens: batch sizes.
         dtype: type of weights and activations; default the model's own where every chip has it, else bfloat16.
-        routing, tp, ep: as in a workload.
+        routing, tp, ep: as in a workload. Of loads that were recorded in several layers, the layer that takes longest
+            is shown; ``#N`` behind the file takes layer N.
         jobs: compiler processes.
         recompile: compile here what the facts that come with the package would answer.
         compiling: progress callback.
@@ -51,7 +52,7 @@ def audit(
         tokens,
         Tables(jobs=jobs, progress=compiling, recompile=recompile),
         dtype=dtype,
-        routing=parse_routing(routing),
+        routing=parse_layers(routing),
         tp=tp,
         ep=ep,
     )

@@ -88,5 +88,4 @@ def _dtype_text(read: "ReadModel", chips: list[str], asked: str | None) -> str:
 
     if asked is not None:
         return asked
-    chosen = default_dtype(read, load_chips(chips))
-    return f"{chosen.name} ({chosen.why})"
+    return default_dtype(read, load_chips(chips)).text

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from moe_codesign.cli.options import EP_HELP, JSON, ROUTING, TP, Fields, Numbers, console, emit
+from moe_codesign.cli.options import DTYPE_OF_MODEL, EP_HELP, JSON, ROUTING, TP, Fields, Numbers, console, emit
 
 
 @click.command()
@@ -19,6 +19,7 @@ from moe_codesign.cli.options import EP_HELP, JSON, ROUTING, TP, Fields, Numbers
 )
 @click.option("--tokens", type=Numbers(), default="8,64", show_default=True, help="Batch sizes, in tokens.")
 @click.option("--tile", "tiles", type=Fields(), multiple=True, help="A tile to race; may be given again.")
+@DTYPE_OF_MODEL
 @ROUTING
 @TP
 @click.option("--ep", type=click.IntRange(1), default=16, show_default=True, help=EP_HELP)
@@ -34,6 +35,7 @@ def bench(
     model: str,
     tokens: list[int],
     tiles: tuple[dict[str, int | bool], ...],
+    dtype: str | None,
     routing: str,
     tp: int,
     ep: int,
@@ -48,14 +50,26 @@ def bench(
     """
     import moe_codesign as mc
 
+    read = mc.model(model)
     rows = mc.bench(
-        model, device=device, tokens=tokens, tiles=tiles, routing=routing, tp=tp, ep=ep, seed=seed, seconds=seconds
+        read,
+        device=device,
+        tokens=tokens,
+        tiles=tiles,
+        dtype=dtype,
+        routing=routing,
+        tp=tp,
+        ep=ep,
+        seed=seed,
+        seconds=seconds,
     )
     if as_json:
         emit(rows)
     else:
+        from moe_codesign.api.bench import bench_dtype
         from moe_codesign.reports.terminal.bench import print_bench
 
-        print_bench(console(), f"{model}, ep {ep}, tp {tp}, {routing} routing", rows)
+        text = dtype or bench_dtype(read, device).text
+        print_bench(console(), f"{read.shape.name}, {text}, ep {ep}, tp {tp}, {routing} routing", rows)
     if any(row.timing is None or row.reason is not None for row in rows):
         sys.exit(1)

@@ -72,7 +72,6 @@ def search(
                 "report": str(folder / "report.html"),
                 "trials": len(result.trials),
                 "interrupted": result.interrupted,
-                "notes": result.notes,
                 **json_rows(result),
             }
         )

@@ -1,7 +1,7 @@
 """An answer of a cost model: a time with its grade and interval, or why it has no time."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, TypeVar
 
 from moe_codesign.chips import Chip, GpuChip
@@ -80,6 +80,25 @@ def failure_of(error: Exception) -> Failure:
         return Failure(FailureKind.COMPILER, str(error))
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return Failure(FailureKind.UNSUPPORTED, text)
+
+
+def slowest(answers: Mapping[int | None, Answer]) -> tuple[int | None, Answer]:
+    """The layer that takes longest of several whose loads were recorded, and its answer, which says so.
+
+    Args:
+        answers: by layer; one answer by None is returned as it is.
+
+    Returns:
+        The first failure, if any layer has one.
+    """
+    times: dict[int, Estimate] = {}
+    for layer, answer in answers.items():
+        if layer is None or isinstance(answer, Failure):
+            return layer, answer
+        times[layer] = answer
+    longest = max(times, key=lambda layer: times[layer].timing.latency_us)
+    note = f"the recorded loads are of {len(times)} layers: layer {longest} takes longest"
+    return longest, replace(times[longest], notes=(*times[longest].notes, note))
 
 
 def row_of_tile(table: TileTable, gemm: GroupedGemm, tile: TileConfig) -> int:

@@ -39,22 +39,24 @@ def expert_loads(source: str) -> Mapping[int, Loads]:
     """Loads by layer; one that has no rows at all (a dense one) is left out.
 
     Args:
-        source: JSON, or the path of a JSON file. ``#N`` behind a path takes layer N alone.
+        source: JSON, or the path of a JSON file. ``#N`` behind either takes layer N alone.
 
     Raises:
         UserError: it cannot be read, is no record of loads, or lacks that layer.
     """
-    if source.lstrip()[:1] in ("[", "{"):
-        return _layers(source, source)
-    path, mark, layer = source.rpartition("#")
-    if not mark or not layer.isdigit():
-        return _of_file(source)
-    every = _of_file(path)
+    named, mark, layer = source.rpartition("#")
+    if not mark or not (layer.isascii() and layer.isdigit()):
+        return _every_layer(source)
+    every = _every_layer(named)
     if int(layer) not in every:
         raise UserError(
-            f"routing histogram {path}: layer", value=int(layer), fix=f"give one of {_ranges(sorted(every))}"
+            f"routing histogram {named[:80]}: layer", value=int(layer), fix=f"give one of {_ranges(sorted(every))}"
         )
     return {int(layer): every[int(layer)]}
+
+
+def _every_layer(source: str) -> Mapping[int, Loads]:
+    return _layers(source, source) if source.lstrip()[:1] in ("[", "{") else _of_file(source)
 
 
 def _of_file(path: str) -> Mapping[int, Loads]:

@@ -31,6 +31,7 @@ class Pair:
         quality_ratio: quality over the reference model's, by the study's scaling law; 1 is equal quality.
         outside: what of the shape lies outside the scaling law's range.
         quality_by_law: the same ratio by every other law that applies to the shape, by the law's name.
+        notes: why the time deserves less trust, as the cost model says, a sentence each.
 
     Raises:
         ValueError: the quality is not above 0 and finite, or there are tiles and no kernel.
@@ -45,6 +46,7 @@ class Pair:
     quality_ratio: float
     outside: tuple[str, ...] = ()
     quality_by_law: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.quality_ratio > 0 and math.isfinite(self.quality_ratio)):
@@ -95,6 +97,7 @@ class _Stored:
     quality_ratio: float
     outside: tuple[str, ...] = ()
     quality_by_law: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -111,6 +114,7 @@ class _Stored:
             quality_ratio=pair.quality_ratio,
             outside=pair.outside,
             quality_by_law=pair.quality_by_law,
+            notes=pair.notes,
         )
 
     def pair(self) -> Pair:
@@ -129,6 +133,7 @@ class _Stored:
             quality_ratio=self.quality_ratio,
             outside=self.outside,
             quality_by_law=self.quality_by_law,
+            notes=self.notes,
         )
 
 

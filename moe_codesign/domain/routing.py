@@ -165,6 +165,28 @@ DEFAULT_ROUTING: Routing = Uniform()
 DEFAULT_ROUTING_TEXT = str(DEFAULT_ROUTING)
 
 
+@dataclass(frozen=True)
+class RecordedLayers:
+    """Loads that were recorded in several layers of one model, by layer: each is the routing of that layer.
+
+    A time for them is the time of the layer that takes longest. Their text holds the counts of every layer
+    (``histogram:[[], [3, 1], [2, 2]]``; a layer without any stays empty).
+
+    Raises:
+        UserError: there are fewer than two layers.
+    """
+
+    layers: tuple[tuple[int, Histogram], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.layers) < 2:
+            raise UserError("recorded layers", value=len(self.layers), fix="give two or more, or a Histogram")
+
+    def __str__(self) -> str:
+        texts = {layer: str(loads).partition(":")[2] for layer, loads in self.layers}
+        return f"histogram:[{', '.join(texts.get(layer, '[]') for layer in range(max(texts) + 1))}]"
+
+
 def is_routing(value: object) -> TypeGuard[Routing]:
     """Whether the value is one of the five kinds, not its text."""
     return isinstance(value, get_args(Routing))
@@ -178,15 +200,25 @@ def parse_routing(text: str) -> Routing:
     Raises:
         UserError: the kind is unknown, alpha or the groups make no sense, or the histogram cannot be read.
     """
+    routing = parse_layers(text)
+    if isinstance(routing, RecordedLayers):
+        named = str(text)[:80]
+        raise UserError(
+            f"routing {named!r} has {len(routing.layers)} layers", fix=f"name one, as {named}#{routing.layers[0][0]}"
+        )
+    return routing
+
+
+def parse_layers(text: str) -> Routing | RecordedLayers:
+    """Read what :func:`parse_routing` reads, and also recorded loads of several layers.
+
+    Raises:
+        UserError: as there.
+    """
     kind, colon, argument = str(text).partition(":")
     if kind == "histogram":
         layers = histograms(argument)
-        if len(layers) > 1:
-            raise UserError(
-                f"routing histogram {argument[:80]!r} has {len(layers)} layers",
-                fix=f"name one, as histogram:{argument[:80]}#{next(iter(layers))}",
-            )
-        return next(iter(layers.values()))
+        return RecordedLayers(tuple(layers.items())) if len(layers) > 1 else next(iter(layers.values()))
     text = _UNDERSCORED.sub(r"\1:\2", str(text))
     plain, slash, limits = str(text).partition("/")
     limit = _parse_limit(text, limits) if slash else None
@@ -219,6 +251,11 @@ def histograms(source: str) -> dict[int, Histogram]:
     if not layers:
         raise UserError(f"routing histogram {source[:80]!r}", fix="give counts that are not all 0")
     return {layer: Histogram(loads.counts, loads.is_sparse) for layer, loads in layers.items()}
+
+
+def by_layer(routing: Routing | RecordedLayers) -> dict[int | None, Routing]:
+    """The routing of each recorded layer; the routing itself, by None, where it is one."""
+    return dict(routing.layers) if isinstance(routing, RecordedLayers) else {None: routing}
 
 
 def _parse_limit(text: str, limits: str) -> GroupLimit:

@@ -6,7 +6,14 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, PlainSerializer, PlainValidator
 
 from moe_codesign.domain.dtype import DTYPE_BYTES, SCALE_BLOCK, SCALE_GROUP, parse_dtype
-from moe_codesign.domain.routing import DEFAULT_ROUTING, Routing, is_routing, parse_routing
+from moe_codesign.domain.routing import (
+    DEFAULT_ROUTING,
+    RecordedLayers,
+    Routing,
+    is_routing,
+    parse_layers,
+    parse_routing,
+)
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 
@@ -25,6 +32,17 @@ def _routing(value: object) -> Routing:
         raise ValueError(str(error)) from None
 
 
+def _layers(value: object) -> Routing | RecordedLayers:
+    if isinstance(value, RecordedLayers) or is_routing(value):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("give a text, as zipf:0.5")
+    try:
+        return parse_layers(value)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
 def _dtype(value: str) -> str:
     try:
         return parse_dtype(value)
@@ -36,6 +54,10 @@ DtypeText = Annotated[str, AfterValidator(_dtype)]
 """A data type in a table, in any usual spelling; its value is the one name that it has here."""
 RoutingText = Annotated[Routing, PlainValidator(_routing, json_schema_input_type=str), PlainSerializer(str)]
 """A routing in a table or in JSON, where it is its text."""
+LayersText = Annotated[
+    Routing | RecordedLayers, PlainValidator(_layers, json_schema_input_type=str), PlainSerializer(str)
+]
+"""The same, or the loads of several layers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from moe_codesign.answers.frontier_rows import ReportRow
+from moe_codesign.answers.frontier_rows import PairNote, ReportRow
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.routing import Histogram, Routing
 from moe_codesign.domain.timing import Timing
@@ -44,18 +44,25 @@ def quality_text(pair: Pair) -> str:
     return f"{own} ({low:+.0%})" if len(pair.quality_by_law) == 1 else f"{own} ({low:+.0%} .. {high:+.0%})"
 
 
-def pair_cells(row: ReportRow) -> list[str]:
-    """Shape to gain of one pair, as the terminal and the HTML report print them."""
+def pair_cells(row: ReportRow, notes: Sequence[PairNote]) -> list[str]:
+    """Shape to gain of one pair, as the terminal and the HTML report print them.
+
+    Args:
+        row: the pair.
+        notes: those that are printed below the table, numbered from 1; the pair's are named behind its grade.
+    """
     pair = row.pair
-    split = f" ep{pair.workload.ep}" if pair.workload.ep > 1 else ""
+    marks = "".join(f" [{number}]" for number, note in enumerate(notes, 1) if note.is_on(pair))
+    workload = pair.workload
+    split = f" ep{workload.ep}" if workload.ep > 1 else ""
     return [
         pair.shape.label(),
-        f"{pair.workload.name} {pair.workload.num_tokens}{split} {_routing_text(pair.workload.routing)}",
+        f"{workload.name} {workload.num_tokens}{split} {workload.dtype} {_routing_text(workload.routing)}",
         f"{row.mode} {row.trial}",
         pair.tiles.label() if pair.tiles else "-",
         time_text(pair.timing.latency_us),
         interval_text(pair.timing),
-        pair.timing.grade,
+        pair.timing.grade + marks,
         f"{row.share_of_peak:.0%}",
         pair.timing.limiter,
         quality_text(pair),

@@ -17,8 +17,11 @@ from moe_codesign.errors import MachineError, UserError, first_line, printable
 
 METADATA = sa.MetaData()
 """Every table of ours; the modules beside this one add theirs."""
-FORMAT = 2
-"""Number of the tables' layout and of what their JSON columns hold. A change to either counts it up."""
+FORMAT = 3
+"""Number of the tables' layout and of what their JSON columns hold. A change to either counts it up. Format 3 has notes
+on pairs and their quality by other laws, without which a pair of format 2 is read."""
+_READ_TOO = (2,)
+"""Earlier formats that are read as they are, and become this one where the database is written to."""
 _VERSION = sa.Table(
     "moe_codesign_version",
     METADATA,
@@ -175,7 +178,9 @@ class Database:
             with contextlib.suppress(sa.exc.IntegrityError), connection.begin_nested():
                 connection.execute(_VERSION.insert().values(id=1, format=FORMAT))
             found = connection.scalar(sa.select(_VERSION.c.format))
-            if found != FORMAT:
+            if found in _READ_TOO:
+                connection.execute(_VERSION.update().values(format=FORMAT))
+            elif found != FORMAT:
                 self._refuse(f"a version of moe-codesign with storage format {found}")
             for table in METADATA.sorted_tables:
                 connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
@@ -186,7 +191,7 @@ class Database:
         with self.engine.connect() as connection:
             if _VERSION.name not in sa.inspect(connection).get_table_names():
                 self._refuse("another program, or an earlier version of moe-codesign")
-            if (found := connection.scalar(sa.select(_VERSION.c.format))) != FORMAT:
+            if (found := connection.scalar(sa.select(_VERSION.c.format))) not in (FORMAT, *_READ_TOO):
                 self._refuse(f"a version of moe-codesign with storage format {found}")
 
     def _refuse(self, writer: str) -> None:

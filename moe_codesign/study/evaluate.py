@@ -1,9 +1,14 @@
 """One candidate: constraints first, then a time per workload, then its pairs."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
 from moe_codesign.chips import Chip, DatasheetChip
 from moe_codesign.compiler.kernels import default_tiles, kernel_for
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import Estimate, NoTileError
+from moe_codesign.cost.estimate import Answer, Estimate, NoTileError, slowest
+from moe_codesign.cost.memory import over_memory
 from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
@@ -19,6 +24,9 @@ from moe_codesign.study.screen import Screen, judge_of
 from moe_codesign.study.space import Space
 from moe_kernels.kernel import Kernel
 
+Wanted = TilePair | Literal["default"] | None
+"""Tiles to time: given ones, the kernel's default for the problem, or (None) the best of the space."""
+
 
 class Evaluator:
     """Evaluates shapes and tiles of one space on one chip: measured where it is here, estimated where not."""
@@ -27,11 +35,13 @@ class Evaluator:
         self, space: Space, chip: Chip, reference: MoEShape, tables: Tables, bench: MeasuringProcess | None
     ) -> None:
         self.space, self.chip, self.reference, self.tables, self.bench = space, chip, reference, tables, bench
-        self.workloads = [w.workload(space.seed) for w in space.workloads_on(chip)]
+        self.workloads = space.workloads_on(chip)
         self.kernel: Kernel | None = kernel_for(chip) if not isinstance(chip, DatasheetChip) else None
         self.tile_space = space.tile_space(chip)
         self.judge = judge_of(space, reference)
-        self._screen = Screen(space, chip, self.workloads, self.judge)
+        # What a routing is has no part in whether a shape may be timed.
+        one_layer = [next(iter(table.by_layer(space.seed).values())) for table in self.workloads]
+        self._screen = Screen(space, chip, one_layer, self.judge)
 
     def refuses(self, shape: MoEShape) -> Failure | None:
         """Which constraint of the space the shape breaks, or why it cannot be split; None if it may be timed."""
@@ -48,11 +58,12 @@ class Evaluator:
         if failure := self.refuses(shape):
             return Refused(failure)
         pairs = []
-        for workload in self.workloads:
-            timed = self._time(shape, workload, tiles[workload.name] if tiles else None, seed)
+        for table in self.workloads:
+            layers = table.by_layer(self.space.seed)
+            layer, timed = self._slowest(shape, layers, tiles[table.name] if tiles else None, seed)
             if isinstance(timed, Failure):
                 return Refused(timed)
-            pairs.append(self._pair(shape, workload, timed))
+            pairs.append(self._pair(shape, layers[layer], timed))
         return Answered(tuple(pairs))
 
     def reference_pairs(self) -> tuple[tuple[Pair, ...], bool]:
@@ -64,12 +75,10 @@ class Evaluator:
         """
         pairs: list[Pair] = []
         by_chance = False
-        for workload in self.workloads:
+        for table in self.workloads:
             try:
-                wanted = None
-                if self.kernel is not None:
-                    wanted = default_tiles(self.kernel, rank_work(self.reference, workload), self.chip.target)
-                timed = self._time(self.reference, workload, wanted, 0)
+                layers = table.by_layer(self.space.seed)
+                layer, timed = self._slowest(self.reference, layers, "default", 0)
             except UserError:
                 continue
             except MachineError:
@@ -80,7 +89,7 @@ class Evaluator:
             if isinstance(timed, Failure):
                 by_chance |= timed.kind is FailureKind.MEASUREMENT
             else:
-                pairs.append(self._pair(self.reference, workload, timed))
+                pairs.append(self._pair(self.reference, layers[layer], timed))
         return tuple(pairs), by_chance
 
     def _pair(self, shape: MoEShape, workload: Workload, timed: Estimate) -> Pair:
@@ -95,14 +104,33 @@ class Evaluator:
             quality_ratio=float(own.ratio[0]),
             quality_by_law=own.others(0),
             outside=self.judge.outside(shape),
+            notes=(*over_memory(self.chip, shape, workload), *timed.notes),
         )
 
-    def _time(self, shape: MoEShape, workload: Workload, wanted: TilePair | None, seed: int) -> Estimate | Failure:
+    def _slowest(
+        self, shape: MoEShape, layers: Mapping[int | None, Workload], wanted: Wanted, seed: int
+    ) -> tuple[int | None, Answer]:
+        """The time of the layer that takes longest, which is the only one to be measured where the chip is here."""
+        if len(layers) == 1:
+            ((layer, workload),) = layers.items()
+            return layer, self._time(shape, workload, wanted, seed)
+        layer, estimated = slowest({key: self._time(shape, one, wanted, None) for key, one in layers.items()})
+        if self.bench is None or isinstance(estimated, Failure):
+            return layer, estimated
+        timed = self._time(shape, layers[layer], wanted, seed)
+        which = estimated.notes[-1:]
+        return layer, timed if isinstance(timed, Failure) else replace(timed, notes=(*timed.notes, *which))
+
+    def _time(self, shape: MoEShape, workload: Workload, wanted: Wanted, seed: int | None) -> Answer:
+        """The time of one layer: measured where its chip is here, unless ``seed`` is None."""
         try:
             work = rank_work(shape, workload)
-            if self.bench is not None and self.kernel is not None:
-                return self._measure(self.bench, self.kernel, work, wanted, seed)
-            return estimate_layer(self.tables, self.chip, work, tiles=wanted, space=self.tile_space)
+            tiles = wanted if isinstance(wanted, TilePair) else None
+            if wanted == "default" and self.kernel is not None:
+                tiles = default_tiles(self.kernel, work, self.chip.target)
+            if self.bench is not None and self.kernel is not None and seed is not None:
+                return self._measure(self.bench, self.kernel, work, tiles, seed)
+            return estimate_layer(self.tables, self.chip, work, tiles=tiles, space=self.tile_space)
         except NoTileError as error:
             return Failure(FailureKind.COMPILER, str(error))
         except UserError as error:

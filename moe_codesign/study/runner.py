@@ -123,7 +123,7 @@ def run_search(
         except KeyboardInterrupt:
             interrupted = True
     result = read_search(space, studies, study, interrupted=interrupted)
-    return dataclasses.replace(result, notes=(*not_measured(space.chips), *notes))
+    return dataclasses.replace(result, notes=(*space.dtype_notes(), *not_measured(space.chips), *notes))
 
 
 def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool = False) -> SearchResult:

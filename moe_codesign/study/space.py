@@ -1,5 +1,6 @@
 """Space files: what may vary, under which workloads, on which chips, for which objectives."""
 
+import functools
 import importlib.resources
 import json
 from collections.abc import Sequence
@@ -10,13 +11,15 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, PositiveInt, StrictBool, model_validator
 
 from moe_codesign.chips import Chip, chip_named, chip_names, load_chip, parse_chip
-from moe_codesign.domain.dtype import DEFAULT_DTYPE
+from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.domain.metrics import Objective
-from moe_codesign.domain.routing import DEFAULT_ROUTING
+from moe_codesign.domain.routing import DEFAULT_ROUTING, by_layer
 from moe_codesign.domain.trial import Mode
-from moe_codesign.domain.workload import LARGEST_BATCH, DtypeText, RoutingText, Workload
+from moe_codesign.domain.workload import LARGEST_BATCH, DtypeText, LayersText, Workload
 from moe_codesign.errors import UserError
 from moe_codesign.files import parse_json, parse_toml, read_toml
+from moe_codesign.models import read_model_named
+from moe_codesign.models.default_dtype import ChosenDtype, default_dtype
 from moe_codesign.quality import DEFAULT_LAW, LAWS, Equal
 from moe_codesign.study.ablation_rows import AblationRows
 from moe_codesign.study.constraints import Constraints
@@ -105,8 +108,10 @@ class WorkloadTable(Table):
     Args:
         name: what objectives and reports call it.
         num_tokens: tokens of the batch, over all ranks.
-        dtype: data type of weights and activations.
-        routing: how tokens choose experts: uniform, balanced, zipf:ALPHA, power_law:ALPHA or histogram:FILE.json.
+        dtype: data type of weights and activations; without the key the reference's own where every chip of the space
+            has it, else bfloat16.
+        routing: how tokens choose experts: uniform, balanced, zipf:ALPHA, power_law:ALPHA or histogram:FILE.json; of
+            loads that were recorded in several layers the layer that takes longest counts, or FILE.json#LAYER.
         tp: tensor-parallel ranks that share every expert.
         ep: expert-parallel ranks that share out the experts; the busiest rank is timed.
         chips: the chips that it is for, by name or file; it replaces a workload of the same name there. Without the key
@@ -115,22 +120,32 @@ class WorkloadTable(Table):
 
     name: Label
     num_tokens: BatchSize
-    dtype: DtypeText = DEFAULT_DTYPE
-    routing: RoutingText = DEFAULT_ROUTING
+    dtype: DtypeText | None = None
+    routing: LayersText = DEFAULT_ROUTING
     tp: BatchSize = 1
     ep: BatchSize = 1
     chips: list[ChipName] | None = None
 
-    def workload(self, seed: int) -> Workload:
-        return Workload(
-            name=self.name,
-            num_tokens=self.num_tokens,
-            dtype=self.dtype,
-            routing=self.routing,
-            tp=self.tp,
-            ep=self.ep,
-            seed=seed,
-        )
+
+class TypedWorkload(WorkloadTable):
+    """A workload whose data type is known: its own, or the reference model's."""
+
+    dtype: DtypeText
+
+    def by_layer(self, seed: int) -> dict[int | None, Workload]:
+        """The workload of each layer whose loads were recorded; the one workload, by None, of another routing."""
+        return {
+            layer: Workload(
+                name=self.name,
+                num_tokens=self.num_tokens,
+                dtype=self.dtype,
+                routing=routing,
+                tp=self.tp,
+                ep=self.ep,
+                seed=seed,
+            )
+            for layer, routing in by_layer(self.routing).items()
+        }
 
 
 class Budget(Table):
@@ -216,7 +231,7 @@ class Space(Table):
         if len(set(self.modes)) < len(self.modes):
             raise ValueError(f"modes = {self.modes} names one twice; name each once")
         for chip in self.chips:
-            workloads = [w.name for w in self.workloads_on(chip)]
+            workloads = [w.name for w in self._tables_on(chip)]
             if not workloads:
                 raise ValueError(f"no workload is for chip {chip.name!r}; add one without `chips`, or name it there")
             for objective in self.objectives:
@@ -231,8 +246,34 @@ class Space(Table):
                     )
         return self
 
-    def workloads_on(self, chip: Chip) -> list[WorkloadTable]:
-        """The chip's workloads: its own, else those for all."""
+    @functools.cached_property
+    def default_dtype(self) -> ChosenDtype:
+        """The data type of workloads that name none.
+
+        Raises:
+            UserError: the reference model is unknown, or the host's kernel cannot be loaded.
+        """
+        launched = [kernel_for(chip) for chip in self.chips if chip.is_host]
+        return default_dtype(read_model_named(self.reference), self.chips, launched)
+
+    def dtype_notes(self) -> tuple[str, ...]:
+        """One line where workloads have a data type that nobody asked for and nobody would expect."""
+        if (names := [w.name for w in self.workloads if w.dtype is None]) and not self.default_dtype.is_plain:
+            return (f"{', '.join(dict.fromkeys(names))}: in {self.default_dtype.text}",)
+        return ()
+
+    def workloads_on(self, chip: Chip) -> list[TypedWorkload]:
+        """The chip's workloads: its own, else those for all; each with its data type.
+
+        Raises:
+            UserError: a data type is left to the reference model, which is unknown.
+        """
+        return [
+            TypedWorkload.model_construct(**{**dict(table), "dtype": table.dtype or self.default_dtype.name})
+            for table in self._tables_on(chip)
+        ]
+
+    def _tables_on(self, chip: Chip) -> list[WorkloadTable]:
         own = {w.name: w for w in self.workloads if w.chips is None}
         own |= {w.name: w for w in self.workloads if w.chips is not None and chip.name in w.chips}
         return list(own.values())
@@ -252,6 +293,8 @@ class Space(Table):
         """
         data = self.model_dump(mode="json")
         data["budget"].pop("trials")
+        for workload in data["workloads"]:
+            workload["dtype"] = workload["dtype"] or self.default_dtype.name
         return json.dumps(data, sort_keys=True)
 
     def allot(self, trials: int) -> dict[tuple[str, Mode], int]:

@@ -1,5 +1,9 @@
+import json
+from pathlib import Path
+
 import moe_codesign as mc
 from moe_codesign.chips import load_chip
+from moe_codesign.domain.shape import MoEShape
 from moe_codesign.models import ReadModel
 from moe_codesign.models.default_dtype import default_dtype
 
@@ -28,4 +32,21 @@ def test_the_default_type_says_why() -> None:
         (None, "bfloat16", "the model names no data type that is known here"),
         ("int8", "bfloat16", "the model's int8 does not run on trainium2"),
     ):
-        assert default_dtype(ReadModel(shape, dtype), chips) == (chosen, why)
+        assert default_dtype(ReadModel(shape, dtype), chips) == (chosen, dtype, why)
+
+
+def test_of_recorded_layers_the_slowest_is_shown_or_the_one_that_is_named(tmp_path: Path) -> None:
+    shape = MoEShape(hidden_size=2048, moe_intermediate_size=512, num_experts=8, num_experts_per_tok=2)
+    file = tmp_path / "loads.json"
+    file.write_text(json.dumps([[0] * 8, [1, 0, 0, 0, 0, 0, 0, 1], [1] * 8]))
+
+    def audited(routing: str) -> tuple[str, float, tuple[str, ...]]:
+        (row,) = mc.audit(shape, ["trainium2"], tokens=[8], routing=f"histogram:{routing}")
+        assert row.estimate is not None
+        return row.routing, row.estimate.timing.latency_us, row.estimate.notes[1:]
+
+    slow = audited(str([1] * 8))
+    assert slow[2] == ()
+    assert slow[1] > audited(f"{file}#1")[1]
+    assert audited(str(file)) == (*slow[:2], ("the recorded loads are of 2 layers: layer 2 takes longest",))
+    assert audited(f"{file}#2") == slow

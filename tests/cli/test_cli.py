@@ -157,6 +157,21 @@ def test_bench_measures_and_verifies() -> None:
     assert len(row["timing"]["samples_us"]) >= 5
 
 
+def test_bench_measures_a_model_in_its_own_type_where_the_device_runs_it(tmp_path: Path) -> None:
+    config = {"hidden_size": 256, "moe_intermediate_size": 128, "n_routed_experts": 8, "num_experts_per_tok": 2}
+    quantized = {"quant_method": "mxfp4"}
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "num_hidden_layers": 2, "first_k_dense_replace": 0, "quantization_config": quantized})
+    )
+    arguments = ("bench", "--model", "config.json", "--ep", "1", "--tokens", "4", "--seconds", "0.01")
+    done = invoke(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "bfloat16 (pallas.host_matmul does not take the model's mxfp4), ep 1" in done.stdout
+    refused = invoke(*arguments, "--dtype", "fp8", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "cpu has no fp8 matrix units" in refused.stderr
+
+
 def test_audit_of_a_config_file(tmp_path: Path) -> None:
     config = {"hidden_size": 4096, "intermediate_size": 14336, "num_local_experts": 8, "num_experts_per_tok": 2}
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 32, "model_type": "mixtral"}))

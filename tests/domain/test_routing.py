@@ -13,11 +13,14 @@ from moe_codesign.domain.routing import (
     GroupLimit,
     Histogram,
     PowerLaw,
+    RecordedLayers,
     Routing,
     Uniform,
     Zipf,
+    by_layer,
     histograms,
     is_routing,
+    parse_layers,
     parse_routing,
 )
 from moe_codesign.domain.workload import Workload
@@ -98,6 +101,21 @@ def test_experts_that_an_object_leaves_out_have_no_rows() -> None:
         sparse.of_experts(2)
     with pytest.raises(UserError, match="3 entries"):
         Histogram((3, 0, 1)).of_experts(5)
+
+
+def test_recorded_layers_are_read_back_from_their_text(tmp_path: Path) -> None:
+    (tmp_path / "loads.json").write_text('[[0, 0, 0], {"0": 3, "2": 1}, [0, 0, 0], [1, 2, 4.5]]')
+    layers = parse_layers(f"histogram:{tmp_path / 'loads.json'}")
+    assert isinstance(layers, RecordedLayers)
+    assert str(layers) == 'histogram:[[], {"0": 3, "2": 1}, [], [1, 2, 4.5]]'
+    assert parse_layers(str(layers)) == layers
+    assert by_layer(layers) == {1: Histogram((3, 0, 1), is_sparse=True), 3: Histogram((1, 2, 4.5))}
+    assert parse_routing(f"{layers}#3") == Histogram((1, 2, 4.5)), "a layer of JSON is named as one of a file is"
+    with pytest.raises(UserError, match="layer: got 2; give one of 1, 3"):
+        parse_routing(f"{layers}#2")
+    assert by_layer(parse_layers("zipf:1")) == {None: parse_routing("zipf:1")}
+    with pytest.raises(UserError, match="two or more"):
+        RecordedLayers(layers.layers[:1])
 
 
 def test_a_histograms_text_holds_its_counts(tmp_path: Path) -> None:

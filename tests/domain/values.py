@@ -88,6 +88,7 @@ def pairs(draw: st.DrawFn, chip: str = "a chip", name: str = "decode") -> Pair:
         timing=draw(timings()),
         quality_ratio=draw(st.floats(1e-3, 1e3)),
         outside=draw(st.lists(WORDS, max_size=2).map(tuple)),
+        notes=draw(st.lists(WORDS, max_size=2).map(tuple)),
     )
 
 

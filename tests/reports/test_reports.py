@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,27 @@ def test_reports_say_by_which_price_a_cost_is(tmp_path: Path) -> None:
     assert says in console.export_text()
     write_html(tmp_path / "r.html", result)
     assert says in (tmp_path / "r.html").read_text()
+
+
+def test_notes_of_the_cost_model_reach_the_store_and_the_report(result: SearchResult, tmp_path: Path) -> None:
+    sheet = "from the data sheet alone: no compiler for trainium2 here"
+    (reference,) = result.reference["trainium2"]
+    assert {pair.notes for trial in result.trials for pair in trial.pairs} == {reference.notes} == {(sheet,)}
+    write_html(tmp_path / "r.html", result)
+    pairs = sum(len(trial.pairs) for trial in result.trials)
+    page = (tmp_path / "r.html").read_text()
+    assert f"<p>[1] trainium2, {pairs} of {pairs} pairs and the reference: {sheet}</p>" in page
+    assert "<td>datasheet [1]</td>" in page
+    assert f"note: {sheet}" in page, "of a point"
+
+
+def test_a_reference_that_does_not_fit_says_so(tmp_path: Path) -> None:
+    shape = {"moe_intermediate_size": 128, "num_experts": 64, "num_experts_per_tok": 2}
+    space = make_space(reference="DeepSeek-V3", shape=shape, constraints={})
+    result = mc.search(space, trials=1, storage=f"sqlite:///{tmp_path / 's.db'}")
+    console = Console(record=True, width=400, file=io.StringIO(), markup=False)
+    print_search(console, result)
+    assert re.search(r"trainium2, the reference: does not fit: the 58 MoE layers have \d+ GB", console.export_text())
 
 
 def test_rows_hold_the_price_of_their_cost(result: SearchResult) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from moe_codesign.answers.audit import AuditRow
 from moe_codesign.answers.bench import BenchRow
 from moe_codesign.answers.compiled import CompiledKernel
+from moe_codesign.answers.frontier_rows import json_rows
 from moe_codesign.compiler import Request, artifact
 from moe_codesign.cost.estimate import Estimate
 from moe_codesign.domain.failure import Failure, FailureKind
@@ -62,6 +63,7 @@ def test_bench() -> None:
     common: dict[str, Any] = {
         "num_tokens": 8,
         "routing": "uniform",
+        "dtype": "bfloat16",
         "tiles": TilePair(SMALL, SMALL),
         "device": "cpu",
         "software": "jax 1.0",
@@ -112,6 +114,35 @@ def test_search() -> None:
     assert printed(print_search, result) == SEARCH
 
 
+def test_search_says_a_note_once_for_all_pairs_that_it_is_on() -> None:
+    space = make_space(chips=["trainium2"])
+    timing = Timing(grade="datasheet", latency_us=380.0, low_us=300.0, high_us=800.0, bound_us=300.0, limiter="memory")
+    sheet, narrow = "from the data sheet alone: no compiler for trainium2 here", "rows of {} elements are narrow"
+
+    def pair(width: int, quality: float, *notes: str) -> Pair:
+        shape = MoEShape(hidden_size=2048, moe_intermediate_size=width, num_experts=192, num_experts_per_tok=9)
+        return Pair(
+            chip="trainium2", shape=shape, workload=Workload(name="decode", num_tokens=64, dtype="fp8"), kernel=None,
+            tiles=None, timing=timing, quality_ratio=quality, notes=notes,
+        )  # fmt: skip
+
+    tried = [
+        pair(512, 1.02, sheet),
+        pair(516, 1.03, sheet, narrow.format(516)),
+        pair(510, 1.01, sheet, narrow.format(510)),
+    ]
+    trials = [
+        Trial(chip="trainium2", mode="nested", number=number, outcome=Answered((one,)))
+        for number, one in enumerate(tried)
+    ]
+    reference = pair(768, 1.0, "does not fit: 415 GB", sheet)
+    result = SearchResult("mine", space, trials, {"trainium2": (reference,)}, {})
+    assert printed(print_search, result) == NOTED
+    said = json_rows(result)
+    assert said["notes"] == [line.partition("] ")[2] for line in NOTED.splitlines() if line.startswith("[")]
+    assert [pair["notes"] for pair in said["all_pairs"]] == [list(one.notes) for one in tried]
+
+
 AUDIT = """\
 Some model
 ┏━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓
@@ -149,13 +180,27 @@ triton.grouped_gemm down on h100_sxm (cuda:90, triton 3.7.1)
   refused: shared memory: too much"""
 SEARCH = """\
 mine: pairs on each chip's frontier
-┏━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━┓
-┃ chip      ┃ shape              ┃ workload          ┃ found by ┃ tiles: GEMM 1 | GEMM 2 ┃   time ┃         interval ┃     grade ┃ of peak ┃ limiter ┃             quality ┃  gain ┃
-┡━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━┩
-│ trainium2 │ H2048 I512 E192 k9 │ decode 64 uniform │ nested 0 │ -                      │ 380 us │ 300 us .. 800 us │ datasheet │      1% │  memory │ +2.0%* (-3% .. +5%) │ 1.00x │
-└───────────┴────────────────────┴───────────────────┴──────────┴────────────────────────┴────────┴──────────────────┴───────────┴─────────┴─────────┴─────────────────────┴───────┘
+┏━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━┓
+┃ chip      ┃ shape              ┃ workload                   ┃ found by ┃ tiles: GEMM 1 | GEMM 2 ┃   time ┃         interval ┃     grade ┃ of peak ┃ limiter ┃             quality ┃  gain ┃
+┡━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━┩
+│ trainium2 │ H2048 I512 E192 k9 │ decode 64 bfloat16 uniform │ nested 0 │ -                      │ 380 us │ 300 us .. 800 us │ datasheet │      1% │  memory │ +2.0%* (-3% .. +5%) │ 1.00x │
+└───────────┴────────────────────┴────────────────────────────┴──────────┴────────────────────────┴────────┴──────────────────┴───────────┴─────────┴─────────┴─────────────────────┴───────┘
 gain: Qwen3-30B-A3B with its default tile over this pair. Times are one layer's; in brackets is what other scaling laws say of the quality.
 Quality by the law efficiency_leverage (Tian et al., arXiv 2507.17702): size that the reference would need for the same loss, at equal training tokens; it is carried on far beyond its experiments: Qwen3-30B-A3B's training compute C 1.89e+23 is 631 times above the 3e+20 of its experiments.
 Other laws that apply to Qwen3-30B-A3B: abnar, zhao.
 * marks shapes unlike the law's experiments: G, for one.
 trainium2: 2 trials, 1 feasible; ruled out: 1 memory"""
+NOTED = """\
+mine: pairs on each chip's frontier
+┏━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━┓
+┃ chip      ┃ shape              ┃ workload              ┃ found by ┃ tiles: GEMM 1 | GEMM 2 ┃   time ┃         interval ┃             grade ┃ of peak ┃ limiter ┃ quality ┃  gain ┃
+┡━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━╇━━━━━━━┩
+│ trainium2 │ H2048 I516 E192 k9 │ decode 64 fp8 uniform │ nested 1 │ -                      │ 380 us │ 300 us .. 800 us │ datasheet [1] [2] │      1% │  memory │   +3.0% │ 1.00x │
+└───────────┴────────────────────┴───────────────────────┴──────────┴────────────────────────┴────────┴──────────────────┴───────────────────┴─────────┴─────────┴─────────┴───────┘
+gain: Qwen3-30B-A3B with its default tile over this pair. Times are one layer's; in brackets is what other scaling laws say of the quality.
+Quality by the law efficiency_leverage (Tian et al., arXiv 2507.17702): size that the reference would need for the same loss, at equal training tokens; it is carried on far beyond its experiments: Qwen3-30B-A3B's training compute C 1.89e+23 is 631 times above the 3e+20 of its experiments.
+Other laws that apply to Qwen3-30B-A3B: abnar, zhao.
+[1] trainium2, 3 of 3 pairs and the reference: from the data sheet alone: no compiler for trainium2 here
+[2] trainium2, 2 of 3 pairs: rows of 516 elements are narrow (and 1 more that differ in their numbers)
+[3] trainium2, the reference: does not fit: 415 GB
+trainium2: 3 trials, 3 feasible; ruled out: none"""

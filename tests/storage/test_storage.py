@@ -153,13 +153,24 @@ class TestRegressions:
 
 
 class TestFormat:
-    @pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
+    @pytest.mark.parametrize("number", [1, FORMAT + 1])
     def test_another_format_is_one_line(self, url: str, number: int) -> None:
         with Database(url):
             pass
         execute(url, "update moe_codesign_version set format = :number", number=number)
         with pytest.raises(UserError, match=f"format {number}; this one reads format {FORMAT}; give another --storage"):
             Database(url)
+
+    def test_format_2_which_had_no_notes_on_pairs_is_read(self, url: str) -> None:
+        with Database(url) as database:
+            Studies(database).put("s", ANSWERED)
+        execute(url, "update moe_codesign_trials set outcome = replace(outcome, :field, '')", field=',"notes":[]')
+        execute(url, "update moe_codesign_version set format = 2")
+        for _ in range(2):
+            with Database(url) as database:
+                assert Studies(database).trials("s") == [ANSWERED]
+                with database.engine.connect() as connection:
+                    assert connection.scalar(sa.text("select format from moe_codesign_version")) == FORMAT
 
     def test_a_database_from_before_there_were_formats_is_one_line(self, url: str) -> None:
         execute(url, "create table moe_codesign_studies (name varchar(200) primary key, space text)")

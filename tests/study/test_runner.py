@@ -16,6 +16,7 @@ from moe_codesign.answers.frontier_rows import json_rows, report_rows
 from moe_codesign.chips import load_chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.failure import Failure, FailureKind
+from moe_codesign.domain.routing import parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.measure import presence
@@ -262,11 +263,68 @@ def test_a_search_says_which_package_a_measurement_lacks(
     assert says in file.getvalue().splitlines()
     (tmp_path / "space.toml").write_text(space_text(chips=["cpu"], min_quality_ratio=None))
     done = invoke("search", "space.toml", "--trials", "1", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)["notes"] == [says]
+    assert json.loads(done.stdout)["notes"][0] == says
 
 
 def test_a_search_whose_chips_are_not_here_says_nothing_of_packages(url: str) -> None:
     assert mc.search(make_space(), trials=1, storage=url).notes == ()
+
+
+def test_of_recorded_layers_a_pair_is_of_the_slowest(url: str, tmp_path: Path) -> None:
+    few, even = [1] + [0] * 62 + [1], [1] * 64
+    (tmp_path / "loads.json").write_text(json.dumps({"logical_count": [few, even]}))
+    shape = {"moe_intermediate_size": [512, 768], "num_experts": 64, "num_experts_per_tok": 2}
+
+    def searched(routing: str) -> SearchResult:
+        changes = {"routing": f"histogram:{routing}", "ep": 1}
+        space = make_space(workload=changes, shape=shape, constraints={}, objectives=["decode.latency_us"])
+        return mc.search(space, trials=3, storage=url, study=f"of-{len(names(url))}")
+
+    def times(result: SearchResult) -> list[float]:
+        return [pair.timing.latency_us for trial in result.trials for pair in trial.pairs]
+
+    slow, every, named = searched(str(even)), searched(f"{tmp_path}/loads.json"), searched(f"{tmp_path}/loads.json#0")
+    assert times(every) == times(slow)
+    assert max(times(named)) < min(times(slow))
+    for pair in (pair for trial in every.trials for pair in trial.pairs):
+        assert pair.notes[-1] == "the recorded loads are of 2 layers: layer 1 takes longest"
+        assert pair.workload.routing == parse_routing(f"histogram:{even}")
+    assert "layer" not in "".join(json_rows(named)["notes"])
+    again = mc.search(every.space, trials=4, storage=url, study="of-1")
+    assert len(again.trials) == 4, "the space is stored with the counts of every layer"
+    assert mc.load_study("of-1", storage=url).space.identity() == every.space.identity()
+
+
+def test_where_the_chip_is_here_the_slowest_recorded_layer_alone_is_measured(url: str) -> None:
+    loads = f"histogram:[{[1] + [0] * 62 + [1]}, {[1] * 64}]"
+    space = make_space(
+        chips=["cpu"], workload={"routing": loads, "ep": 16, "num_tokens": 8}, constraints={},
+        shape={"hidden_size": 256, "moe_intermediate_size": 128, "num_experts": 64, "num_experts_per_tok": 2},
+        budget={"measure_top": 1, "measure_seconds": 0.01},
+    )  # fmt: skip
+    (trial,) = mc.search(space, trials=1, storage=url).trials
+    assert [pair.timing.grade for pair in trial.pairs] == ["measured"]
+    assert trial.pairs[0].notes == ("the recorded loads are of 2 layers: layer 0 takes longest",), "one rank has it all"
+
+
+def test_a_workload_without_a_type_has_the_reference_models(url: str) -> None:
+    shape = {"moe_intermediate_size": 2880, "num_experts": 128, "num_experts_per_tok": 4}
+
+    def searched(study: str, **changes: Any) -> SearchResult:
+        space = make_space(reference="gpt-oss-120b", shape=shape, constraints={}, **changes)
+        return mc.search(space, trials=1, storage=url, study=study)
+
+    def dtypes(result: SearchResult) -> set[str]:
+        return {
+            pair.workload.dtype for trial in result.trials for pair in (*trial.pairs, *result.reference["trainium2"])
+        }
+
+    own, asked = searched("own"), searched("asked", workload={"dtype": "bf16"})
+    assert (dtypes(own), own.notes) == ({"mxfp4"}, ("decode: in mxfp4 (the model's)",))
+    assert (dtypes(asked), asked.notes) == ({"bfloat16"}, ())
+    assert mc.load_study("own", storage=url).space.workloads[0].dtype == "mxfp4", "whatever the model's file says later"
+    held = make_space(reference="gpt-oss-120b", chips=["trainium2", "cpu"])
+    assert held.dtype_notes() == ("decode: in bfloat16 (pallas.host_matmul does not take the model's mxfp4)",)
 
 
 def test_a_histogram_of_another_length_rules_out_trials_not_the_search(url: str, tmp_path: Path) -> None:

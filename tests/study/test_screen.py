@@ -21,7 +21,7 @@ NARROW = {"moe_intermediate_size": 256, "num_experts": 64, "num_experts_per_tok"
 def refused(space: Space, shape: MoEShape) -> tuple[FailureKind, str] | None:
     """The kind and text of what the space has against a shape on its first chip."""
     chip, judge = space.chips[0], judge_of(space, QWEN)
-    screen = Screen(space, chip, [w.workload(0) for w in space.workloads_on(chip)], judge)
+    screen = Screen(space, chip, [w.by_layer(0)[None] for w in space.workloads_on(chip)], judge)
     failure = screen.failures([shape], judge.qualities([shape]))[0]
     return None if failure is None else (failure.kind, failure.text)
 

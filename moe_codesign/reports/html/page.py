@@ -1,6 +1,7 @@
 """The report as one HTML file: plotly's script inside, nothing fetched."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import jinja2
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from moe_codesign.answers.frontier_rows import ReportRow, cost_notes, report_rows
+from moe_codesign.answers.frontier_rows import PairNote, ReportRow, cost_notes, pair_notes, report_rows
 from moe_codesign.answers.quality_notes import quality_notes
 from moe_codesign.domain.pair import Pair
 from moe_codesign.files import replace_file
@@ -23,6 +24,7 @@ _SYMBOLS = {"joint": "circle", "nested": "diamond"}
 def write_html(path: Path, result: SearchResult) -> None:
     """Write the report of a search."""
     rows = report_rows(result)
+    notes = pair_notes(rows, result.reference)
     chips: list[dict[str, Any]] = []
     for chip in result.space.chips:
         own = [row for row in rows if row.pair.chip == chip.name]
@@ -36,7 +38,8 @@ def write_html(path: Path, result: SearchResult) -> None:
                     _figure(own, result, chip.name, workload, f"plot-{len(chips)}-{number}")
                     for number, workload in enumerate(dict.fromkeys(row.pair.workload.name for row in own))
                 ],
-                "frontier": [_cells(row) for row in own if row.on_frontier],
+                "frontier": [_cells(row, notes) for row in own if row.on_frontier],
+                "notes": [(number, note) for number, note in enumerate(notes, 1) if note.chip == chip.name],
                 "trials": len(trials),
                 "feasible": sum(not t.failure for t in trials),
                 "refused": Counter(t.failure.kind for t in trials if t.failure).most_common(),
@@ -129,10 +132,11 @@ def _hover(pair: Pair, found_by: str) -> str:
         f"limited by {pair.timing.limiter}, {pair.timing.share_of_bound:.0%} of the physical bound's speed",
         f"quality {pair.quality_ratio - 1:+.1%}",
         found_by,
+        *(f"note: {text}" for text in pair.notes),
     ]
     first, *rest = map(plotly_text, lines)
     return "<br>".join([f"<b>{first}</b>", *rest])
 
 
-def _cells(row: ReportRow) -> list[str]:
-    return [*pair_cells(row), f"{row.metrics['usd_per_mtok']:.3g}" if "usd_per_mtok" in row.metrics else "-"]
+def _cells(row: ReportRow, notes: Sequence[PairNote]) -> list[str]:
+    return [*pair_cells(row, notes), f"{row.metrics['usd_per_mtok']:.3g}" if "usd_per_mtok" in row.metrics else "-"]

@@ -5,7 +5,7 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
-from moe_codesign.answers.frontier_rows import cost_notes, report_rows
+from moe_codesign.answers.frontier_rows import cost_notes, pair_notes, report_rows
 from moe_codesign.answers.quality_notes import quality_notes
 from moe_codesign.errors import printable
 from moe_codesign.reports.text import pair_cells
@@ -14,7 +14,8 @@ from moe_codesign.study.runner import SearchResult
 
 def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -> None:
     """The best pairs of each chip, then what was tried."""
-    rows = [row for row in report_rows(result) if row.on_frontier]
+    every = report_rows(result)
+    rows, notes = [row for row in every if row.on_frontier], pair_notes(every, result.reference)
     table = Table(
         title=f"{printable(result.study)}: pairs on each chip's frontier", title_justify="left", show_lines=False
     )
@@ -28,7 +29,7 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         for row in of_chip:
             if (row.mode, row.trial) not in trials[:per_chip]:
                 continue
-            table.add_row(chip, *pair_cells(row))
+            table.add_row(chip, *pair_cells(row, notes))
         table.add_section()
     console.print(table)
     console.print(
@@ -38,6 +39,8 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
     costs = cost_notes(result) if any(one.metric.needs == "price" for one in result.space.objectives) else ()
     for note in (*quality_notes(result), *costs, *result.notes):
         console.print(note, highlight=False, soft_wrap=True)
+    for number, pair_note in enumerate(notes, 1):
+        console.print(f"[{number}] {pair_note}", highlight=False, soft_wrap=True)
     for chip in (chip.name for chip in result.space.chips):
         trials_of = [t for t in result.trials if t.chip == chip]
         refused = Counter(t.failure.kind for t in trials_of if t.failure)
