@@ -1,6 +1,7 @@
 """pytest-benchmark suite: host kernel, compiles, first answer, predictions and trials per second. ``make bench``."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import subprocess
@@ -34,9 +35,10 @@ def test_host_layer(benchmark: BenchmarkFixture, tile: tuple[int, int, int], tok
     from moe_codesign.domain.routing import Balanced
     from moe_codesign.domain.tile_pair import TilePair
     from moe_codesign.domain.workload import Workload
+    from moe_codesign.measure.draws import before_timing
     from moe_codesign.measure.jax_device import JaxDevice
     from moe_codesign.measure.job import LayerJob
-    from moe_kernels import reference
+    from moe_codesign.measure.verification import Tolerance, check
     from moe_kernels.tile import BlockedTile
 
     work = rank_work(find_model("Qwen3-30B-A3B"), Workload(name="bench", num_tokens=tokens, ep=32, routing=Balanced()))
@@ -44,8 +46,11 @@ def test_host_layer(benchmark: BenchmarkFixture, tile: tuple[int, int, int], tok
     job = LayerJob.of(work, [TilePair(config, config)])
     device = JaxDevice("cpu")
     device.load(job)
-    assert reference.row_error(device.run(job.candidates[0], 0), device.expected(0)) <= reference.BF16_TOLERANCE
-    once = device.timer(job.candidates[0])
+    (draw, *_) = before_timing(job)
+    device.draw(draw)
+    once = functools.partial(device.launch, job.candidates[0])
+    once()
+    check(device.output(job.candidates[0]), device.expected(draw), Tolerance.of_layer(job.dtype))
     benchmark.extra_info |= {"grade": "measured", "dtype": str(jnp.bfloat16.dtype), "rows": work.total_rows}
     benchmark.pedantic(once, rounds=7, warmup_rounds=1)
 

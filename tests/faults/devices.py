@@ -1,13 +1,10 @@
 """Measuring jobs that go wrong. Importable by name, as the measuring process needs them."""
 
-from collections.abc import Callable
-
-import numpy as np
-
 from moe_codesign.arrays import F64
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.measure import LayerJob, Measurement, worker
+from moe_codesign.measure.draws import Draw
 from moe_codesign.measure.presence import Platform
 from moe_kernels.tile import BlockedTile
 
@@ -35,19 +32,28 @@ class StickyDevice:
         self.broken = False
 
     def load(self, job: LayerJob) -> None:
-        self.job = job
+        self.shape = (job.tokens, job.hidden_size)
 
-    def expected(self, order: int) -> F64:
-        return np.ones((self.job.tokens, self.job.hidden_size))
+    def weights_checksum(self) -> int:
+        return 0
 
-    def run(self, tiles: TilePair, order: int) -> F64:
+    def draw(self, draw: Draw) -> None:
+        self.drawn = draw
+
+    def changed(self) -> bool:
+        return False
+
+    def expected(self, draw: Draw) -> F64:
+        return draw.generator().random(self.shape)
+
+    def launch(self, tiles: TilePair) -> float:
         self.broken |= tiles == BREAKS_THE_DEVICE
         if self.broken:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return self.expected(order)
+        return 10.0
 
-    def timer(self, tiles: TilePair) -> Callable[[], float]:
-        return lambda: 10.0
+    def output(self, tiles: TilePair) -> F64:
+        return self.expected(self.drawn) * 1.001
 
 
 def measure_on_sticky(job: LayerJob, platform: Platform) -> list[Measurement | Failure]:

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import signal
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from moe_codesign.arrays import F64
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.measure import LayerJob, Measurement, MeasuringProcess, worker
-from moe_codesign.measure.job import token_orders
+from moe_codesign.measure.draws import Draw
 from moe_codesign.measure.presence import same_product
 from moe_codesign.measure.protocol import measure_layer
 from moe_kernels import reference
@@ -38,34 +37,46 @@ class FakeDevice:
 
     def __init__(self) -> None:
         self.runs = 0
+        self.last: dict[TilePair, F64] = {}
 
     def load(self, job: LayerJob) -> None:
         rng = np.random.default_rng(job.seed)
-        experts, hidden, width = len(job.rows), job.hidden_size, job.intermediate_size
-        self.x, self.pair_weight = rng.normal(size=(job.tokens, hidden)), rng.random(sum(job.rows))
-        self.gate, self.up = rng.normal(size=(2, experts, hidden, width))
-        self.down = rng.normal(size=(experts, width, hidden))
-        self.orders = token_orders(job)
+        experts, self.hidden, width = len(job.rows), job.hidden_size, job.intermediate_size
+        self.gate, self.up = rng.normal(size=(2, experts, self.hidden, width))
+        self.down = rng.normal(size=(experts, width, self.hidden))
 
-    def expected(self, order: int) -> F64:
-        sizes, token = self.orders[order]
-        return reference.moe_experts(self.x, self.gate, self.up, self.down, token, self.pair_weight, sizes)
+    def weights_checksum(self) -> int:
+        return hash((self.gate.tobytes(), self.up.tobytes(), self.down.tobytes()))
 
-    def run(self, tiles: TilePair, order: int) -> F64:
+    def draw(self, draw: Draw) -> None:
+        self.drawn = draw
+
+    def changed(self) -> bool:
+        return False
+
+    def expected(self, draw: Draw) -> F64:
+        rng = draw.generator()
+        x, pair_weight = rng.normal(size=(draw.tokens, self.hidden)), rng.random(draw.pairs)
+        return reference.moe_experts(
+            x, self.gate, self.up, self.down, draw.pair_token(), pair_weight, draw.group_sizes()
+        )
+
+    def launch(self, tiles: TilePair) -> float:
         self.runs += 1
-        out = self.expected(order)
-        if tiles == WRONG and order == 1:
+        out = self.expected(self.drawn) * (1 + 2**-9 * np.sin(np.arange(self.hidden)))
+        if tiles == WRONG and 0 in self.drawn.rows[1:]:
             out = out * 1.2
         if tiles == NAN:
             out[0, 0] = np.nan
-        if tiles == DRIFTS and self.runs > 3:
+        if tiles == DRIFTS and self.runs > 9:
             out[-1] = 0
         if tiles == BREAKS:
             raise RuntimeError("launch failed")
-        return out
+        self.last[tiles] = out
+        return 10.0
 
-    def timer(self, tiles: TilePair) -> Callable[[], float]:
-        return lambda: 10.0
+    def output(self, tiles: TilePair) -> F64:
+        return self.last[tiles]
 
 
 def outcome(tiles: TilePair) -> Measurement | Failure:
@@ -76,7 +87,7 @@ def test_a_right_candidate_is_timed_with_all_samples() -> None:
     found = outcome(GOOD)
     assert isinstance(found, Measurement)
     assert len(found.samples_us) >= 5
-    assert found.checks == 4, "three routings before, one after"
+    assert found.checks >= 9, "four routings before, two timed rounds or more, three routings after"
 
 
 @pytest.mark.parametrize(
@@ -98,17 +109,14 @@ def test_every_candidate_is_warm_before_any_is_timed() -> None:
     calls: list[TilePair] = []
 
     class Watched(FakeDevice):
-        def timer(self, tiles: TilePair) -> Callable[[], float]:
-            def once() -> float:
-                calls.append(tiles)
-                return 10.0
-
-            return once
+        def launch(self, tiles: TilePair) -> float:
+            calls.append(tiles)
+            return super().launch(tiles)
 
     found = measure_layer(dataclasses.replace(JOB, candidates=(GOOD, OTHER)), Watched())
     timed = [len(one.samples_us) for one in found if isinstance(one, Measurement)]
-    assert calls[:4] == [GOOD, OTHER, GOOD, OTHER]
-    assert calls.count(OTHER) > timed[1]
+    assert calls[:12] == [*[GOOD] * 4, *[OTHER] * 4, GOOD, OTHER, GOOD, OTHER]
+    assert calls.count(OTHER) > timed[1] + 4 + 3
 
 
 def test_the_same_tiles_twice_are_two_measurements() -> None:

@@ -10,8 +10,9 @@ import torch
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.measure import LayerJob, Measurement
 from moe_codesign.measure.cuda_device import CudaDevice
+from moe_codesign.measure.draws import before_timing
 from moe_codesign.measure.protocol import measure_layer
-from moe_kernels.reference import LAYER_TOLERANCE, row_error
+from moe_codesign.measure.verification import Tolerance, WrongResultError, check
 from moe_kernels.tile import TritonTile
 from tests.numerics.cases import benchmark_script
 
@@ -28,10 +29,16 @@ def test_the_device_agrees_with_its_own_reference(dtype: str, gated: bool, devic
     job = dataclasses.replace(JOB, dtype=dtype, gated=gated)
     on = CudaDevice(device)
     on.load(job)
-    for routing in range(3):
-        found, expected = on.run(TILES, routing), on.expected(routing)
-        assert row_error(found, expected) <= LAYER_TOLERANCE[dtype]
-        assert not row_error(1.5 * found, expected) <= LAYER_TOLERANCE[dtype]
+    tolerance, before = Tolerance.of_layer(dtype), on.weights_checksum()
+    for draw in before_timing(job):
+        on.draw(draw)
+        on.launch(TILES)
+        assert not on.changed()
+        found, expected = on.output(TILES), on.expected(draw)
+        assert check(found, expected, tolerance) > 0
+        with pytest.raises(WrongResultError):
+            check(1.5 * found, expected, tolerance)
+    assert on.weights_checksum() == before
 
 
 @pytest.mark.gpu
