@@ -20,7 +20,7 @@ from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.errors import UserError
 from moe_codesign.formats.aiconfigurator import aiconfigurator_folder, renamed
-from moe_codesign.formats.problem_rows import layer_of
+from moe_codesign.formats.problem_rows import measured_layer
 
 GPU_SETS = (
     ("h200_sxm", "h200_sxm", "vllm/0.24.0"),
@@ -55,7 +55,7 @@ def gpu_ratios(tables: Tables, per_set: int) -> Ratios:
             if len(found[f"{chip_name} {version}"]) >= per_set:
                 break
             try:
-                timing = estimate_layer(tables, chip, rank_work(*layer_of(renamed(row), "bfloat16"))).timing
+                timing = estimate_layer(tables, chip, rank_work(*measured_layer(renamed(row), "bfloat16"))).timing
             except (UserError, NoTileError):
                 continue
             measured = row["latency"] * 1e3

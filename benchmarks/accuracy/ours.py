@@ -106,7 +106,7 @@ def layers(tables: Tables) -> list[str]:
         shape = MoEShape(
             hidden_size=hidden, moe_intermediate_size=width, num_experts=experts, num_experts_per_tok=top_k
         )
-        workload = Workload(name="layer", num_tokens=one["tokens"], dtype=one["dtype"], ep=ranks)
+        workload = Workload(name="layer", num_tokens=one["tokens"], dtype=one["dtype"], ep=ranks, seed=0)
         # The first rank's, of a router that favours none: rank_work alone would take the busiest rank.
         counts = token_counts(Uniform(), one["tokens"], experts, top_k)[: experts // ranks]
         work = dataclasses.replace(rank_work(shape, workload), rows=counts)

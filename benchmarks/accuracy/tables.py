@@ -26,7 +26,7 @@ from moe_codesign.fitting.stack_conventions import even_sample, fit_to_terms
 from moe_codesign.fitting.stack_sets import Which, load_split
 from moe_codesign.fitting.stacks import calibrate
 from moe_codesign.formats.aiconfigurator import SETS, aiconfigurator_rows, renamed
-from moe_codesign.formats.problem_rows import layer_of
+from moe_codesign.formats.problem_rows import measured_layer
 
 FEW = 20
 PEER_ROWS = 400
@@ -105,7 +105,7 @@ def _beside_peers(pair: tuple[Which, Set]) -> tuple[int, int, list[Triple]]:
     rows = [row for row, held in zip(rows, in_test_split(shape_keys(rows)), strict=True) if held]
     chosen = np.random.default_rng(0).permutation(len(rows))[:PEER_ROWS]
     rows = [rows[i] for i in chosen]
-    columns = columns_of([layer_of(renamed(row), dtype) for row in rows])
+    columns = columns_of([measured_layer(renamed(row), dtype) for row in rows])
     measured = np.array([1e3 * row["latency"] for row in rows])
     said = one.calibration.predict(one.test.chip, columns)
     theirs = estimates(one.test.chip, stack, version, dtype, rows)

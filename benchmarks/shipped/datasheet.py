@@ -18,7 +18,7 @@ from moe_codesign.cost.bound import layer_bound
 from moe_codesign.cost.datasheet import HIGH, LAYER
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.formats.aiconfigurator import SETS, aiconfigurator_rows, renamed
-from moe_codesign.formats.problem_rows import layer_of
+from moe_codesign.formats.problem_rows import measured_layer
 
 ROWS = 700
 MEMORY = np.arange(1.0, 2.0, 0.05)
@@ -34,7 +34,7 @@ def main() -> None:
         rows, _ = aiconfigurator_rows(chip, stack, dtype)
         for row in map(renamed, chance.sample(rows, min(len(rows), ROWS))):
             if row["ep"] == 1:
-                bound = layer_bound(chip, rank_work(*layer_of(row, dtype)))
+                bound = layer_bound(chip, rank_work(*measured_layer(row, dtype)))
                 found.append((name, bound.compute_us, bound.memory_us, row["latency_us"]))
     names = np.array([name for name, *_ in found])
     compute, memory, measured = np.array([times for _, *times in found]).T

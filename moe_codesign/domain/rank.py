@@ -6,7 +6,7 @@ import numpy as np
 
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.shape import MoEShape
-from moe_codesign.domain.token_counts import Counts, token_counts
+from moe_codesign.domain.token_counts import Counts, busiest_counts
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 
@@ -42,23 +42,23 @@ def rank_work(shape: MoEShape, workload: Workload) -> RankWork:
     which works at the full width, stands as ``hidden_size / moe_latent_size`` experts of the latent width: as many
     FLOPs and weights. The projections to the latent width and back are no more part of the layer than the router is.
 
-    Choices of zero experts are drawn with the others and leave no row.
+    Without a seed the rows are those of a typical draw; see
+    :func:`moe_codesign.domain.token_counts.busiest_counts`. Choices of zero experts leave no row.
 
     Raises:
         UserError: the shape cannot be split over ``tp`` or ``ep``.
     """
     if reason := workload.misfit(shape):
         raise UserError(reason, fix="change tp, ep or the shape")
-    counts = token_counts(
+    rows = busiest_counts(
         workload.routing,
         workload.num_tokens,
-        shape.num_experts + shape.zero_expert_num,
+        shape.num_experts,
         shape.num_experts_per_tok,
         seed=workload.seed,
-        ranks=workload.ep if not shape.zero_expert_num else 1,
-    )[: shape.num_experts]
-    by_rank = counts.reshape(workload.ep, -1)
-    rows = by_rank[int(by_rank.sum(axis=1).argmax())]
+        ranks=workload.ep,
+        zero_experts=shape.zero_expert_num,
+    )
     if shape.n_shared_experts:
         own_tokens = -(-workload.num_tokens // workload.ep)
         shared = shape.n_shared_experts * (shape.hidden_size // shape.expert_hidden_size)

@@ -1,4 +1,9 @@
-"""How many token rows each expert gets under a routing: the part of a workload that the mean load hides."""
+"""How many token rows each expert gets under a routing: the part of a workload that the mean load hides.
+
+A seed asks for that very draw of a random routing (:func:`token_counts`), as a measurement runs it. Without one
+(:func:`busiest_counts`) no single draw decides: uniform routing has its distribution
+(:mod:`moe_codesign.domain.uniform_loads`), others the mean of :data:`DRAWS` draws.
+"""
 
 import functools
 from typing import assert_never
@@ -8,9 +13,12 @@ import numpy.typing as npt
 
 from moe_codesign.arrays import F64
 from moe_codesign.domain.routing import Balanced, Histogram, PowerLaw, Routing, Uniform, Zipf
+from moe_codesign.domain.uniform_loads import typical_counts
 from moe_codesign.errors import UserError, quoted
 
 Counts = npt.NDArray[np.int64]
+DRAWS = 5
+"""Draws that stand for a random routing other than uniform, as aiconfigurator's measured latencies average them."""
 _CHUNK = 4_000_000
 """Numbers that are held at a time while tokens choose their experts."""
 _MOST_ROWS, _MOST_EXPERTS = 1_000_000_000, 1_000_000
@@ -38,11 +46,7 @@ def token_counts(
         UserError: more tokens or experts than can be counted, the histogram does not have ``num_experts`` entries, too
             few experts are kept, or the experts cannot be divided evenly over the ranks.
     """
-    if num_tokens > _MOST_ROWS or num_experts > _MOST_EXPERTS:
-        raise UserError(
-            f"{quoted(num_tokens)} tokens over {quoted(num_experts)} experts are more than can be counted",
-            fix=f"give at most {_MOST_ROWS:,} and {_MOST_EXPERTS:,}",
-        )
+    _check_sizes(num_tokens, num_experts)
     each_token = isinstance(routing, Uniform | Zipf) or (
         isinstance(routing, Balanced | PowerLaw) and routing.is_limited
     )
@@ -52,6 +56,66 @@ def token_counts(
             fix="give routing = balanced, or fewer tokens",
         )
     return _counts(routing, num_tokens, num_experts, top_k, seed, ranks if isinstance(routing, PowerLaw) else 1)
+
+
+def busiest_counts(
+    routing: Routing,
+    num_tokens: int,
+    num_experts: int,
+    top_k: int,
+    *,
+    seed: int | None = None,
+    ranks: int = 1,
+    zero_experts: int = 0,
+) -> Counts:
+    """Token rows of each expert of the rank that has most of them.
+
+    Args:
+        routing, num_tokens, num_experts, top_k, ranks: as for :func:`token_counts`.
+        seed: of the random draw. Without one the counts are those of a typical draw: of a uniform routing the quantiles
+            of its distribution, of Zipf's and power laws the mean over :data:`DRAWS` draws of the least of the rank's
+            counts, of the second, and so on.
+        zero_experts: choices beside the experts that lead to no expert and leave no row.
+
+    Returns:
+        int64 [num_experts / ranks], read-only; none exceeds ``num_tokens``.
+
+    Raises:
+        UserError: as :func:`token_counts`.
+    """
+    if seed is None and isinstance(routing, Uniform):
+        _check_sizes(num_tokens, num_experts + zero_experts)
+        return typical_counts(num_tokens, num_experts, top_k, ranks, zero_experts)
+    if seed is not None:
+        draws = range(seed, seed + 1)
+    else:
+        draws = range(DRAWS if is_drawn(routing) else 1)
+    drawn = [_busiest(routing, num_tokens, num_experts, top_k, draw, ranks, zero_experts) for draw in draws]
+    if len(drawn) == 1:
+        return drawn[0]
+    mean = np.mean([np.sort(counts) for counts in drawn], axis=0)
+    counts = _settle(mean, round(float(mean.sum())), num_tokens)
+    counts.flags.writeable = False
+    return counts
+
+
+def _busiest(
+    routing: Routing, num_tokens: int, num_experts: int, top_k: int, seed: int, ranks: int, zero_experts: int
+) -> Counts:
+    """The same of one draw."""
+    # A power law deals what it rounds to ranks, which zero experts are of no share.
+    dealt = ranks if not zero_experts else 1
+    counts = token_counts(routing, num_tokens, num_experts + zero_experts, top_k, seed, dealt)[:num_experts]
+    by_rank = counts.reshape(ranks, -1)
+    return np.asarray(by_rank[int(by_rank.sum(axis=1).argmax())])
+
+
+def _check_sizes(num_tokens: int, num_experts: int) -> None:
+    if num_tokens > _MOST_ROWS or num_experts > _MOST_EXPERTS:
+        raise UserError(
+            f"{quoted(num_tokens)} tokens over {quoted(num_experts)} experts are more than can be counted",
+            fix=f"give at most {_MOST_ROWS:,} and {_MOST_EXPERTS:,}",
+        )
 
 
 def is_drawn(routing: Routing) -> bool:

@@ -71,7 +71,8 @@ class Workload:
         routing: which experts the tokens choose; default uniform.
         tp: tensor-parallel ranks (each holds ``moe_intermediate_size / tp`` of every expert).
         ep: expert-parallel ranks (each holds ``num_experts / ep`` experts). The busiest one is timed.
-        seed: seed of the routing's random draw.
+        seed: seed of the routing's random draw, where one very draw is meant, as in a measurement. None, the default,
+            asks for what is to be expected, which no single draw decides.
 
     Raises:
         UserError: a size is below 1, the dtype is unknown, or ``routing`` is not one of the five kinds (its text is
@@ -84,7 +85,7 @@ class Workload:
     routing: RoutingText = DEFAULT_ROUTING
     tp: int = 1
     ep: int = 1
-    seed: int = 0
+    seed: int | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

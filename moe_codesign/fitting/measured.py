@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from moe_codesign.arrays import F64
 from moe_codesign.chips import GpuChip
-from moe_codesign.cost.stacks.columns import Columns, columns_from, loads_of
+from moe_codesign.cost.stacks.columns import Columns, columns_and_failures
 from moe_codesign.cost.stacks.physics import bound_us
+from moe_codesign.domain.question import check_fused
 from moe_codesign.errors import UserError
 from moe_codesign.formats.aiconfigurator import aiconfigurator_rows, renamed
 from moe_codesign.formats.headers import headers_of
-from moe_codesign.formats.problem_rows import Row, layer_of, missing, routing_text, text
+from moe_codesign.formats.problem_rows import Row, measured_layer, missing, routing_text, text
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _measured(
     version: str,
 ) -> Measured:
     left_out: Counter[str] = Counter()
-    problems, loads, latency, keys, routing, unnamed = [], [], [], [], [], []
+    problems, latency, keys, routing, unnamed = [], [], [], [], []
     wanted = {"chip": chip.name, "stack": stack, "dtype": dtype, "op": "fused_moe"}
     for given in rows:
         try:
@@ -99,8 +100,8 @@ def _measured(
             if other := next((name for name, value in wanted.items() if _is_another(row, name, value)), None):
                 left_out[f"another {other}"] += 1
                 continue
-            shape, work = layer_of(row, dtype)
-            counted = loads_of(shape, work)
+            shape, work = measured_layer(row, dtype)
+            check_fused(shape, work)
             time_us = float(given["latency_us"])
         except UserError as error:
             left_out[str(error)] += 1
@@ -112,23 +113,24 @@ def _measured(
             left_out["no time"] += 1
         else:
             problems.append((shape, work))
-            loads.append(counted)
             latency.append(time_us)
             routing.append(routing_text(row))
             unnamed.append(missing(row.get("routing")))
             keys.append(
                 f"{shape.hidden_size}-{shape.moe_intermediate_size}-{shape.num_experts}-{shape.num_experts_per_tok}"
             )
-    columns = columns_from(problems, loads)
-    times = np.array(latency)
+    columns, failed = columns_and_failures(problems)
+    left_out.update(str(error) for error in failed.values())
+    kept = [place for place in range(len(problems)) if place not in failed]
+    times = np.array(latency)[kept]
     impossible = times < bound_us(columns, chip, dtype)
     if impossible.any():
         left_out["faster than the physical bound"] = int(impossible.sum())
     if impossible.all():
         reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.most_common(3)) or "it is empty"
         raise UserError(f"{source} has no usable row for {chip.name} {stack} {dtype}: {reasons}")
-    labels = np.array(keys), np.array(routing), np.array(unnamed)
-    every = Measured(chip, stack, dtype, columns, times, *labels, source, version, dict(left_out))
+    names, routings, defaults = (np.array(label)[kept] for label in (keys, routing, unnamed))
+    every = Measured(chip, stack, dtype, columns, times, names, routings, defaults, source, version, dict(left_out))
     return every.take(np.flatnonzero(~impossible))
 
 

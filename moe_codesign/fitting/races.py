@@ -22,7 +22,7 @@ from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.errors import UserError
 from moe_codesign.extras import require
-from moe_codesign.formats.problem_rows import Row, layer_of, missing, text
+from moe_codesign.formats.problem_rows import Row, measured_layer, missing, text
 from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import TileConfig
 
@@ -109,7 +109,7 @@ def _timed_rows(path: Path, chip: GpuChip, kernel: Kernel) -> list[Row]:
         if row.get("op") not in OPS or not row.get("latency_us"):
             continue
         try:
-            layer_of(row, text(row, "dtype", "bfloat16"))
+            measured_layer(row, text(row, "dtype", "bfloat16"))
             _tile(kernel.tile_type, row)
             if not 0 < float(row["latency_us"]) < math.inf:
                 raise ValueError(f"latency_us = {row['latency_us']}")
@@ -130,7 +130,7 @@ def _tile(kind: type[TileConfig], row: Row) -> TileConfig:
 
 
 def _race(rows: Sequence[Row], table: TileTable, dtype: str) -> Race | None:
-    shape, workload = layer_of(rows[0], dtype)
+    shape, workload = measured_layer(rows[0], dtype)
     gemm = next(g for g in layer_gemms(rank_work(shape, workload)) if g.op == table.op)
     places, times = [], []
     for row in rows:

@@ -33,7 +33,7 @@ _ASKED = (
         "to the KEPT best of GROUPS groups of experts",
         DEFAULT_ROUTING_TEXT,
     ),
-    Column("seed", "seed of a random routing", "0"),
+    Column("seed", "seed of a random routing, where the time under one draw is asked for", "the mean over draws"),
     Column("kernel", "which of our kernels (`moe-codesign list kernels`)", "the chip's default kernel"),
     Column(
         "tile",

@@ -1,5 +1,6 @@
 """One problem a row of a table: what its columns mean, whether text or numbers."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,11 @@ def whole(row: Row, name: str, default: int | None = None) -> int:
     return int(number)
 
 
+def seed_of(row: Row) -> int | None:
+    """The column ``seed``; None where it is empty. Raises UserError."""
+    return None if missing(row.get("seed")) else whole(row, "seed")
+
+
 def flag(row: Row, name: str, default: bool) -> bool:
     """A column's true or false. Raises UserError."""
     value = text(row, name, str(default)).lower()
@@ -93,6 +99,12 @@ def by_layer(row: Row) -> dict[int | None, Row]:
     return {layer: {**row, "routing": f"histogram:{source}#{layer}"} for layer in layers}
 
 
+def measured_layer(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
+    """The same of a row whose time was measured: it ran one draw of its routing, the first where it names none."""
+    shape, workload = layer_of(row, dtype)
+    return shape, workload if workload.seed is not None else dataclasses.replace(workload, seed=0)
+
+
 def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
     """Shape and workload of a row. Raises UserError, and what absurd numbers raise."""
     shape = MoEShape(
@@ -110,6 +122,6 @@ def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
         routing=routing_of(row),
         tp=whole(row, "tp", 1),
         ep=whole(row, "ep", 1),
-        seed=whole(row, "seed", 0),
+        seed=seed_of(row),
     )
     return shape, workload

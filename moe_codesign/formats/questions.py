@@ -6,10 +6,10 @@ from moe_codesign.domain.dtype import DEFAULT_DTYPE, parse_dtype
 from moe_codesign.domain.grouped_gemm import GroupedGemm
 from moe_codesign.domain.question import OurGemm, OurLayer, Question, RaggedDot, StackLayer
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.token_counts import token_counts
+from moe_codesign.domain.token_counts import busiest_counts
 from moe_codesign.errors import UserError
 from moe_codesign.formats.columns import OPS, SOFTWARE
-from moe_codesign.formats.problem_rows import Row, layer_of, missing, routing_of, text, whole
+from moe_codesign.formats.problem_rows import Row, layer_of, missing, routing_of, seed_of, text, whole
 from moe_codesign.formats.tile_columns import gemm_tile, is_default, tiles_of
 
 
@@ -64,9 +64,9 @@ def _ragged_dot(row: Row, chip: Chip, op: str, dtype: str) -> RaggedDot:
 
 
 def _gemm(row: Row, dtype: str) -> GroupedGemm:
-    routing, seed = routing_of(row), whole(row, "seed", 0)
+    routing, seed = routing_of(row), seed_of(row)
     m, k, n, groups = (whole(row, name) for name in ("m", "k", "n", "groups"))
     if min(m, k, n, groups) < 1:
         raise UserError("m, k, n, groups", value=(m, k, n, groups), fix="give whole numbers of at least 1")
-    rows = token_counts(routing, m, groups, 1, seed)
+    rows = busiest_counts(routing, m, groups, 1, seed=seed)
     return GroupedGemm("down", rows, k, n, m, dtype, accumulates=False)

@@ -36,11 +36,13 @@ class Evaluator:
     ) -> None:
         self.space, self.chip, self.reference, self.tables, self.bench = space, chip, reference, tables, bench
         self.workloads = space.workloads_on(chip)
+        # A measurement runs one draw of a random routing; an estimate is of what is to be expected.
+        self._draw = None if bench is None else space.seed
         self.kernel: Kernel | None = kernel_for(chip) if not isinstance(chip, DatasheetChip) else None
         self.tile_space = space.tile_space(chip)
         self.judge = judge_of(space, reference)
         # What a routing is has no part in whether a shape may be timed.
-        one_layer = [next(iter(table.by_layer(space.seed).values())) for table in self.workloads]
+        one_layer = [next(iter(table.by_layer(self._draw).values())) for table in self.workloads]
         self._screen = Screen(space, chip, one_layer, self.judge)
 
     def refuses(self, shape: MoEShape) -> Failure | None:
@@ -59,7 +61,7 @@ class Evaluator:
             return Refused(failure)
         pairs = []
         for table in self.workloads:
-            layers = table.by_layer(self.space.seed)
+            layers = table.by_layer(self._draw)
             layer, timed = self._slowest(shape, layers, tiles[table.name] if tiles else None, seed)
             if isinstance(timed, Failure):
                 return Refused(timed)
@@ -77,7 +79,7 @@ class Evaluator:
         by_chance = False
         for table in self.workloads:
             try:
-                layers = table.by_layer(self.space.seed)
+                layers = table.by_layer(self._draw)
                 layer, timed = self._slowest(self.reference, layers, "default", 0)
             except UserError:
                 continue

@@ -132,8 +132,12 @@ class TypedWorkload(WorkloadTable):
 
     dtype: DtypeText
 
-    def by_layer(self, seed: int) -> dict[int | None, Workload]:
-        """The workload of each layer whose loads were recorded; the one workload, by None, of another routing."""
+    def by_layer(self, seed: int | None) -> dict[int | None, Workload]:
+        """The workload of each layer whose loads were recorded; the one workload, by None, of another routing.
+
+        Args:
+            seed: of the draw of a random routing; None asks for what is to be expected of it.
+        """
         return {
             layer: Workload(
                 name=self.name,
@@ -183,7 +187,7 @@ class Space(Table):
             are ranked.
         objectives: what to optimise: ``quality``, or WORKLOAD.METRIC with a metric of latency_us, usd_per_mtok,
             joules_per_token, tokens_per_s_per_chip and tokens_per_s_per_user.
-        seed: random seed.
+        seed: random seed of what samplers propose and of what is measured; estimates are means over draws of a routing.
         shape: fields of the shape: hidden_size, moe_intermediate_size, num_experts, num_experts_per_tok,
             n_shared_experts and num_layers. A number fixes a field; a list, or a span with low, high and step, searches
             it.

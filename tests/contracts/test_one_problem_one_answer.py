@@ -24,8 +24,9 @@ def predicted(shape: MoEShape, chip: str, **problem: Any) -> dict[str, Any]:
     return row
 
 
-def searched(shape: MoEShape, chip: str, tokens: int, ep: int) -> float:
+def searched(shape: MoEShape, chip: str, tokens: int, ep: int, seed: int = 0) -> float:
     text = space_text(chips=[chip], min_quality_ratio=None).replace("num_tokens = 64", f"num_tokens = {tokens}")
+    text = text.replace("[shape]", f"seed = {seed}\n[shape]") if seed else text
     space = parse_space(text.replace("ep = 4", f"ep = {ep}"))
     evaluator = Evaluator(space, load_chip(chip), find_model(space.reference), Tables(), None)
     outcome = evaluator.evaluate(shape, None, seed=0)
@@ -73,3 +74,12 @@ def test_the_same_problem_has_one_answer(
     assert searched(shape, "trainium2", tokens, ep) == latency_us
     named = predicted(shape, "trainium2", num_tokens=tokens, ep=ep, routing=DEFAULT_ROUTING_TEXT)
     assert named == row
+
+
+def test_what_a_search_estimates_hangs_on_no_seed() -> None:
+    """A decode batch on one rank of four was one draw of the routing, that of the space's seed."""
+    shape = MoEShape(hidden_size=2048, moe_intermediate_size=512, num_experts=192, num_experts_per_tok=9)
+    times = [searched(shape, "trainium2", 16, 4, seed) for seed in (0, 1, 2)]
+    assert times == times[:1] * 3
+    draws = {predicted(shape, "trainium2", num_tokens=16, ep=4, seed=seed)["latency_us"] for seed in range(4)}
+    assert len(draws) > 1

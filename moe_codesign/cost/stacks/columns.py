@@ -2,26 +2,31 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from moe_codesign.arrays import F64
+from moe_codesign.cost.estimate import ABSURD
 from moe_codesign.domain.question import check_fused
-from moe_codesign.domain.routing import Balanced, PowerLaw, Routing
+from moe_codesign.domain.routing import Balanced, PowerLaw, Routing, Uniform
 from moe_codesign.domain.shape import MoEShape
-from moe_codesign.domain.token_counts import Counts, is_drawn, token_counts, tokens_with
+from moe_codesign.domain.token_counts import DRAWS, Counts, is_drawn, token_counts, tokens_with
+from moe_codesign.domain.uniform_loads import expected_loads
 from moe_codesign.domain.workload import Workload
+from moe_codesign.errors import UserError
 from moe_codesign.stacks.tiles import BLOCK_M
 
-_DRAWS = 5
-"""Draws of a random routing whose loads are averaged, as the measured latencies average them."""
+Problem = tuple[MoEShape, Workload]
+_Loads = tuple[float, ...]
+"""Rows, active experts, the largest's rows, entering tokens and row tiles of one problem; see :class:`Columns`."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Problems as columns, one problem per row; loads are those of the busiest rank, averaged over draws.
+    """Problems as columns, one problem per row; loads are those of the busiest rank in the mean: of a uniform
+    routing without a seed over all draws, of others over some.
 
     Args:
         num_tokens: tokens of the batch, over all ranks.
@@ -80,7 +85,7 @@ class Columns:
         return np.where(self.gated > 0, 2 * self.width, self.width)
 
 
-def columns_of(problems: Sequence[tuple[MoEShape, Workload]]) -> Columns:
+def columns_of(problems: Sequence[Problem]) -> Columns:
     """Columns of problems, shared experts left out: no stack's fused operation has them.
 
     Args:
@@ -89,83 +94,98 @@ def columns_of(problems: Sequence[tuple[MoEShape, Workload]]) -> Columns:
     Raises:
         UserError: a shape that cannot be split so, or that has shared experts.
     """
-    return columns_from(problems, [loads_of(shape, work) for shape, work in problems])
+    for shape, work in problems:
+        check_fused(shape, work)
+    columns, failed = columns_and_failures(problems)
+    for error in failed.values():
+        raise error
+    return columns
 
 
-def columns_from(problems: Sequence[tuple[MoEShape, Workload]], loads: Sequence["Loads"]) -> Columns:
-    """Columns of problems whose loads are counted already; see :func:`loads_of`."""
+def columns_and_failures(problems: Sequence[Problem]) -> tuple[Columns, dict[int, Exception]]:
+    """Columns of problems that :func:`moe_codesign.domain.question.check_fused` takes.
 
-    def column(values: Iterable[float]) -> F64:
-        return np.fromiter(values, dtype=float, count=len(problems))
-
-    return Columns(
-        num_tokens=column(work.num_tokens for _, work in problems),
-        hidden=column(shape.expert_hidden_size for shape, _ in problems),
-        width=column(shape.moe_intermediate_size // work.tp for shape, work in problems),
-        experts=column(shape.num_experts for shape, _ in problems),
-        local_experts=column(shape.num_experts // work.ep for shape, work in problems),
-        top_k=column(shape.num_experts_per_tok for shape, _ in problems),
-        gated=column(shape.gated for shape, _ in problems),
-        rows=column(load.rows for load in loads),
-        active=column(load.active for load in loads),
-        largest=column(load.largest for load in loads),
-        entering=column(load.entering for load in loads),
-        row_tiles=tuple(column(load.row_tiles[i] for load in loads) for i in range(len(BLOCK_M))),
-    )
-
-
-@dataclass(frozen=True)
-class Loads:
-    """The columns of one problem that its routing decides; see :class:`Columns`."""
-
-    rows: float
-    active: float
-    largest: float
-    entering: float
-    row_tiles: tuple[float, ...]
-
-
-def loads_of(shape: MoEShape, work: Workload) -> Loads:
-    """Loads of one problem's busiest rank.
-
-    Raises:
-        UserError: a shape that cannot be split so, or that has shared experts.
+    Returns:
+        Columns of those whose rows could be counted, in their order, and by its place why another one's could not.
     """
-    check_fused(shape, work)
-    return _loads(
-        work.routing,
-        work.num_tokens,
-        experts=shape.num_experts,
-        top_k=shape.num_experts_per_tok,
-        ranks=work.ep,
-        seed=work.seed,
+    drawn: dict[int, _Loads] = {}
+    failed: dict[int, Exception] = {}
+    for place, (shape, work) in enumerate(problems):
+        if work.seed is None and isinstance(work.routing, Uniform):
+            continue
+        try:
+            drawn[place] = _drawn_loads(
+                work.routing,
+                work.num_tokens,
+                experts=shape.num_experts,
+                top_k=shape.num_experts_per_tok,
+                ranks=work.ep,
+                seed=work.seed,
+            )
+        except (UserError, *ABSURD) as error:
+            failed[place] = error
+    places = [place for place in range(len(problems)) if place not in failed]
+    sizes = np.array([_sizes(*problems[place]) for place in places], dtype=float).reshape(-1, 8).T
+    num_tokens, hidden, width, experts, local_experts, top_k, gated, ranks = sizes
+    loads = np.empty((4 + len(BLOCK_M), len(places)))
+    known = np.array([place in drawn for place in places], dtype=bool)
+    if known.any():
+        loads[:, known] = np.array(list(drawn.values())).T
+    if not known.all():
+        loads[:, ~known] = _expected_loads(*(values[~known] for values in (num_tokens, experts, top_k, ranks)))
+    rows, active, largest, entering, *tiles = loads
+    columns = Columns(
+        num_tokens=num_tokens,
+        hidden=hidden,
+        width=width,
+        experts=experts,
+        local_experts=local_experts,
+        top_k=top_k,
+        gated=gated,
+        rows=rows,
+        active=active,
+        largest=largest,
+        entering=entering,
+        row_tiles=tuple(tiles),
     )
+    return columns, failed
+
+
+def _sizes(shape: MoEShape, work: Workload) -> tuple[int, ...]:
+    experts = shape.num_experts
+    return (
+        work.num_tokens,
+        shape.expert_hidden_size,
+        shape.moe_intermediate_size // work.tp,
+        experts,
+        experts // work.ep,
+        shape.num_experts_per_tok,
+        shape.gated,
+        work.ep,
+    )
+
+
+def _expected_loads(num_tokens: F64, experts: F64, top_k: F64, ranks: F64) -> F64:
+    """[loads, problems] of a uniform routing, loads in the order of :data:`_Loads`."""
+    found = expected_loads(num_tokens, experts, top_k, ranks, heights=BLOCK_M)
+    entering = entering_tokens(found.rows, found.largest, num_tokens, experts, top_k)
+    entering = np.where(ranks == 1, num_tokens, entering)
+    return np.stack([found.rows, found.active, found.largest, entering, *found.row_tiles])
 
 
 @functools.lru_cache(maxsize=2**16)
-def _loads(routing: Routing, tokens: int, *, experts: int, top_k: int, ranks: int, seed: int) -> Loads:
-    """Loads of the busiest rank, mean of the draws."""
+def _drawn_loads(routing: Routing, tokens: int, *, experts: int, top_k: int, ranks: int, seed: int | None) -> _Loads:
+    """Loads of the busiest rank, mean of the draws of a random routing from that seed on."""
+    first = 0 if seed is None else seed
     drawn = []
-    for draw in range(_DRAWS if is_drawn(routing) else 1):
-        by_rank = token_counts(routing, tokens, experts, top_k, seed + draw, ranks).reshape(ranks, -1)
+    for draw in range(first, first + (DRAWS if is_drawn(routing) else 1)):
+        by_rank = token_counts(routing, tokens, experts, top_k, draw, ranks).reshape(ranks, -1)
         busiest = int(by_rank.sum(axis=1).argmax())
         counts = by_rank[busiest]
-        drawn.append(
-            Loads(
-                rows=float(counts.sum()),
-                active=float((counts > 0).sum()),
-                largest=float(counts.max()),
-                entering=_entering(routing, by_rank, busiest, tokens, top_k),
-                row_tiles=tuple(float((-(-counts // height)).sum()) for height in BLOCK_M),
-            )
-        )
-    return Loads(
-        rows=float(np.mean([one.rows for one in drawn])),
-        active=float(np.mean([one.active for one in drawn])),
-        largest=float(np.mean([one.largest for one in drawn])),
-        entering=float(np.mean([one.entering for one in drawn])),
-        row_tiles=tuple(np.mean([one.row_tiles for one in drawn], axis=0).tolist()),
-    )
+        tiles = [(-(-counts // height)).sum() for height in BLOCK_M]
+        entering = _entering(routing, by_rank, busiest, tokens, top_k)
+        drawn.append((counts.sum(), (counts > 0).sum(), counts.max(), entering, *tiles))
+    return tuple(np.mean(np.array(drawn, dtype=float), axis=0).tolist())
 
 
 def _entering(routing: Routing, by_rank: Counts, rank: int, tokens: int, k: int) -> float:
@@ -181,9 +201,19 @@ def _entering(routing: Routing, by_rank: Counts, rank: int, tokens: int, k: int)
     if isinstance(routing, PowerLaw) and not routing.is_limited:
         first = rank * len(counts)
         return float(tokens_with(by_rank.ravel(), slice(first, first + len(counts)), tokens))
-    own = rows / (tokens * k) * by_rank.size
-    none = np.prod(np.maximum(1 - own / (by_rank.size - np.arange(k)), 0.0))
-    return float(np.clip(tokens * (1 - none), max(rows / k, float(counts.max())), min(float(tokens), rows)))
+    one = (np.array([float(size)]) for size in (rows, counts.max(), tokens, by_rank.size, k))
+    return float(entering_tokens(*one)[0])
+
+
+def entering_tokens(rows: F64, largest: F64, tokens: F64, experts: F64, top_k: F64) -> F64:
+    """Tokens with an expert on the rank, as if a token drew its distinct experts with the rank's share of all rows."""
+    own = rows / (tokens * top_k) * experts
+    none = np.ones(len(rows))
+    for taken in range(int(top_k.max(initial=0))):
+        chance = np.maximum(1 - own / np.maximum(experts - taken, 1), 0.0)
+        none *= np.where(taken < top_k, chance, 1.0)
+    least = np.maximum(rows / top_k, largest)
+    return np.asarray(np.clip(tokens * (1 - none), least, np.minimum(tokens, rows)))
 
 
 def with_others_on_first(columns: Columns) -> Columns:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from moe_codesign.chips import GpuChip
 from moe_codesign.cost.estimate import ABSURD, Answer, Estimate, Need, failure_of
 from moe_codesign.cost.memory import over_memory
-from moe_codesign.cost.stacks.columns import Loads, columns_from, loads_of
+from moe_codesign.cost.stacks.columns import columns_and_failures
 from moe_codesign.cost.stacks.model import Calibration, Prediction
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.question import StackLayer
@@ -38,21 +38,13 @@ class StackLayers:
 
     def answer(self, questions: Sequence[StackLayer]) -> list[Answer]:
         """An answer to each question, in their order."""
-        counted: list[tuple[int, StackLayer, Loads]] = []
-        answers: dict[int, Answer] = {}
-        for i, question in enumerate(questions):
-            try:
-                counted.append((i, question, loads_of(question.shape, question.workload)))
-            except (UserError, *ABSURD) as error:
-                answers[i] = failure_of(error)
-        places = [i for i, _, _ in counted]
+        columns, failed = columns_and_failures([(question.shape, question.workload) for question in questions])
+        answers: dict[int, Answer] = {i: failure_of(error) for i, error in failed.items()}
+        places = [i for i in range(len(questions)) if i not in failed]
         try:
-            columns = columns_from(
-                [(question.shape, question.workload) for _, question, _ in counted], [loads for *_, loads in counted]
-            )
             times = self.calibration.predict(self.chip, columns, self.tuned)
-            for (i, question, _), answer in zip(counted, _answers(times), strict=True):
-                answers[i] = self._with_memory(question, answer)
+            for i, answer in zip(places, _answers(times), strict=True):
+                answers[i] = self._with_memory(questions[i], answer)
         except (UserError, *ABSURD) as error:
             answers |= dict.fromkeys(places, failure_of(error))
         return [answers[i] for i in range(len(questions))]
