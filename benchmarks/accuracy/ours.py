@@ -24,6 +24,7 @@ from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.routing import Uniform
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.domain.workload import Workload
 from moe_codesign.fitting.ours import START, Judged, calibrate, fit_physics, judge, without_trees
@@ -114,7 +115,7 @@ def layers(tables: Tables) -> list[str]:
         tile = TritonTile(
             block_m=min(rows, 64), block_n=64, block_k=64, num_warps=4, num_stages=3, tma=one["path"] == "descriptors"
         )
-        timing = estimate_layer(tables, chip, work, tiles=(tile, tile)).timing
+        timing = estimate_layer(tables, chip, work, tiles=TilePair(tile, tile)).timing
         wrong[one["dtype"]].append(timing.latency_us / one["latency_us"] - 1.0)
         inside[one["dtype"]].append(timing.low_us <= one["latency_us"] <= timing.high_us)
     lines = ["| type | layers | error, mean | median | bias | within the interval |", "|---|---|---|---|---|---|"]

@@ -160,7 +160,8 @@ def others(gemm: GroupedGemm, num_tokens: int, facts: dict[Other, GpuFacts], tem
         known = [(t, f) for t, f in known if f.shared_bytes <= 232448]
         if not known:
             continue
-        table = table_of_facts([t for t, _ in known], [f for _, f in known], template)
+        of_flat = dataclasses.replace(template, op=flat.op)
+        table = table_of_facts([t for t, _ in known], [f for _, f in known], of_flat)
         times = gpu.tile_times(table, flat, of_chip(GpuChip.of(table.chip)).calibration.coefficients).total_us
         best = int(np.argmin(times))
         found.append(measure(kernel, *known[best], flat, float(times[best]), 1))

@@ -1,15 +1,15 @@
 """Where a published shape loses time on a chip."""
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.cost.estimate import Answer, Estimate, NoTileError, failure_of, slowest
-from moe_codesign.cost.memory import over_memory
-from moe_codesign.cost.ours.model import estimate_layer
+from moe_codesign.cost.estimate import Answer, Estimate, failure_of, slowest
+from moe_codesign.cost.ours.model import OurKernels
 from moe_codesign.domain.failure import Failure
-from moe_codesign.domain.rank import rank_work
+from moe_codesign.domain.question import OurLayer
 from moe_codesign.domain.routing import DEFAULT_ROUTING, RecordedLayers, Routing, by_layer
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
@@ -51,19 +51,22 @@ def audit_shape(
     ops: tuple[Op, ...] = (up_op(gated=shape.gated), "down")
     tables.prepare(((chip, None, ops, dtype) for chip in chips if chip.has(dtype)), lenient=True)
 
-    def answer(chip: Chip, num_tokens: int, of_layer: Routing) -> Answer:
-        try:
-            workload = Workload(name="audit", num_tokens=num_tokens, dtype=dtype, routing=of_layer, tp=tp, ep=ep)
-            estimate = estimate_layer(tables, chip, rank_work(shape, workload), with_losses=True)
-        except (UserError, NoTileError) as error:
-            return failure_of(error)
-        return replace(estimate, notes=(*over_memory(chip, shape, workload), *estimate.notes))
-
+    layers = by_layer(routing)
     rows = []
     for chip in chips:
+        found: dict[int, dict[int | None, Answer]] = {num_tokens: {} for num_tokens in tokens}
+        asked: dict[tuple[int, int | None], OurLayer] = {}
+        for num_tokens, (layer, one) in itertools.product(tokens, layers.items()):
+            try:
+                workload = Workload(name="audit", num_tokens=num_tokens, dtype=dtype, routing=one, tp=tp, ep=ep)
+                asked[num_tokens, layer] = OurLayer(shape=shape, workload=workload)
+            except UserError as error:
+                found[num_tokens][layer] = failure_of(error)
+        answers = OurKernels(chip, tables, with_losses=True).answer(list(asked.values()))
+        for (num_tokens, layer), answer in zip(asked, answers, strict=True):
+            found[num_tokens][layer] = answer
         for num_tokens in tokens:
-            layers = by_layer(routing)
-            layer, found = slowest({layer: answer(chip, num_tokens, one) for layer, one in layers.items()})
-            estimate, error = (None, found) if isinstance(found, Failure) else (found, None)
-            rows.append(AuditRow(chip.name, num_tokens, dtype, str(layers[layer]), estimate, error))
+            layer, taken = slowest(found[num_tokens])
+            estimate, failure = (None, taken) if isinstance(taken, Failure) else (taken, None)
+            rows.append(AuditRow(chip.name, num_tokens, dtype, str(layers[layer]), estimate, failure))
     return rows

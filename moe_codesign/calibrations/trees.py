@@ -72,7 +72,7 @@ class SymmetricTrees:
     leaves: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
 
-    def predict(self, inputs: F64) -> F64:
+    def predict(self, inputs: npt.NDArray[np.floating[Any]]) -> F64:
         """Sum for each row of [rows, features]; to the last bits the same of a row whatever stands beside it."""
         rows, plan = len(inputs), self._plan
         blocks = -(-rows // _BLOCK) or 1

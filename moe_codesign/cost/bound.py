@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from moe_codesign.arrays import F64
 from moe_codesign.chips import Chip, HostChip
 from moe_codesign.domain.dtype import DTYPE_BYTES, activation_bytes
 from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.domain.grouped_gemms import GroupedGemms
 from moe_codesign.domain.rank import RankWork
+from moe_codesign.domain.rank_works import RankWorks
 
 N = TypeVar("N", float, F64)
 """One number, or a column of them."""
@@ -29,10 +33,27 @@ class Bound:
         return "compute" if self.compute_us >= self.memory_us else "memory"
 
 
-def _bound(chip: Chip, flops: float, bytes_moved: float, dtype: str) -> Bound:
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds of many problems [problems]."""
+
+    compute_us: F64
+    memory_us: F64
+
+    @property
+    def us(self) -> F64:
+        return np.maximum(self.compute_us, self.memory_us)
+
+    def of(self, place: int) -> Bound:
+        """One of them."""
+        return Bound(float(self.compute_us[place]), float(self.memory_us[place]))
+
+
+def _bounds(chip: Chip, flops: F64, bytes_moved: F64, dtype: str) -> Bounds:
     # A host that runs the same batch again finds what fits in its last-level cache; no device timing here does.
     cached = chip.memory.cache_bytes if isinstance(chip, HostChip) else 0.0
-    return Bound(1e6 * flops / chip.peak(dtype), 1e6 * max(bytes_moved - cached, 0.0) / chip.memory.hbm_bytes_per_s)
+    moved = np.maximum(bytes_moved - cached, 0.0)
+    return Bounds(1e6 * flops / chip.peak(dtype), 1e6 * moved / chip.memory.hbm_bytes_per_s)
 
 
 def layer_flops(*, rows: N, hidden: N, up_width: N, width: N) -> N:
@@ -50,30 +71,42 @@ def layer_bytes(dtype: str, *, active: N, fewest_tokens: N, hidden: N, up_width:
 
 
 def layer_bound(chip: Chip, work: RankWork) -> Bound:
-    """max(FLOPs / peak, bytes / bandwidth); see :func:`layer_flops` and :func:`layer_bytes`.
+    """max(FLOPs / peak, bytes / bandwidth); see :func:`layer_bounds`."""
+    return layer_bounds(chip, RankWorks.of([work])).of(0)
+
+
+def layer_bounds(chip: Chip, works: RankWorks) -> Bounds:
+    """max(FLOPs / peak, bytes / bandwidth) of each layer; see :func:`layer_flops` and :func:`layer_bytes`.
 
     Raises:
         UserError: the chip has no matrix units for the dtype.
     """
-    hidden, width = float(work.hidden_size), float(work.intermediate_size)
-    up_width = 2 * width if work.gated else width
-    flops = layer_flops(rows=float(work.total_rows), hidden=hidden, up_width=up_width, width=width)
+    up, _ = works.gemms()
+    hidden, width = works.hidden_size, works.intermediate_size
+    up_width = up.matrices * width
+    flops = layer_flops(rows=up.total_rows[:, 0], hidden=hidden, up_width=up_width, width=width)
     total_bytes = layer_bytes(
-        work.dtype,
-        active=float((work.rows > 0).sum()),
-        fewest_tokens=float(work.fewest_tokens),
+        works.dtype,
+        active=up.active_groups[:, 0],
+        fewest_tokens=works.fewest_tokens,
         hidden=hidden,
         up_width=up_width,
         width=width,
     )
-    return _bound(chip, flops, total_bytes, work.dtype)
+    return _bounds(chip, flops, total_bytes, works.dtype)
 
 
 def gemm_bound(chip: Chip, gemm: GroupedGemm) -> Bound:
-    """The same for one grouped GEMM: weights, rows in, rows out.
+    """The same for one grouped GEMM; see :func:`gemm_bounds`."""
+    return gemm_bounds(chip, GroupedGemms.of([gemm])).of(0)
+
+
+def gemm_bounds(chip: Chip, gemms: GroupedGemms) -> Bounds:
+    """The same for grouped GEMMs by themselves: weights, rows in, rows out.
 
     Raises:
         UserError: the chip has no matrix units for the dtype.
     """
-    activations = gemm.total_rows * (gemm.k + gemm.n) * activation_bytes(gemm.dtype)
-    return _bound(chip, gemm.flops, gemm.weight_bytes + activations, gemm.dtype)
+    activations = gemms.total_rows * (gemms.k + gemms.n) * activation_bytes(gemms.dtype)
+    flops = 2.0 * gemms.total_rows * gemms.k * gemms.n * gemms.matrices
+    return _bounds(chip, flops[:, 0], (gemms.weight_bytes + activations)[:, 0], gemms.dtype)

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from moe_codesign.arrays import F64
 from moe_codesign.chips import Chip, HostChip, TpuChip
-from moe_codesign.cost.bound import Bound
+from moe_codesign.cost.bound import Bound, Bounds
 from moe_codesign.cost.estimate import Estimate
 from moe_codesign.cost.occupancy import LAUNCH_US, TPU_LAUNCH_US
 from moe_codesign.domain.timing import Timing
@@ -86,3 +89,8 @@ def datasheet(bound: Bound, slowdown: Slowdown, note: str) -> Estimate:
         parts_us=parts,
     )
     return Estimate(timing, None, (), (f"from the data sheet alone: {note}",))
+
+
+def datasheet_us(bounds: Bounds, slowdown: Slowdown) -> F64:
+    """The times of :func:`datasheet` [problems]."""
+    return np.maximum(slowdown.compute * bounds.compute_us, slowdown.memory * bounds.memory_us) + slowdown.fixed_us

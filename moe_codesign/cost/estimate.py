@@ -4,18 +4,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, TypeVar
 
+import numpy as np
+
+from moe_codesign.arrays import Mask
 from moe_codesign.chips import Chip, GpuChip
 from moe_codesign.compiler.tile_table import TileSpace, TileTable
 from moe_codesign.cost.bound import Bound
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.domain.grouped_gemms import GroupedGemms
 from moe_codesign.domain.timing import Grade, Timing
 from moe_codesign.errors import UserError
-from moe_kernels.kernel import Op
+from moe_kernels.kernel import Op, Problem
 from moe_kernels.tile import TileConfig
 from moe_kernels.triton.formats import FORMATS
 
-_UNALIGNED_WIDENING = 5.0
+NARROW_WIDENING = 5.0
 """GPU rows whose stride is not a multiple of 16 bytes measured 1.1 to 5 times slower (aiconfigurator-core 0.12.0)."""
 ABSURD = (ValueError, OverflowError, MemoryError, OSError)
 """What absurd numbers raise somewhere in a model: one question's failure, not all of them."""
@@ -101,36 +105,52 @@ def slowest(answers: Mapping[int | None, Answer]) -> tuple[int | None, Answer]:
     return longest, replace(times[longest], notes=(*times[longest].notes, note))
 
 
-def row_of_tile(table: TileTable, gemm: GroupedGemm, tile: TileConfig) -> int:
+def row_of_tile(table: TileTable, problem: Problem, tile: TileConfig) -> int:
     """The table's row of a tile.
 
     Raises:
-        NoTileError: the tile did not compile, or cannot run a GEMM of this size.
+        NoTileError: the tile did not compile, or cannot run the problem.
     """
     row = table.index(tile)
     if row is None:
         reason = table.refused.get(tile, "it was not compiled")
         raise NoTileError(f"tile {tile.label()} of {table.op} on {table.chip.name}: {reason}")
-    if misfit := table.kernel.refuses(gemm.problem, tile, table.chip.target):
+    if misfit := table.kernel.refuses(problem, tile, table.chip.target):
         raise NoTileError(f"tile {tile.label()} of {table.op} on {table.chip.name}: {misfit}")
     return row
+
+
+def narrow_loads(chip: Chip, gemms: GroupedGemms) -> Mask:
+    """[gemms], whose rows are not whole pieces of 16 bytes on a GPU; see :func:`narrow_note`."""
+    if not isinstance(chip, GpuChip):
+        return np.zeros(len(gemms), dtype=bool)
+    # Rows of operands of K elements; rows of results are of N in 16 bits.
+    aligned = 128 // FORMATS[gemms.dtype].weight_bits
+    narrow = gemms.k % aligned > 0
+    return np.asarray((narrow | (gemms.n % 8 > 0) if aligned > 1 else narrow)[:, 0])
+
+
+def narrow_note(gemms: GroupedGemms, place: int) -> str:
+    """What widens the interval of such a GEMM, by :data:`NARROW_WIDENING`."""
+    k, n = int(gemms.k[place, 0]), int(gemms.n[place, 0])
+    return f"rows of {k} or {n} elements are not a multiple of 16 bytes: loads are narrow"
 
 
 def timing_of(
     chip: Chip,
     bound: Bound,
-    gemms: Sequence[GroupedGemm],
+    gemm: GroupedGemm,
     total: float,
     parts: dict[str, float],
     interval: tuple[float, float],
     grade: Grade,
 ) -> tuple[Timing, list[str]]:
-    """The time with its interval, and what widens it.
+    """The time of one grouped GEMM with its interval, and what widens it.
 
     Args:
         chip: where.
         bound: the physical bound; no end of the interval lies below it.
-        gemms: what was timed.
+        gemm: what was timed.
         total: the time in us.
         parts: where it goes.
         interval: low and high over the time.
@@ -138,14 +158,11 @@ def timing_of(
     """
     latency = max(total, bound.us)
     low, high = interval
+    gemms = GroupedGemms.of([gemm])
     notes = []
-    for gemm in gemms:
-        # Rows of operands of K elements; rows of results are of N in 16 bits.
-        aligned = 128 // FORMATS[gemm.dtype].weight_bits if isinstance(chip, GpuChip) else 1
-        if gemm.k % aligned or (aligned > 1 and gemm.n % 8):
-            high *= _UNALIGNED_WIDENING
-            notes.append(f"rows of {gemm.k} or {gemm.n} elements are not a multiple of 16 bytes: loads are narrow")
-            break
+    if narrow_loads(chip, gemms)[0]:
+        high *= NARROW_WIDENING
+        notes.append(narrow_note(gemms, 0))
     timing = Timing(
         grade=grade,
         latency_us=latency,

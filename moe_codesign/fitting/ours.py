@@ -15,8 +15,10 @@ from moe_codesign.arrays import F64
 from moe_codesign.calibrations.ours import OurCalibration, OurCoefficients, OurFile
 from moe_codesign.chips import GpuChip
 from moe_codesign.cost.ours import gpu
+from moe_codesign.cost.ours.gpu_tiles import GpuTiles
 from moe_codesign.cost.ours.gpu_work import work_of
 from moe_codesign.cost.ours.learned import OurModel, features
+from moe_codesign.domain.grouped_gemms import GroupedGemms
 from moe_codesign.errors import UserError
 from moe_codesign.fitting.races import Race
 from moe_codesign.fitting.trees import learn
@@ -173,8 +175,9 @@ def _learned(chip: GpuChip, races: Sequence[Race], x: OurCoefficients, dirty: fl
     inputs, rest, weights = [], [], []
     for race in (race for race in races if race.gemm.dtype in types):
         # The trees see the time of a clean L2, as they will.
-        work = work_of(race.table, race.gemm)
-        inputs.append(features(race.table, race.gemm, work, gpu.times_of(work, x)))
+        tiles, gemms = GpuTiles.of(race.table, race.gemm.dtype), GroupedGemms.of([race.gemm])
+        work = work_of(tiles, gemms)
+        inputs.append(features(tiles, gemms, work, gpu.times_of(tiles, work, x)))
         rest.append(np.log(race.latency_us / physics_us(x, race, dirty=dirty)))
         weights.append(race.weight)
     trees = learn(np.concatenate(inputs), np.concatenate(rest), np.concatenate(weights)) if inputs else None

@@ -19,6 +19,7 @@ from moe_codesign.cost.ours import gpu
 from moe_codesign.cost.ours import learned as ours
 from moe_codesign.cost.ours.shipped import of_chip
 from moe_codesign.domain.grouped_gemm import GroupedGemm, layer_gemms
+from moe_codesign.domain.grouped_gemms import GroupedGemms
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.errors import UserError
 from moe_codesign.fitting.ours import fit_physics, fitted, judge, physics_us
@@ -84,6 +85,15 @@ def test_a_fit_finds_the_times_again(flush: str, tmp_path: Path) -> None:
         assert dirty == pytest.approx(0.5, abs=0.2)
 
 
+def interval(model: ours.OurModel, gemm: GroupedGemm, *, of_layer: bool = False) -> tuple[float, float]:
+    low, high = model.interval(GroupedGemms.of([gemm]), of_layer=of_layer)
+    return float(low[0]), float(high[0])
+
+
+def warning(model: ours.OurModel, gemm: GroupedGemm) -> str | None:
+    return model.warnings(GroupedGemms.of([gemm])).get(0)
+
+
 @pytest.mark.slow
 def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: Path) -> None:
     table = races_of(tmp_path / "races.csv.gz")
@@ -97,21 +107,21 @@ def test_calibrating_from_races_changes_what_is_predicted(own: Path, tmp_path: P
     races = read_races(table, CHIP, jobs=2)
     assert np.mean([one.error for one in judge((after, 0.0), races)]) < 0.03
     gemm = races[0].gemm
-    low, high = after.interval([gemm])
+    low, high = interval(after, gemm)
     assert 0.8 < low < 1 < high < 1.25
-    assert after.interval([dataclasses.replace(gemm, dtype="float16")]) == (low, high)
-    assert after.interval([gemm, gemm])[1] == np.exp(ours.LAYER_LOG_WIDTH)
+    assert interval(after, dataclasses.replace(gemm, dtype="float16")) == (low, high)
+    assert interval(after, gemm, of_layer=True)[1] == np.exp(ours.LAYER_LOG_WIDTH)
     unraced = dataclasses.replace(gemm, dtype="mxfp4"), dataclasses.replace(gemm, rows=gemm.rows * 10**6)
-    assert [after.interval([one]) for one in unraced] == [UNKNOWN_INTERVAL] * 2
-    assert [after.warning([gemm, one]) for one in unraced] == [
+    assert [interval(after, one) for one in unraced] == [UNKNOWN_INTERVAL] * 2
+    assert [warning(after, one) for one in unraced] == [
         "mxfp4 was raced with fewer than two shapes",
         "more rows per expert than were raced",
     ]
-    assert after.warning([gemm]) is None
-    assert after.warning([dataclasses.replace(gemm, dtype="float16")]) is None
+    assert warning(after, gemm) is None
+    assert warning(after, dataclasses.replace(gemm, dtype="float16")) is None
     file = after.calibration.file.model_copy(update={"log_width": {"fp8": 0.1}})
     less = ours.OurModel(dataclasses.replace(after.calibration, file=file), after.chip)
-    assert less.warning([dataclasses.replace(gemm, dtype="float16")]) == "bfloat16 was raced with fewer than two shapes"
+    assert warning(less, dataclasses.replace(gemm, dtype="float16")) == "bfloat16 was raced with fewer than two shapes"
 
 
 def test_raced_tiles_whose_rows_name_no_routing_are_counted(tmp_path: Path) -> None:
@@ -131,11 +141,11 @@ def test_a_chip_that_was_not_raced_takes_coefficients_and_no_more() -> None:
     raced, other = of_chip(CHIP), of_chip(GpuChip.of(load_chip("mi300x")))
     assert other.calibration.coefficients == raced.calibration.coefficients
     gemm = GroupedGemm("down", np.array([5, 7]), 2048, 768, 12, "bfloat16", accumulates=True)
-    assert (other.is_transferred, other.interval([gemm])) == (True, UNKNOWN_INTERVAL)
-    assert other.warning([gemm]) == "coefficients of h100_sxm: no tiles were raced on this chip"
+    assert (other.is_transferred, interval(other, gemm)) == (True, UNKNOWN_INTERVAL)
+    assert warning(other, gemm) == "coefficients of h100_sxm: no tiles were raced on this chip"
     row = {"chip": "mi300x", "op": "grouped_gemm", "kernel": "triton.grouped_gemm", "m": 64, "k": 1024, "n": 512}
     (answer,) = mc.predict([row | {"groups": 4, "tile": '{"block_m": 64, "block_n": 64, "block_k": 64}'}])
-    assert (answer["warning"], answer["error"]) == (other.warning([gemm]), "")
+    assert (answer["warning"], answer["error"]) == (warning(other, gemm), "")
 
 
 def test_a_calibration_of_a_chip_of_ones_own_is_no_other_chips(own: Path) -> None:

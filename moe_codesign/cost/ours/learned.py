@@ -4,20 +4,23 @@ One TOML file per chip that was raced, beside it the arrays of the correction's 
 most similar one's coefficients, without the correction and with the interval of a model that is not calibrated.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from moe_codesign.arrays import F64
+from moe_codesign.arrays import F64, Mask
 from moe_codesign.calibrations.catalogue import UNKNOWN_INTERVAL
 from moe_codesign.calibrations.ours import OurCalibration
 from moe_codesign.compiler.tile_table import TileTable
 from moe_codesign.cost.ours import gpu
+from moe_codesign.cost.ours.gpu_tiles import GpuTiles
 from moe_codesign.cost.ours.gpu_work import Work, work_of
 from moe_codesign.cost.tile_times import TileTimes
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.domain.grouped_gemms import GroupedGemms
 
 LAYER_LOG_WIDTH = 0.2
 """Least width of a layer's 90 % interval: its other kernels are counted, not fitted. Chosen; what it holds is in
@@ -46,54 +49,60 @@ class OurModel:
         """Whether the races were on another chip."""
         return self.calibration.file.chip != self.chip
 
-    def _width(self, gemm: GroupedGemm) -> float | None:
-        """Width of the interval of a GEMM like those that were raced; None for another."""
-        dtype, file = _raced_as(gemm), self.calibration.file
+    def raced(self, gemms: GroupedGemms) -> Mask:
+        """[gemms], which are like those that were raced: in type, and up to some more rows per expert."""
+        dtype, file = _raced_as(gemms.dtype), self.calibration.file
         if self.is_transferred or dtype not in file.log_width:
-            return None
-        rows = gemm.total_rows / max(gemm.active_groups, 1)
-        return file.log_width[dtype] if rows <= _BEYOND * file.most_rows[dtype] else None
+            return np.zeros(len(gemms), dtype=bool)
+        return np.asarray(gemms.mean_rows[:, 0] <= _BEYOND * file.most_rows[dtype])
 
-    def interval(self, gemms: Sequence[GroupedGemm]) -> tuple[float, float]:
-        """Low and high over the estimate of a GEMM, or of a layer that is made of several."""
-        widths = [self._width(gemm) for gemm in gemms]
-        if any(width is None for width in widths):
-            return UNKNOWN_INTERVAL
-        width = max(width for width in widths if width is not None)
-        if len(gemms) > 1:
+    def interval(self, gemms: GroupedGemms, *, of_layer: bool) -> tuple[F64, F64]:
+        """Low and high over the estimate, [gemms]: of a GEMM, or of the layer whose GEMM 1 or 2 it is."""
+        width = self.calibration.file.log_width.get(_raced_as(gemms.dtype), 0.0)
+        if of_layer:
             width = max(width, LAYER_LOG_WIDTH)
-        return float(np.exp(-width)), float(np.exp(width))
+        raced, (low, high) = self.raced(gemms), UNKNOWN_INTERVAL
+        return np.where(raced, np.exp(-width), low), np.where(raced, np.exp(width), high)
 
-    def warning(self, gemms: Sequence[GroupedGemm]) -> str | None:
-        """Why the interval is wide, if it is."""
+    def warnings(self, gemms: GroupedGemms) -> dict[int, str]:
+        """Why intervals are wide, by place of the GEMM: of those that are not :meth:`raced`."""
+        dtype = _raced_as(gemms.dtype)
+        text = "more rows per expert than were raced"
         if self.is_transferred:
-            return f"coefficients of {self.calibration.file.chip}: no tiles were raced on this chip"
-        if unknown := [dtype for dtype in map(_raced_as, gemms) if dtype not in self.calibration.file.log_width]:
-            return f"{unknown[0]} was raced with fewer than two shapes"
-        return None if all(map(self._width, gemms)) else "more rows per expert than were raced"
+            text = f"coefficients of {self.calibration.file.chip}: no tiles were raced on this chip"
+        elif dtype not in self.calibration.file.log_width:
+            text = f"{dtype} was raced with fewer than two shapes"
+        return dict.fromkeys(np.flatnonzero(~self.raced(gemms)).tolist(), text)
+
+    def times(self, tiles: GpuTiles, gemms: GroupedGemms, ideal: Set[str] = frozenset()) -> TileTimes:
+        """Times of grouped GEMMs [gemms, tiles]; arguments as of :func:`moe_codesign.cost.ours.gpu_work.work_of`."""
+        x, trees = self.calibration.coefficients, self.calibration.trees
+        work = work_of(tiles, gemms)
+        times = gpu.times_of(tiles, work, x)
+        # What a loss costs is the physics' to say, on the scale of the whole.
+        wanted = gpu.times_of(tiles, work_of(tiles, gemms, ideal), x, ideal) if ideal else times
+        raced = self.raced(gemms)
+        if trees is None or not raced.any():
+            return wanted
+        factor = np.exp(trees.predict(features(tiles, gemms, work, times))).reshape(times.total_us.shape)
+        return wanted.scaled(np.where(raced[:, None], factor, 1.0))
 
     def tile_times(self, table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
-        """Time of one grouped GEMM with every tile; ``ideal`` as :func:`moe_codesign.cost.gpu.work_of`."""
-        x, trees = self.calibration.coefficients, self.calibration.trees
-        if trees is None or self._width(gemm) is None:
-            return gpu.tile_times(table, gemm, x, ideal)
-        work = work_of(table, gemm)
-        times = gpu.times_of(work, x)
-        # What a loss costs is the physics' to say, on the scale of the whole.
-        wanted = gpu.tile_times(table, gemm, x, ideal) if ideal else times
-        return wanted.scaled(np.exp(trees.predict(features(table, gemm, work, times))))
+        """Time of one grouped GEMM with every tile of a table [tiles]."""
+        return self.times(GpuTiles.of(table, gemm.dtype), GroupedGemms.of([gemm]), ideal).of(0)
 
 
-def _raced_as(gemm: GroupedGemm) -> str:
+def _raced_as(dtype: str) -> str:
     """float16 runs as bfloat16 does."""
-    return "bfloat16" if gemm.dtype == "float16" else gemm.dtype
+    return "bfloat16" if dtype == "float16" else dtype
 
 
-def features(table: TileTable, gemm: GroupedGemm, w: Work, times: TileTimes) -> F64:
-    """[tiles, inputs] that the correction is learned from: sides of the physics, the tile, how it fills the chip."""
-    c = table.columns
+def features(tiles: GpuTiles, gemms: GroupedGemms, w: Work, times: TileTimes) -> npt.NDArray[np.float32]:
+    """[gemms times tiles, inputs] that the correction is learned from: sides of the physics, the tile, how it fills the
+    chip."""
+    c = tiles.columns
 
-    def log(values: F64 | float) -> F64:
+    def log(values: F64) -> F64:
         return np.asarray(np.log(np.maximum(values, 1e-9)))
 
     core_us = times.parts_us["compute"] + times.parts_us["latency"]
@@ -104,20 +113,20 @@ def features(table: TileTable, gemm: GroupedGemm, w: Work, times: TileTimes) -> 
         *(log(side / times.total_us) for side in sides),
         *(log(c[name]) for name in sizes),
         *(c[name] for name in ("persistent", "tma", "swap_ab", "wide_mma", "narrow_mma")),
-        float(gemm.op == "down"),
-        8.0 * DTYPE_BYTES[gemm.dtype],
-        float(gemm.dtype == "fp8_block"),
+        float(gemms.op == "down"),
+        8.0 * DTYPE_BYTES[gemms.dtype],
+        float(gemms.dtype == "fp8_block"),
         log(w.fill),
         w.fill - np.floor(w.fill),
         log(w.busy),
         log(w.fill * w.busy),
         log(w.steps),
-        log(gemm.total_rows / max(gemm.active_groups, 1) / c["block_m"]),
-        log(w.issue_us),
+        log(gemms.mean_rows / c["block_m"]),
+        log(tiles.issue_us),
         log(w.weight_us),
         log(w.rereads_us + 1.0),
     ]
-    found = np.empty((len(inputs), len(table)))
+    found = np.empty((len(inputs), *times.total_us.shape), dtype=np.float32)
     for column, one in zip(found, inputs, strict=True):
         column[:] = one
-    return found.T
+    return found.reshape(len(inputs), -1).T

@@ -13,100 +13,81 @@ devices where each is one (tpu7x).
 from collections.abc import Set
 
 import numpy as np
-import numpy.typing as npt
 
-from moe_codesign.arrays import F64
-from moe_codesign.chips import TpuChip
-from moe_codesign.compiler.artifact import TpuFacts
 from moe_codesign.compiler.tile_table import TileTable
+from moe_codesign.cost.ours.tpu_tiles import TpuTiles
+from moe_codesign.cost.ours.tpu_visits import Groups, visits_of
 from moe_codesign.cost.tile_times import TileTimes
 from moe_codesign.domain.dtype import DTYPE_BYTES
 from moe_codesign.domain.grouped_gemm import GroupedGemm
+from moe_codesign.domain.grouped_gemms import GroupedGemms
 
 INTERVAL = (0.7, 1.7)
 """Low and high over the estimate: holds 65 of 67 published tokamax times of four generations, of a kernel that is read
 as this one is (results/tpu_validation.md, reading plan of forward products)."""
-_SUBLANES = 8
-"""Rows that every copy of rows is rounded to."""
 
 
 def tile_times(table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
-    """Time of one grouped GEMM with every tile of the table; see :func:`moe_codesign.cost.gpu.tile_times`."""
-    found = [_one(table, row, gemm, ideal) for row in range(len(table))]
-    parts = {name: np.array([one[name] for one in found]) for name in ("compute", "memory", "launch")}
-    return TileTimes(sum(parts.values(), np.zeros(len(found))), parts)
+    """Time of one grouped GEMM with every tile of the table [tiles]; see :func:`times_of`."""
+    return times_of(TpuTiles.of(table), GroupedGemms.of([gemm]), ideal).of(0)
 
 
-def _one(table: TileTable, row: int, gemm: GroupedGemm, ideal: Set[str]) -> dict[str, float]:
-    chip = TpuChip.of(table.chip)
-    tile = {name: float(values[row]) for name, values in table.columns.items()}
-    facts = table.facts[row]
-    assert isinstance(facts, TpuFacts)
+def times_of(tiles: TpuTiles, gemms: GroupedGemms, ideal: Set[str] = frozenset()) -> TileTimes:
+    """Times of grouped GEMMs [gemms, tiles].
+
+    Args:
+        tiles: compiled tiles of the GEMMs' op: [tiles], each for every GEMM, or [gemms, 1], one for each.
+        gemms: the problems.
+        ideal: losses to leave out, for asking what each costs: ``padding``.
+    """
+    chip, k = tiles.chip, gemms.k
     devices = chip.core.devices_per_chip
-    n = -(-gemm.n // devices)  # of one device
-    tile_n, tile_k = min(tile["tile_n"], n), min(tile["tile_k"], gemm.k)
+    n = np.ceil(gemms.n / devices)  # of one device
+    tile_n, tile_k = np.minimum(tiles.tile_n, n), np.minimum(tiles.tile_k, k)
     columns = np.ceil(n / tile_n)
-    cores = tile["cores"] if columns % tile["cores"] == 0 else 1.0
-    columns /= cores  # of one core
-    tile_m = min(tile["tile_m"], max(np.ceil(gemm.total_rows / 16), 1) * 16)
-    bucket = min(tile["bucket_m"], tile_m)
+    cores = np.where(columns % tiles.cores == 0, tiles.cores, 1.0)
+    columns = columns / cores  # of one core
+    tile_m = np.minimum(tiles.tile_m, np.maximum(np.ceil(gemms.total_rows / 16), 1.0) * 16)
+    bucket_m = np.minimum(tiles.bucket_m, tile_m)
+    groups = Groups.of(gemms)
+    visits = visits_of(groups, tile_m, bucket_m)
 
-    group, rows = _visits(gemm.rows, int(tile_m))
     # What a matrix unit cannot hold it pads: K to its rows.
     side = chip.core.matrix_side
-    deep = np.ceil(tile_k / side) * side * np.ceil(gemm.k / tile_k)
-    buckets = np.ceil(rows / bucket)
-    is_full = buckets == np.ceil(tile_m / bucket)
-    buckets = np.where(is_full, tile_m / bucket, buckets)  # the last of a full visit may be smaller
-    # A visit that is not full runs its buckets in products of powers of two (PallasTile.stretches): each fills and
-    # drains the matrix units.
-    products = np.where(is_full, 1.0, _bits(buckets))
-    cycles = columns * (
-        facts.issue_cycles
-        + products * (facts.fixed_cycles + facts.depth_fixed_cycles * deep)
-        + buckets * (facts.bucket_cycles + facts.depth_bucket_cycles * deep)
-    )
-    if "padding" in ideal:
-        whole = columns * tile_n * cores * devices
-        cycles = cycles * (gemm.n / whole) * (gemm.k / deep) * gemm.total_rows / max(float((buckets * bucket).sum()), 1)
+    deep = np.ceil(tile_k / side) * side * np.ceil(k / tile_k)
     clock = chip.core.profile_cycles_per_ns * 1e3
-    compute_us = cycles / clock
+    per_visit = columns / clock
+    if "padding" in ideal:
+        buckets = groups.summed(visits.full * groups.each(tile_m / bucket_m) + visits.buckets)
+        whole = columns * tile_n * cores * devices
+        unpadded = gemms.total_rows / np.maximum(buckets * bucket_m, 1.0)
+        per_visit = per_visit * (gemms.n / whole) * (k / deep) * unpadded
+    issue_us = per_visit * tiles.issue_cycles
+    product_us = per_visit * (tiles.fixed_cycles + tiles.depth_fixed_cycles * deep)
+    bucket_us = per_visit * (tiles.bucket_cycles + tiles.depth_bucket_cycles * deep)
+    full_us = issue_us + product_us + tile_m / bucket_m * bucket_us
+    last_us = groups.each(issue_us) + visits.products * groups.each(product_us)
+    last_us = last_us + visits.buckets * groups.each(bucket_us)
 
-    item = DTYPE_BYTES[gemm.dtype]
+    item = DTYPE_BYTES[gemms.dtype]
     here = n / cores  # columns of one core
-    weights = gemm.k * here * gemm.matrices * item
-    passes = 1.0 if tile["rows_outer"] else columns
-    other = np.ceil(rows / _SUBLANES) * _SUBLANES * (gemm.k * passes + here) * item
     bytes_per_us = 1e-6 * chip.memory.hbm_bytes_per_s / chip.core.count
-    if tile["rows_outer"] or gemm.k > tile_k or not len(rows):
-        memory_us = (weights + other) / bytes_per_us
-    else:
-        # Weights stay while their group's rows pass.
-        starts = np.flatnonzero(np.diff(group, prepend=-1))
-        compute_us = np.add.reduceat(compute_us, starts)
-        memory_us = (weights + np.add.reduceat(other, starts)) / bytes_per_us
+    weights_us = k * here * gemms.matrices * item / bytes_per_us
+    row_us = (k * np.where(tiles.rows_outer > 0, 1.0, columns) + here) * item / bytes_per_us
+    # Copies pass beside each visit; where weights stay while their group's rows pass, beside each group.
+    by_visit = (tiles.rows_outer > 0) | (k > tile_k)
+    each_by_visit = groups.each(by_visit)
+    compute_us = np.where(each_by_visit, last_us, visits.full * groups.each(full_us) + last_us)
+    memory_us = groups.each(weights_us) + np.where(each_by_visit, visits.rows, groups.rows) * groups.each(row_us)
+    full_memory_us = weights_us + tile_m * row_us
+    full_visits = np.where(by_visit, groups.summed(visits.full), 0.0)
     # Nothing hides the first blocks.
-    first_us = (weights / columns + rows[0] * gemm.k * item) / bytes_per_us if len(rows) else 0.0
-    start_us = facts.prologue_cycles / clock + first_us
-    longer = np.maximum(compute_us, memory_us)
-    bound_by_memory = memory_us > compute_us
-    return {
-        "compute": float(longer[~bound_by_memory].sum()),
-        "memory": float(longer[bound_by_memory].sum()),
-        "launch": float(start_us),
+    first_us = weights_us / columns + np.minimum(groups.first, tile_m) * k * item / bytes_per_us
+    waits, full_waits = memory_us > compute_us, full_memory_us > full_us
+    parts = {
+        "compute": groups.summed(np.where(waits, 0.0, compute_us)) + full_visits * np.where(full_waits, 0.0, full_us),
+        "memory": groups.summed(np.where(waits, memory_us, 0.0))
+        + full_visits * np.where(full_waits, full_memory_us, 0.0),
+        "launch": tiles.prologue_cycles / clock + np.where(groups.first > 0, first_us, 0.0),
     }
-
-
-def _bits(numbers: F64) -> F64:
-    """Ones in the binary form of whole numbers."""
-    return np.bitwise_count(numbers.astype(np.int64)).astype(float)
-
-
-def _visits(sizes: np.ndarray, tile_m: int) -> tuple[npt.NDArray[np.int64], F64]:
-    """Group of each visit, and its rows: those of earlier groups that share its first block of eight included."""
-    ends = np.cumsum(sizes)
-    base = (ends - sizes) // _SUBLANES * _SUBLANES
-    counts = np.where(sizes > 0, -((base - ends) // tile_m), 0)
-    group = np.repeat(np.arange(len(sizes)), counts)
-    place = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return group, np.minimum(ends[group] - base[group] - place * tile_m, tile_m).astype(float)
+    return TileTimes(parts["compute"] + parts["memory"] + parts["launch"], parts)

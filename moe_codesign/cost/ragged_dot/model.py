@@ -48,7 +48,7 @@ class RaggedDotKernels:
             parts, total, interval, warning = self._on_gpu(chip, gemm, tile)
         else:
             parts, total, interval, warning = self._on_tpu(chip, gemm, tile)
-        timing, notes = timing_of(chip, bound, [gemm], total, parts, interval, "modelled")
+        timing, notes = timing_of(chip, bound, gemm, total, parts, interval, "modelled")
         return Estimate(timing, "ragged_dot", (tile,), (*notes, *([warning] if warning else [])))
 
     def _on_gpu(
@@ -56,7 +56,7 @@ class RaggedDotKernels:
     ) -> tuple[dict[str, float], float, tuple[float, float], str]:
         table = self.tables.get(chip, kernel_for(chip, gpu.KERNEL), gemm.op, gemm.dtype, only=tile)
         found = of_gpu(chip)
-        rows = table.rows(np.array([row_of_tile(table, gemm, tile)]))
+        rows = table.rows(np.array([row_of_tile(table, gemm.problem, tile)]))
         times = gpu.tile_times(rows, gemm, found.value.coefficients)
         parts = {name: float(us[0]) for name, us in times.parts_us.items()}
         return parts, float(times.total_us[0]), *interval_and_warning(chip, found)
