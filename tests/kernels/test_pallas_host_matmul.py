@@ -1,5 +1,8 @@
 """Numerics of the host's Pallas kernel against float64, in interpret mode."""
 
+import re
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,3 +129,28 @@ def test_row_error_sees_nan_and_dirt_in_empty_rows() -> None:
     assert reference.row_error(zeros, zeros) == 0
     assert reference.row_error(zeros + 1e-3, zeros) > 1
     assert not reference.row_error(np.full((1, 4), np.nan), np.ones((1, 4))) <= BF16_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"lhs": (64, 64)}, "differ in K"),
+        ({"lhs": (64,)}, "should be [M, K]"),
+        ({"weights": ((3, 128, 128), (3, 128, 128))}, "takes a tuple of 1 weights, not 2"),
+        ({"weights": ((3, 128),)}, "[G, K, N]"),
+        ({"weights": ((3, 128, 128), (3, 128, 64)), "op": "gate_up"}, "differ; give two of a kind"),
+        ({"sizes": [60, 4]}, "should be whole numbers (3,)"),
+        ({"sizes": [40, 24, 1]}, "sum to 65, the least is 1; give sizes of 0 or more that sum to the 64 rows"),
+        ({"sizes": [40, 20, 0]}, "sum to 60"),
+        ({"sizes": [70, -6, 0]}, "the least is -6"),
+        ({"dtype": jnp.float32}, "give bfloat16"),
+    ],
+)
+def test_operands_that_do_not_fit_are_refused(changed: dict[str, Any], says: str) -> None:
+    given = {"lhs": (64, 128), "weights": ((3, 128, 128),), "sizes": [40, 24, 0], "dtype": jnp.bfloat16} | changed
+    weights = tuple(jnp.zeros(shape, given["dtype"]) for shape in given["weights"])
+    with pytest.raises(ValueError, match=re.escape(says)):
+        host_matmul(
+            jnp.zeros(given["lhs"], given["dtype"]), weights, jnp.asarray(given["sizes"]), op=given.get("op", "down"),
+            tile=TILE, interpret=True,
+        )  # fmt: skip

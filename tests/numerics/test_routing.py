@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moe_kernels import reference
+from moe_kernels.triton import Expert, experts
 from moe_kernels.triton.alignment import align, align_groups
 from moe_kernels.triton.quantize import QuantizedWeights, dequantize_weights, quantize_rows, quantize_weights
 from moe_kernels.triton.router import Router, route
@@ -296,6 +298,87 @@ def test_quantised_weights_are_near_what_they_were(dtype: str) -> None:
     error = (dequantize_weights(quantize_weights(plain, dtype, matrices=2)) - plain.double()).square().mean().sqrt()
     # Root mean square rounding error of each type for normal numbers, measured and widened by a third.
     assert float(error) <= {"fp8": 0.036, "fp8_block": 0.036, "int8": 0.012, "mxfp4": 0.18, "int4": 0.17}[dtype]
+
+
+def mxfp4(code: int, values: int = 0xF1) -> QuantizedWeights:
+    """Two experts whose weights are 0.5 and -6 (or what a byte says), all under one e8m0 code."""
+    bytes_, scale = torch.full((2, 64, 32), values, dtype=torch.uint8), torch.full((2, 64, 2), code, dtype=torch.uint8)
+    return QuantizedWeights(bytes_, scale, "mxfp4")
+
+
+@pytest.mark.parametrize("rows", [torch.bfloat16, torch.float16])
+def test_mxfp4_is_exact_or_refused_under_every_scale(rows: torch.dtype) -> None:
+    """By the specification: 2**(code - 127), and NaN for 255; refused is what the rows' type cannot hold."""
+    for code in range(256):
+        weights = mxfp4(code)
+        exact = dequantize_weights(weights)
+        held = (
+            bool((exact.to(rows).double() == exact).all())
+            and float(exact.abs().min()) >= torch.finfo(rows).smallest_normal
+        )
+        if rows == torch.float16:  # its subnormal numbers are multiplied as they are
+            held = bool((exact.to(rows).double() == exact).all())
+        assert (weights.inexact(rows) is None) == held, code
+        assert (mxfp4(code, 0x08).inexact(rows) is None) == (code < 255), "groups of zeros, of either sign"
+    assert dequantize_weights(mxfp4(0))[0, 0, 0] == 0.5 * 2.0**-127
+    assert bool(dequantize_weights(mxfp4(255, 0)).isnan().all())
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "says"),
+    [
+        (
+            torch.float16,
+            103,
+            "codes from 103 to 103 .*float16 rows are multiplied exactly with 104 to 140; use bfloat16",
+        ),
+        (torch.float16, 141, "104 to 140"),
+        (torch.bfloat16, 0, "codes from 0 to 0 .*bfloat16 rows are multiplied exactly with 2 to 252"),
+        (torch.bfloat16, 255, "255, which stands for NaN"),
+    ],
+)
+def test_a_layer_refuses_scales_that_its_rows_cannot_be_multiplied_by(rows: torch.dtype, code: int, says: str) -> None:
+    x, weights = torch.ones(3, 64, dtype=rows), mxfp4(code)
+    with pytest.raises(ValueError, match=says):
+        experts(
+            x, weights, mxfp4(127), torch.ones(3, 1), torch.zeros(3, 1, dtype=torch.int32),
+            expert=Expert(activation="none"),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_layer_is_right_under_the_smallest_and_the_largest_scale(
+    rows: torch.dtype, end: int, device: torch.device
+) -> None:
+    code = {torch.bfloat16: (2, 252), torch.float16: (104, 140)}[rows][end]
+    up, down = mxfp4(code), mxfp4(127)
+    # Rows that bring the products back to the middle of the type.
+    x = torch.full((3, 64), 2.0 ** {2: 100, 252: -100, 104: 12, 140: -14}[code], dtype=rows)
+    out = experts(
+        x.to(device), _on(up, device), _on(down, device), torch.ones(3, 1, device=device),
+        torch.ones(3, 1, dtype=torch.int32, device=device), expert=Expert(activation="none"),
+    )  # fmt: skip
+    hidden = (x.double() @ dequantize_weights(up)[1].T).to(rows).double()
+    expected = hidden @ dequantize_weights(down)[1].T
+    assert reference.row_error(out.double().cpu().numpy(), expected.numpy()) <= 2**-8
+
+
+def _on(weights: QuantizedWeights, device: torch.device) -> QuantizedWeights:
+    return replace(weights, values=weights.values.to(device), scale=weights.scale.to(device))
+
+
+def test_tiny_weights_are_quantised_to_scales_that_their_type_can_be_multiplied_by() -> None:
+    for dtype, least in ((torch.float16, 2.0**-24), (torch.bfloat16, 2.0**-130), (torch.float32, 2.0**-140)):
+        plain = torch.zeros(1, 8, 64, dtype=dtype)
+        plain[0, :, :32] = least
+        packed = quantize_weights(plain, "mxfp4", matrices=1)
+        assert packed.inexact(torch.float16 if dtype == torch.float16 else torch.bfloat16) is None
+        if dtype == torch.float16:
+            assert torch.equal(dequantize_weights(packed), plain.double())
+    for lost in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="NaN or infinity, which mxfp4 has not"):
+            quantize_weights(torch.full((1, 8, 64), lost), "mxfp4", matrices=1)
 
 
 def test_weights_that_do_not_fit_their_type_are_reported() -> None:

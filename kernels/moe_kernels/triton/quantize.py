@@ -3,6 +3,7 @@
 Weights are quantised once, in plain torch; activations at every call, by a kernel.
 """
 
+import functools
 import math
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,13 @@ from moe_kernels.triton.support import wrong_e4m3
 
 _E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Magnitudes of e2m1 by code (OCP Microscaling Formats 1.0, table 5)."""
+
+_MX_CODES = {torch.bfloat16: (2, 252), torch.float16: (104, 140)}
+"""The e8m0 codes, exponents plus 127, whose groups rows of each type multiply exactly: from the lowest to the highest
+every e2m1 magnitude, 0.5 to 6, times the scale is a number of that type. For bfloat16 it is a normal one: with code 0
+(2**-127), which the kernel reads as zero, or with 1 it would be smaller."""
+_MX_NAN = 255
+"""The e8m0 code that makes a group NaN (OCP Microscaling Formats 1.0, 5.4.1)."""
 
 
 _E4M3 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz)
@@ -38,7 +46,8 @@ class QuantizedWeights:
             low nibble. ``matrices`` is 2 for gate and up (gate rows first), else 1.
         scale: float32 ``fp8`` [experts, matrices], ``fp8_block`` [experts, matrices, ceil(N / 128), ceil(K / 128)],
             ``int8`` [experts, matrices * N]; ``mxfp4`` uint8 (e8m0) [experts, matrices * N, K / 32]; ``int4``
-            bfloat16 or float16 [experts, matrices * N, K / group].
+            bfloat16 or float16 [experts, matrices * N, K / group]. :meth:`inexact` says which scales of ``mxfp4`` rows
+            of a type cannot be multiplied by.
         dtype: a name of :mod:`moe_kernels.triton.formats`.
         activation_scale: float32 [1], the scale of ``fp8``'s activations if it is known beforehand; without it the
             scale is computed at every call. All experts share it: of a checkpoint that has one per expert, the largest.
@@ -120,6 +129,37 @@ class QuantizedWeights:
         """Where the values are."""
         return self.values.device
 
+    @functools.cached_property
+    def _mx_codes(self) -> tuple[int, int]:
+        """The lowest and the highest e8m0 code of groups that are not all zero. Read once, as it waits for a GPU."""
+        ends = []
+        for values, scale in zip(self.values, self.scale, strict=True):  # a mask of all would double the memory
+            zero = (values & 0x77).unflatten(-1, (-1, MX_GROUP // 2)).amax(-1) == 0
+            codes = torch.where(zero & (scale != _MX_NAN), 127, scale)
+            ends.append(torch.stack((codes.amin(), codes.amax())))
+        low, high = torch.stack(ends).unbind(-1)
+        return int(low.amin()), int(high.amax())
+
+    def inexact(self, rows: torch.dtype) -> str | None:
+        """The reason why rows of a type cannot be multiplied by these weights exactly as they are stored, or None.
+
+        The kernel makes 16-bit numbers of ``mxfp4``. Scales that put a weight outside of what the rows' type holds
+        would become zero or infinity without a word, and so would code 255, which stands for NaN.
+        """
+        if self.dtype != "mxfp4" or rows not in _MX_CODES or not self.scale.numel():
+            return None
+        low, high = self._mx_codes
+        if high == _MX_NAN:
+            return "scales of mxfp4 have the code 255, which stands for NaN; those weights are lost, load them again"
+        least, most = _MX_CODES[rows]
+        if least <= low and high <= most:
+            return None
+        fix = "use bfloat16 rows" if rows == torch.float16 else "scale the weights"
+        return (
+            f"scales of mxfp4 have codes from {low} to {high} (exponents plus 127); {rows} rows are multiplied exactly "
+            f"with {least} to {most}; {fix}"
+        )
+
     def to_e4m3fnuz(self) -> "QuantizedWeights":
         """The same fp8 weights as CDNA 3 multiplies them: e4m3fnuz, under doubled scales. Exact.
 
@@ -153,7 +193,8 @@ def quantize_weights(
         fp8: the e4m3 type; CDNA 3 takes ``torch.float8_e4m3fnuz``.
 
     Raises:
-        ValueError: the type is unknown, or K is not a multiple of the weights that share a scale.
+        ValueError: the type is unknown, K is not a multiple of the weights that share a scale, or weights that become
+            ``mxfp4`` are not finite.
     """
     # One expert at a time: rounding needs many times the memory of its result.
     parts = [_quantize(one[None], dtype, matrices, group, fp8) for one in weights]
@@ -174,9 +215,13 @@ def _quantize(
         peak = grouped.abs().amax(-1)
         if dtype == "mxfp4":
             # The exponent of the group's largest value, minus the largest exponent of e2m1 (MX 1.0, 6.3).
+            if not bool(peak.isfinite().all()):
+                raise ValueError("weights have NaN or infinity, which mxfp4 has not; load them again")
             exponent = torch.floor(torch.log2(peak.clamp(min=2.0**-120))) - 2
+            least, most = _MX_CODES.get(weights.dtype, _MX_CODES[torch.bfloat16])
+            exponent = exponent.clamp(least - 127, most - 127)
             codes = _nearest_e2m1(grouped / torch.exp2(exponent)[..., None])
-            scale = (exponent + 127).clamp(0, 254).to(torch.uint8)
+            scale = (exponent + 127).to(torch.uint8)
         else:
             scale = (peak / 7).clamp(min=1e-8).to(weights.dtype)
             codes = (torch.round(grouped / scale.float()[..., None]).clamp(-8, 7) + 8).to(torch.uint8)
@@ -222,7 +267,8 @@ def dequantize_weights(weights: QuantizedWeights) -> torch.Tensor:
     if weights.dtype == "int4":
         return (codes.double() - 8) * scale.repeat_interleave(weights.group, -1)
     table = torch.tensor(_E2M1 + tuple(-v for v in _E2M1), dtype=torch.float64, device=packed.device)
-    return table[codes.long()] * torch.exp2(scale - 127).repeat_interleave(MX_GROUP, -1)
+    factor = torch.where(weights.scale == _MX_NAN, torch.nan, torch.exp2(scale - 127))
+    return table[codes.long()] * factor.repeat_interleave(MX_GROUP, -1)
 
 
 def expert_matrix(weights: "torch.Tensor | QuantizedWeights", expert: int, dtype: torch.dtype) -> torch.Tensor:

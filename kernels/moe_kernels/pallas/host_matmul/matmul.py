@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -154,7 +155,33 @@ def visit_matmul(
     )(*visits, lhs, *weights)
 
 
-@functools.partial(jax.jit, static_argnames=("op", "tile", "interpret"))
+def _check(lhs: jax.Array, weights: tuple[jax.Array, ...], group_sizes: jax.Array, op: Op) -> None:
+    """Raise ValueError for operands that do not fit each other: the kernel checks no address."""
+    wanted = 2 if op == "gate_up" else 1
+    if not isinstance(weights, tuple) or len(weights) != wanted:
+        given = len(weights) if isinstance(weights, tuple) else type(weights).__name__
+        raise ValueError(f"op {op} takes a tuple of {wanted} weights, not {given}")
+    if lhs.ndim != 2 or not lhs.shape[0] or any(w.ndim != 3 for w in weights):
+        raise ValueError(f"lhs {lhs.shape} and weights {weights[0].shape} should be [M, K] with rows and [G, K, N]")
+    if any(w.shape != weights[0].shape for w in weights):
+        raise ValueError(f"gate {weights[0].shape} and up {weights[1].shape} differ; give two of a kind")
+    groups, depth, columns = weights[0].shape
+    if lhs.shape[1] != depth or not depth or not columns:
+        raise ValueError(f"lhs {lhs.shape} and weights {weights[0].shape} differ in K, or K or N is 0")
+    if any(array.dtype != jnp.bfloat16 for array in (lhs, *weights)):
+        types = ", ".join(str(array.dtype) for array in (lhs, *weights))
+        raise ValueError(f"operands are {types}; give bfloat16, which is what the host's kernel multiplies")
+    if group_sizes.shape != (groups,) or not jnp.issubdtype(group_sizes.dtype, jnp.integer):
+        raise ValueError(f"group_sizes {group_sizes.shape} {group_sizes.dtype} should be whole numbers ({groups},)")
+    if not isinstance(group_sizes, jax.core.Tracer):
+        sizes = np.asarray(group_sizes)
+        if sizes.min() < 0 or sizes.sum() != lhs.shape[0]:
+            raise ValueError(
+                f"group_sizes sum to {sizes.sum()}, the least is {sizes.min()}; give sizes of 0 or more that sum to "
+                f"the {lhs.shape[0]} rows"
+            )
+
+
 def host_matmul(
     lhs: jax.Array,
     weights: tuple[jax.Array, ...],
@@ -167,15 +194,33 @@ def host_matmul(
     """Multiply each group's rows by its own weights.
 
     Args:
-        lhs: [M, K], rows in group order.
-        weights: (gate, up) for ``gate_up``, else one; each [G, K, N].
+        lhs: bfloat16 [M, K], rows in group order.
+        weights: (gate, up) for ``gate_up``, else one; each bfloat16 [G, K, N].
         group_sizes: int32 [G], summing to M.
         op: which GEMM of the layer it is: what is done with the products.
         tile: rows, depth and columns of one step.
         interpret: True compiles it for the host through XLA.
 
     Returns:
-        [M, N] in the type of ``lhs``.
+        bfloat16 [M, N].
+
+    Raises:
+        ValueError: operands or, where they are known, group sizes do not fit each other. Those of a traced function are
+            known on the device alone, and have to be right.
     """
+    _check(lhs, weights, group_sizes, op)
+    return _host_matmul(lhs, weights, group_sizes, op=op, tile=tile, interpret=interpret)
+
+
+@functools.partial(jax.jit, static_argnames=("op", "tile", "interpret"))
+def _host_matmul(
+    lhs: jax.Array,
+    weights: tuple[jax.Array, ...],
+    group_sizes: jax.Array,
+    *,
+    op: Op,
+    tile: BlockedTile,
+    interpret: bool,
+) -> jax.Array:
     visits = plan_visits(group_sizes, lhs.shape[0], min(tile.tile_m, lhs.shape[0]))
     return visit_matmul(visits, lhs, *weights, op=op, tile=tile, interpret=interpret)

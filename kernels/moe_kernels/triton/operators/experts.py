@@ -12,6 +12,7 @@ from moe_kernels.triton.layer import Expert, check_routing, check_shapes
 from moe_kernels.triton.operators.choose_tiles import choose_tiles
 from moe_kernels.triton.operators.packing import PackedWeights, pack_tiles, pack_weights, unpack_tiles, unpack_weights
 from moe_kernels.triton.operators.route import choose_experts
+from moe_kernels.triton.quantize import QuantizedWeights
 from moe_kernels.triton.router import Router
 from moe_kernels.triton.tiles import Tiles
 
@@ -187,7 +188,8 @@ def experts(
         [T, H] in the type of x. Differentiable in x, both weights, the biases and topk_weights if nothing is quantised.
 
     Raises:
-        ValueError: shapes or types do not fit, or a tile cannot run this problem here.
+        ValueError: shapes or types do not fit, a tile cannot run this problem here, or scales of ``mxfp4`` lie where
+            x's type has no numbers (:meth:`moe_kernels.triton.QuantizedWeights.inexact`, looked at in the first call).
     """
     expert = expert or Expert()
     if (b_gate_up is None) != (b_down is None):
@@ -199,6 +201,10 @@ def experts(
     dtype = dtype_name(w_gate_up)
     if dtype_name(w_down) != dtype:
         raise ValueError(f"w_gate_up is {dtype} and w_down is {dtype_name(w_down)}; use one type for both")
+    if not torch.compiler.is_compiling():  # what a graph is traced with has no values to look at
+        for weights in (w_gate_up, w_down):
+            if isinstance(weights, QuantizedWeights) and (reason := weights.inexact(x.dtype)):
+                raise ValueError(reason)
     settings: dict[str, Any] = {
         "topk_weights": topk_weights,
         "topk_ids": topk_ids,
