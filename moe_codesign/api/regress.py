@@ -11,6 +11,7 @@ from moe_codesign.regression.history import Line, lines
 from moe_codesign.regression.run import RegressionResult, VersionColumn, regress_suite, version_matrix
 from moe_codesign.regression.suite import Suite, load_suite
 from moe_codesign.regression.timed import TimedResult, time_suite
+from moe_codesign.regression.verdict import MARGIN
 from moe_codesign.regression.versions import parse_environments
 from moe_codesign.storage import DEFAULT_STORAGE
 from moe_codesign.storage.database import Database, shown
@@ -42,7 +43,12 @@ def regress(
 
 
 def regress_against(
-    suite: str | Path, revision: str, *, seconds: float = 2.0, report: Callable[[str], None] | None = None
+    suite: str | Path,
+    revision: str,
+    *,
+    seconds: float = 2.0,
+    margin: float = MARGIN,
+    report: Callable[[str], None] | None = None,
 ) -> list[TimedResult]:
     """Time the ``[[timed]]`` cases of a suite on this machine, the working tree beside another git revision.
 
@@ -50,12 +56,13 @@ def regress_against(
         suite: the suite's TOML file.
         revision: a commit, branch or tag.
         seconds: how long to time each pair of processes.
+        margin: how much slower is a regression; 0.03 is 3 %.
         report: called with the line of each result as it comes.
 
     Raises:
         UserError: no such suite or revision; nothing to time.
     """
-    return time_suite(load_suite(suite), revision, seconds=seconds, report=report)
+    return time_suite(load_suite(suite), revision, seconds=seconds, margin=margin, report=report)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,13 @@ from moe_codesign.errors import UserError
     show_default=True,
     help="How long --against times each pair of processes.",
 )
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.03,
+    show_default=True,
+    help="How much slower is a regression for --against: 0.03 is 3 %.",
+)
 @click.option("--strict", is_flag=True, help="With --against: a timed case that stays unclear fails too.")
 @STORAGE
 @JOBS
@@ -37,6 +44,7 @@ def regress(
     history: bool,
     out: Path | None,
     seconds: float,
+    margin: float,
     strict: bool,
     storage: str,
     jobs: int,
@@ -61,7 +69,7 @@ def regress(
     elif with_ is not None:
         _versions(suite, with_, out, jobs, as_json)
     elif against is not None:
-        failed = _timed(suite, against, seconds, strict, as_json)
+        failed = _timed(suite, against, seconds, margin, strict, as_json)
     else:
         failed = _compiled(suite, storage, update, jobs, as_json)
     if failed:
@@ -82,10 +90,10 @@ def _compiled(suite: Path, storage: str, update: bool, jobs: int, as_json: bool)
     return result.failed
 
 
-def _timed(suite: Path, against: str, seconds: float, strict: bool, as_json: bool) -> bool:
+def _timed(suite: Path, against: str, seconds: float, margin: float, strict: bool, as_json: bool) -> bool:
     import moe_codesign as mc
 
-    found = mc.regress_against(suite, against, seconds=seconds, report=None if as_json else click.echo)
+    found = mc.regress_against(suite, against, seconds=seconds, margin=margin, report=None if as_json else click.echo)
     if as_json:
         emit(found)
     return any(one.failed or (strict and one.unclear) for one in found)

@@ -30,7 +30,19 @@ _cuda_synchronize: Callable[[], None] | None = None
 
 
 class WrongResultError(Exception):
-    """A result that does not count; the text says why."""
+    """A result that does not count; the text says why.
+
+    Args:
+        text: why.
+        error: the largest error of an element; NaN where it has none.
+    """
+
+    def __init__(self, text: str, error: float = float("nan")) -> None:
+        super().__init__(text, error)
+        self.text, self.error = text, error
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -74,10 +86,10 @@ def check(found: F64, expected: F64, tolerance: Tolerance) -> float:
     errors = relative_errors(found.reshape(rows.shape), rows)
     worst = float(errors.max())
     if not worst <= tolerance.largest:
-        raise WrongResultError(f"row error {worst:.3g}")
+        raise WrongResultError(f"row error {worst:.3g}", worst)
     size = np.abs(found)
     if bool(np.any((size > 0) & (size < _FLOAT32_TINY) & (np.abs(expected) > 1e-30))):
-        raise WrongResultError("a denormal number where the reference has none")
+        raise WrongResultError("a denormal number where the reference has none", worst)
     mean = float(np.sqrt(np.mean(np.square(errors))))
     if tolerance.rms is not None and not mean <= tolerance.rms:
         raise WrongResultError(f"errors of {mean:.3g} in the root mean square, where {tolerance.rms:g} are allowed")
@@ -133,9 +145,9 @@ def copied(result: Any) -> F64:
     return _array(result, dtype=np.float64)
 
 
-def timed(run: Callable[[], Any]) -> tuple[float, F64]:
+def timed(run: Callable[[], Any], _now: Callable[[], float] = clock) -> tuple[float, F64]:
     """Run once: (microseconds until the result was there, a copy of the result)."""
-    start = clock()
+    start = _now()
     result = finished(run())
-    stop = clock()
+    stop = _now()
     return (stop - start) * 1e6, copied(result)

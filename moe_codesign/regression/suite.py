@@ -231,8 +231,9 @@ class TimedTable(Table):
 
     Args:
         name: in the report.
-        function: ``file.py:name``, relative to the suite. It returns (run, expected, tolerance): ``run()`` does the
-            work once and returns the result when it is there.
+        function: ``file.py:name``, relative to the suite. Called with a seed, it draws operands by it and returns
+            (run, expected, tolerance): ``run()`` does the work once and returns the result, ``expected()`` is what that
+            should be (or an array is).
         import_from: folders of the repository, relative to the suite, whose other revision is timed against.
         device: where it runs; ``cpu`` is every host.
     """

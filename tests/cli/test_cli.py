@@ -153,7 +153,7 @@ def test_bench_measures_and_verifies() -> None:
     row = json.loads(done.stdout)[0]
     assert row["timing"]["grade"] == "measured"
     assert 0 < row["error"] < 0.05
-    assert row["checks"] == 4
+    assert row["checks"] >= 9
     assert len(row["timing"]["samples_us"]) >= 5
 
 

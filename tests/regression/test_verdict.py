@@ -1,10 +1,12 @@
 """Verdicts under noise as machines have it: a common drift, outliers, and what a process brings with it."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from moe_codesign.arrays import F64
-from moe_codesign.regression.verdict import judge
+from moe_codesign.regression.verdict import BLOCKS, decide, judge, log_ratio
 
 
 def blocks(
@@ -26,16 +28,78 @@ def blocks(
 
 
 def words(slowdown: float, runs: int, **options: float) -> list[str]:
-    """Verdicts as a run comes to them: a second look where the first is unclear."""
+    """Verdicts as a run comes to them: more blocks where the first ones leave it unclear."""
     rng = np.random.default_rng(7)
-    found: list[str] = []
-    for i in range(runs):
-        taken = blocks(rng, slowdown, **options)  # type: ignore[arg-type]
-        verdict = judge(taken, seed=i)
-        if verdict.word == "unclear":
-            verdict = judge([*taken, *blocks(rng, slowdown, **options)], seed=i)  # type: ignore[arg-type]
-        found.append(verdict.word)
-    return found
+    return [
+        decide(lambda: blocks(rng, slowdown, count=1, **options)[0]).word  # type: ignore[arg-type]
+        for _ in range(runs)
+    ]
+
+
+def raw(rng: np.random.Generator, slowdown: float, *, noise: float, outliers: float = 0.0, runs: int = 4) -> F64:
+    """A block from simulated times of single runs, reduced as those of a device are."""
+
+    def sample(us: float) -> list[float]:
+        spoilt = np.where(rng.random(runs) < outliers, 10.0, 1.0)
+        return list(us * np.exp(rng.normal(0, noise, runs)) * spoilt)
+
+    return np.array([log_ratio(sample(700 * (1 + slowdown)), sample(700)) for _ in range(24)])
+
+
+@pytest.mark.parametrize("slowdown", [0.05, 0.06, 0.10])
+def test_a_slowdown_of_a_twentieth_is_found_under_two_percent_of_noise(slowdown: float) -> None:
+    rng = np.random.default_rng(1)
+    found = [decide(lambda: raw(rng, slowdown, noise=0.02)).word for _ in range(50)]
+    assert found.count("slower") >= 45
+    # The same where processes differ by a percent, and with few pairs.
+    assert words(slowdown, 200, noise=0.02, pairs=6).count("slower") >= 180
+
+
+def test_the_same_code_raises_no_alarm_under_two_percent_of_noise() -> None:
+    rng = np.random.default_rng(2)
+    found: list[str] = [decide(lambda: raw(rng, 0.0, noise=0.02)).word for _ in range(50)]
+    found = [*found, *words(0.0, 400, noise=0.02, pairs=12)]
+    assert sum(word in ("slower", "faster") for word in found) <= 4
+    assert found.count("same") >= 0.95 * len(found)
+
+
+@pytest.mark.parametrize("slowdown", [0.0, 0.05])
+def test_outliers_move_no_ratio(slowdown: float) -> None:
+    """5 % of runs take ten times as long: the ratio moves by under 1 %."""
+    for seed in range(12):
+        ratios = [
+            decide(functools.partial(raw, np.random.default_rng(seed), slowdown, noise=0.02, outliers=share)).ratio
+            for share in (0.0, 0.05)
+        ]
+        assert abs(ratios[1] / ratios[0] - 1) < 0.01
+
+
+def test_the_margin_is_what_counts_as_slower() -> None:
+    rng = np.random.default_rng(3)
+    taken = [raw(rng, 0.05, noise=0.01) for _ in range(BLOCKS)]
+    assert judge(taken, margin=0.03).word == "slower"
+    assert judge(taken, margin=0.10).word == "same"
+
+
+@pytest.mark.parametrize(("times", "word"), [(1000.0, "slower"), (0.001, "faster"), (3.0, "slower")])
+def test_a_large_ratio_takes_few_blocks(times: float, word: str) -> None:
+    rng = np.random.default_rng(4)
+    taken: list[F64] = []
+
+    def block() -> F64:
+        taken.append(np.log(times) + rng.normal(0, 0.02, 6))
+        return taken[-1]
+
+    assert decide(block).word == word
+    assert len(taken) <= 4
+
+
+@pytest.mark.parametrize(("slowdown", "word"), [(0.2, "unclear"), (9.0, "slower")])
+def test_where_time_is_up_only_a_large_ratio_is_clear(slowdown: float, word: str) -> None:
+    rng = np.random.default_rng(5)
+    verdict = decide(lambda: raw(rng, slowdown, noise=0.01), late=lambda: True)
+    assert verdict.word == word
+    assert verdict.pairs == 24
 
 
 # The full simulations can tell one false alarm in a hundred runs; the first quarter of them is run always.
