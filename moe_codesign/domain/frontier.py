@@ -5,25 +5,45 @@ from typing import TypeVar
 
 import numpy as np
 
+from moe_codesign.arrays import F64, Mask
+
 T = TypeVar("T")
+_AT_ONCE = 256
+"""Rows that are compared with the frontier at a time."""
 
 
 def frontier(items: Sequence[T], values: Callable[[T], Sequence[float]], maximise: Sequence[bool]) -> list[T]:
-    """The items that no other one beats in every value.
-
-    The first of several items with equal values is kept. A NaN never belongs to a frontier.
-    """
+    """The items that no other one beats in every value, in their order; see :func:`non_dominated`."""
     if not items:
         return []
-    sign = np.where(np.asarray(maximise), -1.0, 1.0)
-    cost = np.array([values(item) for item in items], dtype=float) * sign
-    kept = []
-    for i, item in enumerate(items):
-        if np.isnan(cost[i]).any():
-            continue
-        no_worse = (cost <= cost[i]).all(axis=1)
-        better = no_worse & (cost < cost[i]).any(axis=1)
-        earlier_twin = (cost[:i] == cost[i]).all(axis=1).any()
-        if not better.any() and not earlier_twin:
-            kept.append(item)
-    return kept
+    kept = non_dominated(np.array([values(item) for item in items], dtype=float), maximise)
+    return [items[index] for index in kept]
+
+
+def non_dominated(values: F64, maximise: Sequence[bool]) -> list[int]:
+    """Which rows no other row beats in every value.
+
+    Args:
+        values: float64 [items, values].
+        maximise: for each value, whether more is better.
+
+    Returns:
+        Indices of rows, ascending. The first of several rows with equal values is kept. A row with a NaN never is.
+    """
+    cost = values * np.where(np.asarray(maximise), -1.0, 1.0)
+    known = np.flatnonzero(~np.isnan(cost).any(axis=1))
+    # Sorted by the first value, then the next, a row can only be beaten by one before it; of equals the first is first.
+    order = known[np.lexsort((known, *cost[known].T[::-1]))]
+    front, kept = cost[:0], order[:0]
+    for start in range(0, len(order), _AT_ONCE):
+        block = order[start : start + _AT_ONCE]
+        block = block[~_beaten(cost[block], front)]
+        # Among themselves, too: a row by those before it.
+        block = block[[not _beaten(cost[block[i : i + 1]], cost[block[:i]])[0] for i in range(len(block))]]
+        front, kept = np.vstack([front, cost[block]]), np.concatenate([kept, block])
+    return sorted(kept.tolist())
+
+
+def _beaten(rows: F64, front: F64) -> Mask:
+    """Whether some row of ``front`` is no worse in every value, bool [rows]."""
+    return np.asarray((front[None] <= rows[:, None]).all(axis=2).any(axis=1))

@@ -2,14 +2,36 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from moe_codesign.chips import Chip
 from moe_codesign.domain.pair import Pair
+from moe_codesign.domain.workload import Workload
 from moe_codesign.tables import did_you_mean
 
 Need = Literal["price", "power"]
 """What a metric needs a chip file to say."""
+
+
+class Known(NamedTuple):
+    """What metrics are computed from.
+
+    Args:
+        latency_us: time of one layer.
+        num_layers: layers of the model.
+        quality_ratio: quality over the reference's.
+        workload: the batch and its split.
+    """
+
+    latency_us: float
+    num_layers: int
+    quality_ratio: float
+    workload: Workload
+
+    @classmethod
+    def of(cls, pair: Pair) -> "Known":
+        """What a pair knows of itself."""
+        return cls(pair.timing.latency_us, pair.shape.num_layers, pair.quality_ratio, pair.workload)
 
 
 @dataclass(frozen=True)
@@ -22,7 +44,7 @@ class Metric:
         name: as objectives and reports spell it.
         unit: of the number; empty for a ratio.
         maximise: whether more is better.
-        of: computes it from a pair and its chip.
+        of: computes it from what is known of a pair, and its chip.
         needs: what the chip file must say for it, if anything.
         of_shape: it depends on the shape alone, so that its objective names no workload.
     """
@@ -30,7 +52,7 @@ class Metric:
     name: str
     unit: str
     maximise: bool
-    of: Callable[[Pair, Chip], float]
+    of: Callable[[Known, Chip], float]
     needs: Need | None = None
     of_shape: bool = False
 
@@ -40,37 +62,37 @@ class Metric:
         return self.needs if self.needs is not None and known[self.needs] is None else None
 
 
-def _seconds(pair: Pair) -> float:
+def _seconds(known: Known) -> float:
     """Time of all the model's MoE layers."""
-    return pair.timing.latency_us * 1e-6 * pair.shape.num_layers
+    return known.latency_us * 1e-6 * known.num_layers
 
 
-def _tokens_per_s(pair: Pair) -> float:
+def _tokens_per_s(known: Known) -> float:
     """Tokens per second of all the chips that share the layer, together."""
-    return pair.workload.num_tokens / _seconds(pair)
+    return known.workload.num_tokens / _seconds(known)
 
 
-def _usd_per_mtok(pair: Pair, chip: Chip) -> float:
+def _usd_per_mtok(known: Known, chip: Chip) -> float:
     if chip.price is None:
         raise ValueError(f"{chip.name} has no price")
-    return chip.price.usd_per_hour * pair.workload.chips / (_tokens_per_s(pair) * 3600 / 1e6)
+    return chip.price.usd_per_hour * known.workload.chips / (_tokens_per_s(known) * 3600 / 1e6)
 
 
-def _joules_per_token(pair: Pair, chip: Chip) -> float:
+def _joules_per_token(known: Known, chip: Chip) -> float:
     if chip.power.all_in_kw is None:
         raise ValueError(f"{chip.name} has no power")
-    return chip.power.all_in_kw * 1e3 * pair.workload.chips / _tokens_per_s(pair)
+    return chip.power.all_in_kw * 1e3 * known.workload.chips / _tokens_per_s(known)
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("latency_us", "us", False, lambda pair, _: pair.timing.latency_us),
+        Metric("latency_us", "us", False, lambda known, _: known.latency_us),
         Metric("usd_per_mtok", "$/Mtok", False, _usd_per_mtok, needs="price"),
         Metric("joules_per_token", "J/token", False, _joules_per_token, needs="power"),
-        Metric("quality", "", True, lambda pair, _: pair.quality_ratio, of_shape=True),
-        Metric("tokens_per_s_per_chip", "tokens/s", True, lambda pair, _: _tokens_per_s(pair) / pair.workload.chips),
-        Metric("tokens_per_s_per_user", "tokens/s", True, lambda pair, _: 1.0 / _seconds(pair)),
+        Metric("quality", "", True, lambda known, _: known.quality_ratio, of_shape=True),
+        Metric("tokens_per_s_per_chip", "tokens/s", True, lambda known, _: _tokens_per_s(known) / known.workload.chips),
+        Metric("tokens_per_s_per_user", "tokens/s", True, lambda known, _: 1.0 / _seconds(known)),
     )
 }
 """Every metric, by name."""
@@ -78,7 +100,7 @@ METRICS: dict[str, Metric] = {
 
 def metrics_of(pair: Pair, chip: Chip) -> dict[str, float]:
     """Every metric of a pair that its chip's file can answer."""
-    return {name: metric.of(pair, chip) for name, metric in METRICS.items() if metric.missing(chip) is None}
+    return {name: metric.of(Known.of(pair), chip) for name, metric in METRICS.items() if metric.missing(chip) is None}
 
 
 @dataclass(frozen=True)
@@ -119,7 +141,11 @@ class Objective:
         Raises:
             ValueError: no pair is of the objective's workload, or the chip's file lacks a price or power.
         """
-        for pair in pairs:
-            if self.workload in (None, pair.workload.name):
-                return self.metric.of(pair, chip)
+        return self.of([Known.of(pair) for pair in pairs], chip)
+
+    def of(self, known: Sequence[Known], chip: Chip) -> float:
+        """The same of what is known of pairs that are not made yet."""
+        for one in known:
+            if self.workload in (None, one.workload.name):
+                return self.metric.of(one, chip)
         raise ValueError(f"objective {self} has no pair of its workload")

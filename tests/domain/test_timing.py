@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_codesign.domain.frontier import frontier
+from moe_codesign.domain.frontier import frontier, non_dominated
 from moe_codesign.domain.timing import Timing
 
 
@@ -33,6 +34,17 @@ def test_the_frontier_holds_what_nothing_beats(points: list[tuple[int, int]]) ->
 
     assert set(kept) == {p for p in points if not any(beats(q, p) for q in points)}
     assert len(kept) == len(set(kept))
+
+
+def test_a_frontier_of_many_is_found_at_once() -> None:
+    """20,000 points in three values, 500 of them on a ball."""
+    rng = np.random.default_rng(0)
+    ball = np.abs(rng.normal(size=(500, 3)))
+    points = np.vstack([ball / np.linalg.norm(ball, axis=1, keepdims=True), 0.5 * rng.random((19_500, 3))])
+    kept = non_dominated(points, [True, True, True])
+    assert set(range(500)) <= set(kept), "on a ball nothing beats anything"
+    inside = points[[index for index in kept if index >= 500]]
+    assert len(inside) < 100
 
 
 def test_nan_is_on_no_frontier() -> None:
