@@ -46,4 +46,5 @@ def non_dominated(values: F64, maximise: Sequence[bool]) -> list[int]:
 
 def _beaten(rows: F64, front: F64) -> Mask:
     """Whether some row of ``front`` is no worse in every value, bool [rows]."""
-    return np.asarray((front[None] <= rows[:, None]).all(axis=2).any(axis=1))
+    no_worse: Mask = np.all(front[None] <= rows[:, None], axis=2)
+    return np.asarray(np.any(no_worse, axis=1))

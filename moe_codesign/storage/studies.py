@@ -4,12 +4,14 @@ import contextlib
 import datetime
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 
+from moe_codesign.domain.enumeration import Enumeration
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.trial import Outcome, Parameter, Trial
 from moe_codesign.errors import UserError
@@ -40,6 +42,13 @@ _REFERENCES = sa.Table(
     sa.Column("study", sa.String(200), primary_key=True),
     sa.Column("chip", sa.String(100), primary_key=True),
     sa.Column("pairs", sa.Text, nullable=False),
+)
+_ENUMERATIONS = sa.Table(
+    "moe_codesign_enumerations",
+    METADATA,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("chip", sa.String(100), primary_key=True),
+    sa.Column("record", sa.Text, nullable=False),
 )
 _T = TypeVar("_T")
 
@@ -161,6 +170,38 @@ class Studies:
             connection.execute(_REFERENCES.delete().where(_REFERENCES.c.study == study, _REFERENCES.c.chip == chip))
             connection.execute(_REFERENCES.insert().values(study=study, chip=chip, pairs=_dump(_pairs(), pairs)))
 
+    def put_enumeration(self, study: str, enumeration: Enumeration, trials: Sequence[Trial]) -> None:
+        """Store what came of every point of a chip's space, and those trials of it that are kept; all or nothing."""
+        key = {"study": study, "chip": enumeration.chip}
+        rows = [
+            {
+                **key,
+                "mode": trial.mode,
+                "number": trial.number,
+                "params": _dump(_params(), trial.params),
+                "outcome": _dump(_outcome(), trial.outcome),
+            }
+            for trial in trials
+        ]
+        with self._engine.begin() as connection:
+            connection.execute(_ENUMERATIONS.delete().where(*(_ENUMERATIONS.c[k] == v for k, v in key.items())))
+            connection.execute(_ENUMERATIONS.insert().values(**key, record=_dump(_enumeration(), enumeration)))
+            connection.execute(_TRIALS.delete().where(*(_TRIALS.c[k] == v for k, v in key.items())))
+            if rows:
+                connection.execute(_TRIALS.insert(), rows)
+
+    def enumerations(self, study: str) -> dict[str, Enumeration]:
+        """By chip, what came of enumerating its space; a chip whose space was sampled, or not yet searched, is not in it.
+
+        Raises:
+            UserError: a stored record cannot be read.
+        """
+        with self._engine.connect() as connection:
+            if not sa.inspect(connection).has_table(_ENUMERATIONS.name):  # an older database that may only be read
+                return {}
+            rows = connection.execute(sa.select(_ENUMERATIONS).where(_ENUMERATIONS.c.study == study)).all()
+        return {row.chip: _load(_enumeration(), row.record, f"study {study!r}: enumeration on {row.chip}") for row in rows}
+
     def references(self, study: str) -> dict[str, tuple[Pair, ...]]:
         """The reference model's pairs by chip; a chip that is not in it has not been asked yet.
 
@@ -182,6 +223,11 @@ def _params() -> TypeAdapter[dict[str, Parameter]]:
 @functools.cache
 def _outcome() -> TypeAdapter[Outcome]:
     return TypeAdapter(Outcome)
+
+
+@functools.cache
+def _enumeration() -> TypeAdapter[Enumeration]:
+    return TypeAdapter(Enumeration)
 
 
 @functools.cache

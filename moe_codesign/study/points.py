@@ -1,0 +1,42 @@
+"""Every shape of a space, in a fixed order."""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+from moe_codesign.domain.failure import Failure, FailureKind
+from moe_codesign.domain.shape import MoEShape
+from moe_codesign.study.sizes import choice_values
+from moe_codesign.study.space import Space
+
+Point = tuple[dict[str, int], MoEShape | Failure]
+"""The values of the fields that vary, and the shape, or why they make no shape."""
+
+
+def varied(space: Space) -> dict[str, list[int]]:
+    """Every value of each field that varies, the least first; a field with one value is left out."""
+    values = {field: sorted(set(choice_values(choice))) for field, choice in space.shape.items()}
+    return {field: found for field, found in values.items() if len(found) > 1}
+
+
+def point_count(space: Space) -> int:
+    """How many points a space has."""
+    return math.prod(map(len, varied(space).values()))
+
+
+def points(space: Space, reference: MoEShape) -> Iterator[Point]:
+    """Every point of a space; fields that it does not name are the reference's."""
+    fixed = {field: choice_values(choice)[0] for field, choice in space.shape.items()}
+    of_fields = varied(space)
+    for combination in itertools.product(*of_fields.values()):
+        values = dict(zip(of_fields, combination, strict=True))
+        yield values, shape_of(reference, fixed | values)
+
+
+def shape_of(reference: MoEShape, values: dict[str, int]) -> MoEShape | Failure:
+    """The reference with these fields changed, or why the sizes make no shape."""
+    active = values.get("num_experts_per_tok", reference.num_experts_per_tok)
+    experts = values.get("num_experts", reference.num_experts)
+    if active > experts:
+        return Failure(FailureKind.SHAPE, f"num_experts_per_tok {active} exceeds {experts} experts")
+    return reference.replaced(**values)
