@@ -89,6 +89,7 @@ reference = "Qwen3-30B-A3B"
 training_tokens = 36e12
 chips = {json.dumps(list(chips))}
 modes = {json.dumps(list(modes))}
+sampler = "tpe"
 objectives = ["decode.latency_us", "quality"]
 [shape]
 moe_intermediate_size = {{ low = 128, high = 1536, step = 128 }}

@@ -12,7 +12,11 @@ from moe_codesign.cli.options import JOBS, JSON, RECOMPILE, STORAGE, Names, cons
 @click.command()
 @click.argument("space")
 @click.option("--chips", type=Names(), help="Chips to search, overriding the space file.")
-@click.option("--trials", type=click.IntRange(1), help="Trials over all chips and modes, overriding the space file.")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    help="Trials over all chips and modes that are sampled, overriding the space file.",
+)
 @JOBS
 @RECOMPILE
 @STORAGE
@@ -72,6 +76,7 @@ def search(
                 "report": str(folder / "report.html"),
                 "trials": len(result.trials),
                 "interrupted": result.interrupted,
+                "exact": result.is_exact,
                 **json_rows(result),
             }
         )

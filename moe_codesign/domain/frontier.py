@@ -44,6 +44,27 @@ def non_dominated(values: F64, maximise: Sequence[bool]) -> list[int]:
     return sorted(kept.tolist())
 
 
+def slack(values: F64, front: F64, maximise: Sequence[bool]) -> F64:
+    """By which factor each row would have to be better in every value, less one, to be beaten by no row of a frontier.
+
+    Args:
+        values: float64 [items, values], all above 0.
+        front: float64 [frontier, values].
+        maximise: for each value, whether more is better.
+
+    Returns:
+        float64 [items]; 0 on the frontier.
+    """
+    sign = np.where(np.asarray(maximise), -1.0, 1.0)
+    logs, of_front = np.log(values) * sign, np.log(front) * sign
+    found = np.empty(len(logs))
+    for start in range(0, len(logs), _AT_ONCE):
+        block = logs[start : start + _AT_ONCE]
+        # By a row of the frontier an item is beaten until it is better by the least of the differences.
+        found[start : start + _AT_ONCE] = (block[:, None] - of_front[None]).min(axis=2).max(axis=1)
+    return np.expm1(np.maximum(found, 0.0))
+
+
 def _beaten(rows: F64, front: F64) -> Mask:
     """Whether some row of ``front`` is no worse in every value, bool [rows]."""
     no_worse: Mask = np.all(front[None] <= rows[:, None], axis=2)

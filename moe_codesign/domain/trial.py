@@ -8,9 +8,10 @@ from pydantic import ConfigDict
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.pair import Pair
 
-Mode = Literal["joint", "nested", "exact"]
-"""``joint`` proposes shape and tiles together; ``nested`` proposes the shape alone and takes its best tiles; ``exact``
-takes every shape of the space in turn, with its best tiles."""
+SampledMode = Literal["joint", "nested"]
+"""``joint`` proposes shape and tiles together; ``nested`` proposes the shape alone and takes its best tiles."""
+Mode = Literal[SampledMode, "exact"]
+"""How a trial came about: ``exact`` takes every shape of a space in turn, with its best tiles."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 Parameter = int | bool | str | float
 """A value that the sampler proposed."""

@@ -1,7 +1,7 @@
 """What a shape costs in quality: one file for each scaling law, and the judge that compares shapes by them."""
 
 from moe_codesign.quality.ablations import Ablation, Ablations
-from moe_codesign.quality.judge import EQUALS, Equal, Judge, Qualities
+from moe_codesign.quality.judge import EQUALS, Equal, Judge, Qualities, Quality
 from moe_codesign.quality.law import Law
 from moe_codesign.quality.laws import DEFAULT_LAW, LAWS, law_named, published_laws
 
@@ -15,6 +15,7 @@ __all__ = [
     "Judge",
     "Law",
     "Qualities",
+    "Quality",
     "law_named",
     "published_laws",
 ]

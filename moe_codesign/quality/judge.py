@@ -1,6 +1,7 @@
 """The quality of shapes beside a reference: by the law that was asked for, and by every other law that applies."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -36,9 +37,25 @@ class Qualities:
     usable: Mask
     by_law: Mapping[str, F64]
 
-    def others(self, index: int) -> dict[str, float]:
-        """The other laws that apply to one shape, and their ratios."""
-        return {name: float(ratios[index]) for name, ratios in self.by_law.items() if np.isfinite(ratios[index])}
+    def of(self, index: int) -> "Quality":
+        """One shape's."""
+        others = {name: float(ratios[index]) for name, ratios in self.by_law.items()}
+        return Quality(
+            float(self.ratio[index]), {name: ratio for name, ratio in others.items() if math.isfinite(ratio)}
+        )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The quality of one shape.
+
+    Args:
+        ratio: by the law that was asked for.
+        by_law: by the other laws that apply to the shape.
+    """
+
+    ratio: float
+    by_law: dict[str, float]
 
 
 class Judge:

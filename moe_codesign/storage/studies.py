@@ -191,7 +191,7 @@ class Studies:
                 connection.execute(_TRIALS.insert(), rows)
 
     def enumerations(self, study: str) -> dict[str, Enumeration]:
-        """By chip, what came of enumerating its space; a chip whose space was sampled, or not yet searched, is not in it.
+        """By chip, what came of enumerating its space; a chip that was sampled, or not searched yet, is not in it.
 
         Raises:
             UserError: a stored record cannot be read.
@@ -200,7 +200,9 @@ class Studies:
             if not sa.inspect(connection).has_table(_ENUMERATIONS.name):  # an older database that may only be read
                 return {}
             rows = connection.execute(sa.select(_ENUMERATIONS).where(_ENUMERATIONS.c.study == study)).all()
-        return {row.chip: _load(_enumeration(), row.record, f"study {study!r}: enumeration on {row.chip}") for row in rows}
+        return {
+            row.chip: _load(_enumeration(), row.record, f"study {study!r}: enumeration on {row.chip}") for row in rows
+        }
 
     def references(self, study: str) -> dict[str, tuple[Pair, ...]]:
         """The reference model's pairs by chip; a chip that is not in it has not been asked yet.

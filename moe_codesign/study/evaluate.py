@@ -1,7 +1,7 @@
 """One candidate: constraints first, then a time per workload, then its pairs."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from moe_codesign.chips import Chip, DatasheetChip
@@ -20,12 +20,27 @@ from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import MachineError, UserError
 from moe_codesign.funnel import Timed, pick, promising, race, reason_of
 from moe_codesign.measure import MeasuringProcess
+from moe_codesign.quality import Qualities, Quality
+from moe_codesign.study.batch import BatchTimes, batch_times
 from moe_codesign.study.screen import Screen, judge_of
 from moe_codesign.study.space import Space
 from moe_kernels.kernel import Kernel
 
 Wanted = TilePair | Literal["default"] | None
 """Tiles to time: given ones, the kernel's default for the problem, or (None) the best of the space."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Shapes before they are timed.
+
+    Args:
+        qualities: of each.
+        failures: the first constraint that each breaks; None for those that may be timed.
+    """
+
+    qualities: Qualities
+    failures: list[Failure | None]
 
 
 class Evaluator:
@@ -45,9 +60,45 @@ class Evaluator:
         one_layer = [next(iter(table.by_layer(self._draw).values())) for table in self.workloads]
         self._screen = Screen(space, chip, one_layer, self.judge)
 
-    def refuses(self, shape: MoEShape) -> Failure | None:
-        """Which constraint of the space the shape breaks, or why it cannot be split; None if it may be timed."""
-        return self._screen.failures([shape], self.judge.qualities([shape]))[0]
+    def judged(self, shapes: Sequence[MoEShape]) -> "Judged":
+        """What the space has against shapes, before any of them is timed."""
+        qualities = self.judge.qualities(shapes)
+        return Judged(qualities, self._screen.failures(shapes, qualities))
+
+    def timed(self, shapes: Sequence[MoEShape]) -> list[BatchTimes]:
+        """Estimated times of shapes that meet the constraints, each with its best tiles, under each workload in
+        turn."""
+        return [
+            batch_times(self.tables, self.chip, shapes, table.by_layer(self._draw), self.tile_space)
+            for table in self.workloads
+        ]
+
+    def evaluate_all(self, shapes: Sequence[MoEShape]) -> list[Outcome]:
+        """:meth:`evaluate` of many shapes, by estimates of their best tiles alone."""
+        judged = self.judged(shapes)
+        timed = self.timed([s for s, failure in zip(shapes, judged.failures, strict=True) if failure is None])
+        outcomes: list[Outcome] = []
+        place = 0
+        for index, (shape, failure) in enumerate(zip(shapes, judged.failures, strict=True)):
+            if failure is not None:
+                outcomes.append(Refused(failure))
+                continue
+            answers = [times.answer(place) for times in timed]
+            place += 1
+            if failed := [answer for _, answer in answers if isinstance(answer, Failure)]:
+                outcomes.append(Refused(failed[0]))
+            else:
+                own = judged.qualities.of(index)
+                outcomes.append(
+                    Answered(
+                        tuple(
+                            self._pair(shape, workload, answer, own)
+                            for workload, answer in answers
+                            if isinstance(answer, Estimate)
+                        )
+                    )
+                )
+        return outcomes
 
     def evaluate(self, shape: MoEShape, tiles: dict[str, TilePair] | None, *, seed: int) -> Outcome:
         """One pair for each workload, or the first thing that is in the way.
@@ -57,7 +108,10 @@ class Evaluator:
             tiles: for each workload's name (GEMM 1, GEMM 2); None ranks all tiles of the space and keeps the best.
             seed: of a measurement's operands.
         """
-        if failure := self.refuses(shape):
+        if self.bench is None and tiles is None:
+            return self.evaluate_all([shape])[0]
+        judged = self.judged([shape])
+        if (failure := judged.failures[0]) is not None:
             return Refused(failure)
         pairs = []
         for table in self.workloads:
@@ -65,7 +119,7 @@ class Evaluator:
             layer, timed = self._slowest(shape, layers, tiles[table.name] if tiles else None, seed)
             if isinstance(timed, Failure):
                 return Refused(timed)
-            pairs.append(self._pair(shape, layers[layer], timed))
+            pairs.append(self._pair(shape, layers[layer], timed, judged.qualities.of(0)))
         return Answered(tuple(pairs))
 
     def reference_pairs(self) -> tuple[tuple[Pair, ...], bool]:
@@ -91,11 +145,11 @@ class Evaluator:
             if isinstance(timed, Failure):
                 by_chance |= timed.kind is FailureKind.MEASUREMENT
             else:
-                pairs.append(self._pair(self.reference, layers[layer], timed))
+                quality = self.judge.qualities([self.reference]).of(0)
+                pairs.append(self._pair(self.reference, layers[layer], timed, quality))
         return tuple(pairs), by_chance
 
-    def _pair(self, shape: MoEShape, workload: Workload, timed: Estimate) -> Pair:
-        own = self.judge.qualities([shape])
+    def _pair(self, shape: MoEShape, workload: Workload, timed: Estimate, quality: Quality) -> Pair:
         return Pair(
             chip=self.chip.name,
             shape=shape,
@@ -103,8 +157,8 @@ class Evaluator:
             kernel=timed.kernel,
             tiles=TilePair(*timed.tiles) if timed.tiles else None,
             timing=timed.timing,
-            quality_ratio=float(own.ratio[0]),
-            quality_by_law=own.others(0),
+            quality_ratio=quality.ratio,
+            quality_by_law=quality.by_law,
             outside=self.judge.outside(shape),
             notes=(*over_memory(self.chip, shape, workload), *timed.notes),
         )

@@ -24,6 +24,13 @@ def point_count(space: Space) -> int:
     return math.prod(map(len, varied(space).values()))
 
 
+def is_enumerated(space: Space) -> bool:
+    """Whether every shape of the space is timed on chips that are estimated."""
+    if space.sampler == "auto":
+        return point_count(space) <= space.budget.exact_up_to
+    return space.sampler == "exact"
+
+
 def points(space: Space, reference: MoEShape) -> Iterator[Point]:
     """Every point of a space; fields that it does not name are the reference's."""
     fixed = {field: choice_values(choice)[0] for field, choice in space.shape.items()}

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import optuna
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from moe_codesign.chips import Chip
 from moe_codesign.compiler import Compiled, CompileResult, Request, Unanswered
 from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.domain.enumeration import Enumeration
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.shape import MoEShape
@@ -34,6 +35,8 @@ from moe_codesign.models import find_model
 from moe_codesign.storage.database import ENGINE_OPTIONS, Held, configure_sqlite, say_in_one_line
 from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
+from moe_codesign.study.exact import enumerate_space
+from moe_codesign.study.points import is_enumerated
 from moe_codesign.study.samplers import sampler_for, suggest_shape, suggest_tiles
 from moe_codesign.study.space import Space, stored_space
 from moe_codesign.study.tile_values import check_tiles
@@ -60,6 +63,7 @@ class SearchResult:
         provenance: versions that the study was begun with.
         interrupted: Ctrl-C ended it before all trials were done.
         notes: what a reader of this run should know, such as a device that is here and was not measured.
+        enumerations: what came of every shape of the space, by the chips on which all were timed.
     """
 
     study: str
@@ -69,6 +73,12 @@ class SearchResult:
     provenance: dict[str, str]
     interrupted: bool = False
     notes: tuple[str, ...] = ()
+    enumerations: dict[str, Enumeration] = field(default_factory=dict)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every chip's frontier is that of all shapes of the space."""
+        return all(chip.name in self.enumerations for chip in self.space.chips)
 
 
 def run_search(
@@ -117,6 +127,10 @@ def run_search(
                             reference_pairs, by_chance = evaluator.reference_pairs()
                             if not by_chance:
                                 studies.put_reference(study, chip.name, reference_pairs)
+                        if bench is None and is_enumerated(space):
+                            if chip.name not in studies.enumerations(study):
+                                _enumerate(evaluator, studies, study, progress)
+                            continue
                         for mode in space.modes:
                             runner = _Runner(evaluator, studies, storage, study, mode, progress, held)
                             runner.run(allotted[chip.name, mode])
@@ -124,6 +138,14 @@ def run_search(
             interrupted = True
     result = read_search(space, studies, study, interrupted=interrupted)
     return dataclasses.replace(result, notes=(*space.dtype_notes(), *not_measured(space.chips), *notes))
+
+
+def _enumerate(evaluator: Evaluator, studies: Studies, study: str, progress: TrialProgress | None) -> None:
+    chip = evaluator.chip.name
+    counts, trials = enumerate_space(
+        evaluator, None if progress is None else lambda done, total: progress(chip, "exact", done, total)
+    )
+    studies.put_enumeration(study, counts, trials)
 
 
 def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool = False) -> SearchResult:
@@ -139,6 +161,7 @@ def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool
         reference=studies.references(study),
         provenance=studies.get(study).provenance,
         interrupted=interrupted,
+        enumerations=studies.enumerations(study),
     )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, PositiveInt, StrictBool, model_validator
 
@@ -14,7 +14,7 @@ from moe_codesign.chips import Chip, chip_named, chip_names, load_chip, parse_ch
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.domain.metrics import Objective
 from moe_codesign.domain.routing import DEFAULT_ROUTING, by_layer
-from moe_codesign.domain.trial import Mode
+from moe_codesign.domain.trial import SampledMode
 from moe_codesign.domain.workload import LARGEST_BATCH, DtypeText, LayersText, Workload
 from moe_codesign.errors import UserError
 from moe_codesign.files import parse_json, parse_toml, read_toml
@@ -39,7 +39,11 @@ SHAPE_FIELDS = (
 
 OWN_LAW = "ablations"
 """The law of a space whose quality is that of the user's own runs alone."""
+Sampler = Literal["auto", "exact", "tpe"]
+"""What chooses the shapes of a search."""
 MOST_TRIALS = 1_000_000
+MOST_POINTS = 10_000_000
+"""Of a space that is enumerated: some hours."""
 _MOST_LISTED = 200
 """Chips, workloads or objectives of a space."""
 
@@ -160,12 +164,14 @@ class Budget(Table):
         weights: each chip's share of the trials, by name or file; a chip that is not named has 1.
         measure_top: tile pairs that are measured for each shape, where the chip is in this machine.
         measure_seconds: seconds that each measurement of a tile pair takes.
+        exact_up_to: shapes up to which a space is enumerated where ``sampler`` is auto; some 20,000 take a minute.
     """
 
     trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 200
     weights: dict[ChipName, Annotated[float, Field(gt=0)]] = {}
     measure_top: PositiveInt = 2
     measure_seconds: float = Field(default=0.5, gt=0, le=3600)
+    exact_up_to: Annotated[int, Field(ge=0, le=MOST_POINTS)] = 30_000
 
 
 class Space(Table):
@@ -183,8 +189,11 @@ class Space(Table):
         equal: what qualities are compared at: training_tokens, or training_compute, where a shape that costs more FLOPs
             a token is trained on fewer tokens.
         chips: chips by catalogue name or as .toml files.
-        modes: with ``joint`` the sampler proposes shape and tiles; with ``nested`` it proposes the shape, and all tiles
-            are ranked.
+        sampler: what chooses shapes on chips that are estimated. auto enumerates every shape of a space of up to
+            ``budget.exact_up_to`` points, so that the frontier is exact, and samples larger ones with tpe; exact
+            enumerates whatever the size. Chips that are in this machine are measured, and sampled always.
+        modes: how shapes are sampled. With ``joint`` the sampler proposes shape and tiles; with ``nested`` it proposes
+            the shape, and all tiles are ranked.
         objectives: what to optimise: ``quality``, or WORKLOAD.METRIC with a metric of latency_us, usd_per_mtok,
             joules_per_token, tokens_per_s_per_chip and tokens_per_s_per_user.
         seed: random seed of what samplers propose and of what is measured; estimates are means over draws of a routing.
@@ -205,7 +214,8 @@ class Space(Table):
     ablations: AblationRows | None = None
     equal: Equal = "training_tokens"
     chips: Annotated[list[AnyChip], Field(min_length=1, max_length=_MOST_LISTED)]
-    modes: Annotated[list[Mode], Field(min_length=1)] = ["joint", "nested"]
+    sampler: Sampler = "auto"
+    modes: Annotated[list[SampledMode], Field(min_length=1)] = ["joint", "nested"]
     objectives: Annotated[list[AnyObjective], Field(min_length=1, max_length=_MOST_LISTED)]
     seed: int = Field(default=0, ge=0)
     shape: dict[str, Choice]
@@ -301,11 +311,11 @@ class Space(Table):
             workload["dtype"] = workload["dtype"] or self.default_dtype.name
         return json.dumps(data, sort_keys=True)
 
-    def allot(self, trials: int) -> dict[tuple[str, Mode], int]:
+    def allot(self, trials: int) -> dict[tuple[str, SampledMode], int]:
         """Trials per (chip, mode), in proportion to the weights, summing to ``trials`` exactly."""
         # Sainte-Lague, a seat at a time: asking for more trials never takes one away.
         names = [chip.name for chip in self.chips]
-        counts: dict[tuple[str, Mode], int] = {(chip, mode): 0 for chip in names for mode in self.modes}
+        counts: dict[tuple[str, SampledMode], int] = {(chip, mode): 0 for chip in names for mode in self.modes}
         for _ in range(trials):
             neediest = max(counts, key=lambda key: self.budget.weights.get(key[0], 1.0) / (2 * counts[key] + 1))
             counts[neediest] += 1

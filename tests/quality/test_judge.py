@@ -60,9 +60,9 @@ def test_a_law_for_other_designs_has_no_say() -> None:
 
 def test_other_laws_are_asked_too() -> None:
     judge = Judge(law_named("efficiency_leverage"), QWEN, TOKENS)
-    assert judge.qualities([QWEN]).others(0) == pytest.approx({"abnar": 1.0, "zhao": 1.0}, abs=1e-4)
+    assert judge.qualities([QWEN]).of(0).by_law == pytest.approx({"abnar": 1.0, "zhao": 1.0}, abs=1e-4)
     too_sparse = shape(num_experts=512)
-    assert set(judge.qualities([too_sparse]).others(0)) == {"zhao"}, "abnar's experiments end at sparsity 0.98"
+    assert set(judge.qualities([too_sparse]).of(0).by_law) == {"zhao"}, "abnar's experiments end at sparsity 0.98"
     assert judge.notes() == (
         "Quality by the law efficiency_leverage (Tian et al., arXiv 2507.17702): size that the reference would need "
         "for the same loss, at equal training tokens; it is carried on far beyond its experiments: Qwen3-30B-A3B's "

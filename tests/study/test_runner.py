@@ -370,8 +370,8 @@ def test_constraints_say_which_they_are(changes: dict[str, Any], shape: dict[str
     space = make_space(**changes)
     reference = find_model(space.reference)
     evaluator = Evaluator(space, space.chips[0], reference, Tables(), None)
-    assert evaluator.refuses(reference) is None
-    failure = evaluator.refuses(dataclasses.replace(reference, **shape))
+    assert evaluator.judged([reference]).failures == [None]
+    failure = evaluator.judged([dataclasses.replace(reference, **shape)]).failures[0]
     assert failure is not None
     assert failure.kind is kind
     assert failure.violation > 0

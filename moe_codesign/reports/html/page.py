@@ -17,8 +17,8 @@ from moe_codesign.reports.html import plotly_text
 from moe_codesign.reports.text import interval_text, pair_cells, time_text
 from moe_codesign.study.runner import SearchResult
 
-_COLOURS = {"joint": "#d97706", "nested": "#2563eb", "reference": "#111827"}
-_SYMBOLS = {"joint": "circle", "nested": "diamond"}
+_COLOURS = {"joint": "#d97706", "nested": "#2563eb", "exact": "#2563eb", "reference": "#111827"}
+_SYMBOLS = {"joint": "circle", "nested": "diamond", "exact": "diamond"}
 
 
 def write_html(path: Path, result: SearchResult) -> None:
@@ -64,7 +64,7 @@ def write_html(path: Path, result: SearchResult) -> None:
 def _figure(rows: list[ReportRow], result: SearchResult, chip: str, workload: str, div_id: str) -> str:
     own = [row for row in rows if row.pair.workload.name == workload]
     figure = go.Figure()
-    for mode in result.space.modes:
+    for mode in dict.fromkeys(row.mode for row in own):
         for on_frontier in (False, True):
             points = [row for row in own if row.mode == mode and row.on_frontier == on_frontier]
             if points:

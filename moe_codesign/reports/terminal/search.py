@@ -42,9 +42,17 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
     for number, pair_note in enumerate(notes, 1):
         console.print(f"[{number}] {pair_note}", highlight=False, soft_wrap=True)
     for chip in (chip.name for chip in result.space.chips):
-        trials_of = [t for t in result.trials if t.chip == chip]
-        refused = Counter(t.failure.kind for t in trials_of if t.failure)
-        why = ", ".join(f"{n} {reason}" for reason, n in refused.most_common()) or "none"
-        console.print(
-            f"{chip}: {len(trials_of)} trials, {sum(not t.failure for t in trials_of)} feasible; ruled out: {why}"
-        )
+        console.print(f"{chip}: {_tried(result, chip)}")
+
+
+def _tried(result: SearchResult, chip: str) -> str:
+    """How many shapes or trials there were on a chip, and what became of them."""
+    if (counts := result.enumerations.get(chip)) is not None:
+        done = f"all {counts.points:,} shapes of the space, {counts.feasible:,} feasible; the frontier is exact"
+        refused = Counter(counts.refused)
+    else:
+        trials = [t for t in result.trials if t.chip == chip]
+        done = f"{len(trials)} trials, {sum(not t.failure for t in trials)} feasible"
+        refused = Counter(t.failure.kind for t in trials if t.failure)
+    why = ", ".join(f"{n:,} {reason}" for reason, n in refused.most_common()) or "none"
+    return f"{done}; ruled out: {why}"
