@@ -14,13 +14,14 @@ from moe_codesign.cost.model_for import kind_of, model_for
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.question import Question
 from moe_codesign.errors import UserError
-from moe_codesign.formats.columns import INPUT, OUTPUT
+from moe_codesign.formats.columns import OUTPUT
 from moe_codesign.formats.headers import headers_of, unused
 from moe_codesign.formats.problem_rows import BadRow, Row, by_layer, routing_text, text
 from moe_codesign.formats.questions import question_of
+from moe_kernels.tile import TileConfig
 
 Key = tuple[str, ...]
-"""All that a row asks, as text."""
+"""All that a row asks: the columns that it gives, then their values as text."""
 _Kind = tuple[Chip, Hashable]
 
 
@@ -31,10 +32,12 @@ class _Read:
     asked: Row
     warnings: tuple[str, ...] = ()
     failure: Failure | None = None
+    are_texts: bool = True
+    """Whether every header is a text; another one is not written."""
 
     @functools.cached_property
     def key(self) -> Key:
-        return tuple([str(self.asked.get(name, "")) for name in INPUT])
+        return (*self.asked, *map(str, self.asked.values()))
 
 
 class Predictor:
@@ -125,13 +128,13 @@ def _read(row: Row) -> _Read:
     try:
         asked = headers.renamed(row)
     except UserError as error:
-        return _Read({}, headers.warnings, failure_of(error))
-    return _Read(asked, (*headers.warnings, *unused(asked)))
+        return _Read({}, headers.warnings, failure_of(error), headers.are_texts)
+    return _Read(asked, headers.warnings + unused(asked), None, headers.are_texts)
 
 
 def _answered(row: Row, read: _Read, answer: Answer, explain: bool) -> Row:
     """The row, with the columns of its answer."""
-    own = {name: value for name, value in row.items() if isinstance(name, str)}
+    own = row if read.are_texts else {name: value for name, value in row.items() if isinstance(name, str)}
     notes = answer.notes if isinstance(answer, Estimate) else ()
     return {
         **own,
@@ -153,7 +156,7 @@ def _columns(answer: Answer, row: Row, explain: bool) -> Row:
         "grade": timing.grade,
         "bound_us": round(timing.bound_us, 4),
         "limiter": timing.limiter,
-        "tile": _tile_text(answer),
+        "tile": _tile_text(answer.tiles),
         "warning": "",
         "error": "",
     }
@@ -162,9 +165,10 @@ def _columns(answer: Answer, row: Row, explain: bool) -> Row:
     return columns
 
 
-def _tile_text(estimate: Estimate) -> str:
+@functools.lru_cache(maxsize=4096)
+def _tile_text(tiles: tuple[TileConfig, ...]) -> str:
     """JSON of the tile, or of both GEMMs' tiles; empty where the answer has no tile."""
-    tiles = [tile.as_dict() for tile in estimate.tiles]
-    if len(tiles) == 2:
-        return json.dumps({"up": tiles[0], "down": tiles[1]})
-    return json.dumps(tiles[0]) if tiles else ""
+    fields = [tile.as_dict() for tile in tiles]
+    if len(fields) == 2:
+        return json.dumps({"up": fields[0], "down": fields[1]})
+    return json.dumps(fields[0]) if fields else ""

@@ -185,12 +185,13 @@ def _binomial(tokens: int, chance: float) -> F64:
     return np.concatenate([[1.0], np.cumprod((tokens - taken) / (taken + 1) * chance / (1 - chance))])
 
 
-def _of_few(sizes: tuple[int, ...], heights: tuple[int, ...]) -> list[float]:
+@functools.lru_cache(maxsize=1 << 14)
+def _of_few(sizes: tuple[int, ...], heights: tuple[int, ...]) -> tuple[float, ...]:
     few = _few(*sizes)
     _, experts, _, ranks, _ = sizes
     local, counts = experts // ranks, np.arange(len(few.count))
     tiles = [local * float(-(-counts // height) @ few.count) for height in heights]
-    return [few.rows, local * (1 - float(few.count[0])), few.largest, *tiles]
+    return few.rows, local * (1 - float(few.count[0])), few.largest, *tiles
 
 
 # Many choices: the largest of independent counts.

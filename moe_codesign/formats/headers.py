@@ -17,6 +17,11 @@ from moe_codesign.tables import nearest
 _NEAR = 0.8
 """Likeness (difflib) from which on a header looks like a column."""
 _READ = {name: name for name in INPUT} | SPELLINGS
+_OTHERS = {
+    op: {column.name for other in OF_OP.values() for column in other} - {column.name for column in own}
+    for op, own in OF_OP.items()
+}
+"""Columns that problems of an op do not have and others do."""
 _ANSWERS = frozenset(OUTPUT) - _READ.keys()
 """Columns of an answer: a table that was answered before may be asked again."""
 
@@ -28,10 +33,17 @@ class Headers:
     Args:
         read: header to the column that it is.
         warnings: one line for each header that looks like a column and is not read.
+        are_texts: whether every header is a text.
     """
 
     read: Mapping[str, str]
     warnings: tuple[str, ...]
+    are_texts: bool = True
+
+    @functools.cached_property
+    def _is_plain(self) -> bool:
+        """Whether no two headers mean the same column."""
+        return len(set(self.read.values())) == len(self.read)
 
     def renamed(self, row: Row) -> Row:
         """The row's cells that are read, by the names of our columns.
@@ -39,6 +51,8 @@ class Headers:
         Raises:
             UserError: two cells that mean the same column disagree.
         """
+        if self._is_plain:
+            return {column: value for header, column in self.read.items() if not missing(value := row.get(header))}
         found: Row = {}
         by: dict[str, str] = {}
         for header, column in self.read.items():
@@ -61,7 +75,8 @@ def headers_of(names: tuple[object, ...]) -> Headers:
     read = {name: _READ[plain] for name in texts if (plain := _plain(name)) in _READ}
     others = [name for name in texts if name not in read and _plain(name) not in _ANSWERS]
     near = {name: column for name in others if (column := _nearest(_plain(name))) is not None}
-    return Headers(read, tuple(f"column {name.strip()!r} is not read; {column} is" for name, column in near.items()))
+    warnings = tuple(f"column {name.strip()!r} is not read; {column} is" for name, column in near.items())
+    return Headers(read, warnings, len(texts) == len(names))
 
 
 def unused(row: Row) -> tuple[str, ...]:
@@ -71,7 +86,7 @@ def unused(row: Row) -> tuple[str, ...]:
         row: its cells by our names.
     """
     op = text(row, "op", OPS[0])
-    if op not in OF_OP:
+    if op not in OF_OP or _OTHERS[op].isdisjoint(row):
         return ()
     own = {column.name for column in OF_OP[op]}
     given = [

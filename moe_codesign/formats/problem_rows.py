@@ -1,17 +1,19 @@
 """One problem a row of a table: what its columns mean, whether text or numbers."""
 
 import dataclasses
+import functools
+import math
 from typing import Any
 
-import numpy as np
-
-from moe_codesign.domain.routing import DEFAULT_ROUTING_TEXT, Routing, histograms, parse_routing
+from moe_codesign.domain.routing import DEFAULT_ROUTING, DEFAULT_ROUTING_TEXT, Routing, histograms, parse_routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 
 Row = dict[str, Any]
 _MOST = 2**40
+_DIGITS = 12
+"""Of a number that is surely no larger."""
 
 
 class BadRow(dict[str, Any]):
@@ -32,7 +34,7 @@ class BadRow(dict[str, Any]):
 
 def missing(value: Any) -> bool:
     """Whether a cell is empty: None, an empty text or NaN."""
-    return value is None or value == "" or (isinstance(value, float) and bool(np.isnan(value)))
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def text(row: Row, name: str, default: str | None = None) -> str:
@@ -47,7 +49,10 @@ def text(row: Row, name: str, default: str | None = None) -> str:
 
 def whole(row: Row, name: str, default: int | None = None) -> int:
     """A column's whole number of at least 0. Raises UserError."""
-    if default is not None and missing(row.get(name)):
+    given = row.get(name)
+    if isinstance(given, str) and len(given) <= _DIGITS and given.isascii() and given.isdigit():
+        return int(given)  # as nearly every cell of a long table is
+    if default is not None and missing(given):
         return default
     value = text(row, name)
     try:
@@ -68,7 +73,9 @@ def seed_of(row: Row) -> int | None:
 
 def flag(row: Row, name: str, default: bool) -> bool:
     """A column's true or false. Raises UserError."""
-    value = text(row, name, str(default)).lower()
+    if missing(row.get(name)):
+        return default
+    value = text(row, name).lower()
     if value in ("true", "1", "1.0", "yes"):
         return True
     if value in ("false", "0", "0.0", "no"):
@@ -83,7 +90,8 @@ def routing_text(row: Row) -> str:
 
 def routing_of(row: Row) -> Routing:
     """The routing of a row. Raises UserError."""
-    return parse_routing(routing_text(row))
+    named = routing_text(row)
+    return DEFAULT_ROUTING if named == DEFAULT_ROUTING_TEXT else parse_routing(named)
 
 
 def by_layer(row: Row) -> dict[int | None, Row]:
@@ -107,13 +115,13 @@ def measured_layer(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
 
 def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
     """Shape and workload of a row. Raises UserError, and what absurd numbers raise."""
-    shape = MoEShape(
-        hidden_size=whole(row, "hidden_size"),
-        moe_intermediate_size=whole(row, "moe_intermediate_size"),
-        num_experts=whole(row, "num_experts"),
-        num_experts_per_tok=whole(row, "num_experts_per_tok"),
-        n_shared_experts=whole(row, "n_shared_experts", 0),
-        gated=flag(row, "gated", True),
+    shape = _shape(
+        whole(row, "hidden_size"),
+        whole(row, "moe_intermediate_size"),
+        whole(row, "num_experts"),
+        whole(row, "num_experts_per_tok"),
+        whole(row, "n_shared_experts", 0),
+        flag(row, "gated", True),
     )
     workload = Workload(
         name="row",
@@ -125,3 +133,16 @@ def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
         seed=seed_of(row),
     )
     return shape, workload
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape(hidden: int, width: int, experts: int, top_k: int, shared: int, gated: bool) -> MoEShape:
+    """A table's rows are many, its shapes few."""
+    return MoEShape(
+        hidden_size=hidden,
+        moe_intermediate_size=width,
+        num_experts=experts,
+        num_experts_per_tok=top_k,
+        n_shared_experts=shared,
+        gated=gated,
+    )

@@ -109,10 +109,11 @@ class TableOutput:
         if self._columns is None:
             return "".join(json.dumps(row, default=str) + "\n" for row in rows)
         lines = io.StringIO()
-        writer = csv.DictWriter(lines, self._columns, extrasaction="ignore", lineterminator="\r\n")
+        writer = csv.writer(lines, lineterminator="\r\n")
         if not self.done:
-            writer.writeheader()
-        writer.writerows(rows)
+            writer.writerow(self._columns)
+        columns = self._columns
+        writer.writerows([row.get(name, "") for name in columns] for row in rows)
         return lines.getvalue()
 
     def _converted(self, convert: Any) -> None:

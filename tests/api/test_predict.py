@@ -1,5 +1,6 @@
 import csv
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +348,67 @@ def test_values_may_be_spelt_as_people_do() -> None:
     assert first["latency_us"] == second["latency_us"] > 0
     (other,) = mc.predict([{**plain, "dtype": "NVFP4"}])
     assert "no kernel here has" in other["error"]
+
+
+def _long_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns = ["id", "chip", "op", "stack", "dtype", "routing", "seed", "hidden_size", "moe_intermediate_size",
+               "num_experts", "num_experts_per_tok", "num_tokens", "tp", "ep"]  # fmt: skip
+    lines = [",".join(columns), *(",".join(str(row.get(name, "")) for name in columns) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_a_malformed_row_among_thousands_says_why_and_the_others_are_unaffected(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    good: list[dict[str, Any]] = [
+        {
+            "id": number,
+            "chip": "h100_sxm",
+            "stack": "vllm",
+            "dtype": rng.choice(["bfloat16", "fp8_block"]),
+            "hidden_size": rng.choice([2048, 4096]),
+            "moe_intermediate_size": 1024,
+            "num_experts": rng.choice([64, 128, 256]),
+            "num_experts_per_tok": rng.choice([4, 8]),
+            "num_tokens": rng.randint(1, 65536),
+            "tp": rng.choice([1, 2]),
+            "ep": rng.choice([1, 4]),
+        }
+        for number in range(2000)
+    ]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"num_tokens": "12x"}, "num_tokens: got '12x'; give a whole number"),
+        ({"num_tokens": "1e300"}, "num_tokens: got '1e300'; give a whole number from 0 to"),
+        ({"num_tokens": -1}, "num_tokens: got '-1'; give a whole number from 0 to"),
+        ({"num_tokens": 0}, "num_tokens: got 0; give a whole number of at least 1"),
+        ({"hidden_size": ""}, "column hidden_size is empty"),
+        ({"chip": "h1000"}, "h1000"),
+        ({"chip": "tpu_v6e"}, "stack vllm runs Triton kernels"),
+        ({"dtype": "fp7"}, "dtype: got 'fp7'; use one of"),
+        ({"dtype": "mxfp4"}, "no calibration for stack vllm and dtype mxfp4"),
+        ({"stack": "tgi"}, "stack: got 'tgi'; use ours"),
+        ({"op": "attention"}, "op: got 'attention'; use fused_moe"),
+        ({"routing": "zipf"}, "routing: got 'zipf'; use balanced"),
+        ({"seed": "first"}, "seed: got 'first'; give a whole number"),
+        ({"tp": 3}, "moe_intermediate_size 1024 is not a multiple of tp 3"),
+        ({"ep": 7}, "is not a multiple of ep 7"),
+        ({"dtype": "fp8_block", "tp": 16}, "scale block"),
+        ({"num_experts_per_tok": 300}, "num_experts_per_tok: got 300; a token cannot visit more"),
+        ({"id": "3,4", "ep": "1"}, "1 cells more than there are headers"),
+    ]
+    rows = list(good)
+    reasons = {100 * n + 7: reason for n, (_, reason) in enumerate(wrong)}
+    for place, (change, _) in zip(reasons, wrong, strict=True):
+        rows[place] = {**rows[place], **change}
+    _long_table(tmp_path / "good.csv", good)
+    _long_table(tmp_path / "rows.csv", rows)
+    alone = mc.predict(tmp_path / "good.csv")
+    predicted = predict_file(tmp_path / "rows.csv", tmp_path / "out.csv")
+    answered = read_table(tmp_path / "out.csv")
+    assert (predicted.rows, predicted.failed) == (2000, len(wrong))
+    assert len(answered) == 2000
+    for place, (row, undisturbed) in enumerate(zip(answered, alone, strict=True)):
+        if place in reasons:
+            assert reasons[place] in row["error"], (place, row)
+            assert row["latency_us"] == ""
+        else:
+            assert row == {name: str(value) if value is not None else "" for name, value in undisturbed.items()}
