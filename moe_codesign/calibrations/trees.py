@@ -19,6 +19,9 @@ _BLOCK = 1024
 """Rows at a time: the answers to all questions about them stay in a core's cache."""
 DEEPEST = 6
 """Levels of a tree, so that the leaves of two together, a number for each pair, fit into a core's first cache."""
+_TOGETHER = 16
+"""Pairs of trees whose leaves are numbered together, so that 16 bits number them, and half of a core's second cache
+holds them."""
 Memory = list[tuple[int, npt.NDArray[Any]]]
 """Numbers of a row, and the array of a block's."""
 
@@ -31,15 +34,15 @@ class _Plan:
         questions: how many different (feature, border) all trees ask. by_feature: those of each feature, their place
             and borders [questions, 1].
         asked: int [depth, trees], the highest level first; the first half of the trees is paired with the second.
-        leaves: float32 [pairs, 4**depth], the first one's answers in the high bits. first_leaf: int [pairs, 1], where
-            each pair's begin. depth: of a tree.
+        leaves: float32 [pairs, 4**depth], the first one's answers in the high bits. first_leaf: uint16 [pairs, 1],
+            where each pair's begin among those of its :data:`_TOGETHER`. depth: of a tree.
     """
 
     questions: int
     by_feature: list[tuple[int, slice, npt.NDArray[np.float32]]]
     asked: npt.NDArray[np.int64]
     leaves: npt.NDArray[np.float32]
-    first_leaf: npt.NDArray[np.int64]
+    first_leaf: npt.NDArray[np.uint16]
     depth: int
     spare: list[Memory] = dataclasses.field(default_factory=list)
     """What calls worked in, for the next: memory that is asked for anew comes page by page from the system, in which
@@ -51,7 +54,7 @@ class _Plan:
         pairs = len(self.leaves)
         kinds: tuple[tuple[int, type[np.generic]], ...] = (
             *((self.questions, np.bool_), (2 * pairs, np.uint8), (2 * pairs, np.uint8)),
-            *((pairs, np.uint16), (pairs, np.intp), (pairs, np.float32)),
+            *((pairs, np.uint16), (_TOGETHER, np.intp), (pairs, np.float32)),
         )
         return [(count, np.empty(count * _BLOCK, dtype=kind)) for count, kind in kinds]
 
@@ -99,8 +102,12 @@ class SymmetricTrees:
                 leaf |= bit.take(of_level, axis=0, out=answer, mode="clip")
             np.multiply(leaf[: len(of_pair)], 1 << plan.depth, out=of_pair, dtype=np.uint16)
             of_pair |= leaf[len(of_pair) :]
-            np.add(of_pair, plan.first_leaf, out=place)
-            plan.leaves.take(place, out=value, mode="clip").sum(axis=0, out=found[start : start + width])
+            of_pair |= plan.first_leaf
+            for pair in range(0, len(of_pair), _TOGETHER):
+                end = min(pair + _TOGETHER, len(of_pair))
+                np.copyto(place[: end - pair], of_pair[pair:end])
+                plan.leaves[pair:end].take(place[: end - pair], out=value[pair:end], mode="clip")
+            value.sum(axis=0, out=found[start : start + width])
         plan.spare.append(memory)
         return found[:rows] + float(self.bias[0])
 
@@ -125,7 +132,7 @@ class SymmetricTrees:
             count += len(different)
         first, second = np.split(leaves, 2)
         pairs = (first[:, :, None] + second[:, None, :]).reshape(len(first), 4**depth)
-        first_leaf = (np.arange(len(pairs)) << 2 * depth)[:, None]
+        first_leaf = (np.arange(len(pairs), dtype=np.uint16) % _TOGETHER << 2 * depth)[:, None]
         return _Plan(count, by_feature, np.ascontiguousarray(question.T[::-1]), pairs, first_leaf, depth)
 
     def to_bytes(self) -> bytes:

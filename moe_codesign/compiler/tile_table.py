@@ -138,6 +138,10 @@ class Tables:
         """The outcome of each request; see :func:`moe_codesign.compiler.compile_all`."""
         return compile_all(requests, self.cache, jobs=self.jobs, progress=self.progress, recompile=self.recompile)
 
+    def has(self, chip: Chip, kernel: Kernel, op: Op, dtype: str) -> bool:
+        """Whether :meth:`get` made the table of the kernel's own space before."""
+        return _key(chip, kernel, op, dtype, {}, None) in self._tables
+
     def get(
         self,
         chip: Chip,
@@ -149,7 +153,7 @@ class Tables:
     ) -> TileTable:
         """The table of a tile space (default the kernel's, with its default tiles), or of one tile."""
         space = _own(kernel, space)
-        key = (chip, kernel.name, op, dtype, repr(only or sorted(space.items())))
+        key = _key(chip, kernel, op, dtype, space, only)
         if key not in self._tables:
             tiles = [only] if only else tiles_of(kernel, chip.target, op, dtype, space)
             requests = requests_for(kernel, chip, (op,), dtype, tiles)
@@ -157,6 +161,12 @@ class Tables:
             rows = {tile: outcomes[r] for (_, tile), r in requests.items()}
             self._tables[key] = table_of(kernel, chip, op, rows)
         return self._tables[key]
+
+
+def _key(
+    chip: Chip, kernel: Kernel, op: Op, dtype: str, space: TileSpace, only: TileConfig | None
+) -> tuple[Chip, str, Op, str, str]:
+    return chip, kernel.name, op, dtype, repr(only or sorted(space.items()))
 
 
 def _own(kernel: Kernel, space: TileSpace | None) -> dict[str, tuple[Value, ...]]:

@@ -175,3 +175,13 @@ def test_a_batch_that_overflows_somewhere_fails_where_it_does(monkeypatch: pytes
     rows = [row | {"hidden_size": hidden, "num_tokens": 4} for hidden in (1024, absurd, 2048)]
     errors = [answer["error"] for answer in Predictor(tables).answer(rows)]
     assert errors == ["", "OverflowError: too large", ""]
+
+
+def test_tiles_are_asked_of_the_compiler_once(tables: Tables) -> None:
+    model = OurKernels(load_chip("h100_sxm"), tables)
+    shape = MoEShape(hidden_size=1024, moe_intermediate_size=512, num_experts=8, num_experts_per_tok=2)
+    question = OurLayer(shape=shape, workload=Workload(name="w", num_tokens=4))
+    fresh = OurKernels(load_chip("h100_sxm"), Tables())
+    assert [need[2:] for need in fresh.needs([question])] == [(["down", "gate_up"], "bfloat16")]
+    model.answer([question])
+    assert list(model.needs([question])) == []

@@ -41,7 +41,10 @@ class OurKernels:
     at_once: ClassVar[int] = 1000
 
     def needs(self, questions: Iterable[OurLayer | OurGemm]) -> Iterator[Need]:
-        """The tile spaces of all questions that leave the tile to us; a tile that is given is compiled alone."""
+        """The tile spaces of all questions that leave the tile to us, but for those that were asked for before.
+
+        A tile that is given is compiled alone.
+        """
         ops: dict[str, set[Op]] = {}
         for question in questions:
             match question:
@@ -51,8 +54,9 @@ class OurKernels:
                 case OurGemm(tile=None, kernel=None):
                     ops.setdefault(question.gemm.dtype, set()).add(question.gemm.op)
         for dtype, wanted in ops.items():
-            if self.chip.compiles and self.chip.has(dtype) and dtype in kernel_for(self.chip).dtypes:
-                yield self.chip, None, sorted(wanted), dtype
+            if self.chip.compiles and self.chip.has(dtype) and dtype in (kernel := kernel_for(self.chip)).dtypes:
+                new = [op for op in sorted(wanted) if not self.tables.has(self.chip, kernel, op, dtype)]
+                yield from [(self.chip, None, new, dtype)] if new else []
 
     def answer(self, questions: Sequence[OurLayer | OurGemm]) -> list[Answer]:
         """An answer to each question, in their order."""

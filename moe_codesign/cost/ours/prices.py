@@ -55,7 +55,7 @@ class TpuPrices:
 
     tiles: TpuTiles
     grade: ClassVar[Grade] = "simulated"
-    cells: ClassVar[int] = 2_048
+    cells: ClassVar[int] = 4_096
 
     def times(self, gemms: GroupedGemms, ideal: Set[str] = frozenset()) -> TileTimes:
         return tpu.times_of(self.tiles, gemms, ideal)
