@@ -40,7 +40,10 @@ def main() -> int:
         print(f"{file.stem}: {verdict}")
         if isinstance(truth, Truth):
             name = file.stem.removesuffix("_config").replace("--", "/")
-            fixture = {"model": name, "source": f"{name} config.json", "shape": asdict(truth), "dtype": dtype}
+            source = f"its config.json, built with transformers {transformers.__version__}"
+            fixture = {"model": name, "source": source, "file": file.name, "shape": asdict(truth), "dtype": dtype}
+            if '"auto_map"' in json.dumps(config):  # its modelling code lies beside it
+                fixture["code"] = "hub"
             lines.append(json.dumps({**fixture, "config": _kept(config)}, sort_keys=True))
     if options.fixtures:
         options.fixtures.write_text("\n".join(lines) + "\n", encoding="utf-8")
