@@ -135,6 +135,10 @@ class Objective:
     def __str__(self) -> str:
         return self.metric.name if self.workload is None else f"{self.workload}.{self.metric.name}"
 
+    def __reduce__(self) -> tuple[Callable[[str], "Objective"], tuple[str]]:
+        """To another process it goes as its text: a metric holds functions without a name."""
+        return Objective.parse, (str(self),)
+
     def value(self, pairs: Sequence[Pair], chip: Chip) -> float:
         """The objective's number for a trial with these pairs, one for each workload.
 

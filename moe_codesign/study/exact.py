@@ -4,38 +4,50 @@ The frontier is exact for the cost model: every shape is judged, and every one t
 each workload at every tile of the space.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from moe_codesign.arrays import F64
+from moe_codesign.chips import Chip
+from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.enumeration import Enumeration
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.frontier import non_dominated, slack
 from moe_codesign.domain.metrics import Known
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.trial import Trial
+from moe_codesign.errors import MachineError
+from moe_codesign.execution import Done, Pool
 from moe_codesign.study.evaluate import Evaluator
-from moe_codesign.study.points import Point, point_count, points
+from moe_codesign.study.points import point_count, points
+from moe_codesign.study.space import Space
 
-_T = TypeVar("_T")
 _AT_ONCE = 1024
 """Shapes that are timed at a time; memory does not grow with the space beyond its objectives' values."""
+_FEWEST_PARTS = 4
+"""Parts of a space that is shared out: a process takes longer to start than to judge a part."""
+_TIME_LIMIT_S = 3600.0
+"""For one part, which takes seconds."""
 MOST_KEPT = 1000
 """Feasible shapes that are stored: the frontier, however long, and else those that come nearest to it."""
 
 
 @dataclass(frozen=True)
-class _Feasible:
-    """Shapes that have a time under every workload, by their numbers in the space."""
+class _Part:
+    """What came of some points, one after another.
+
+    Args:
+        numbers: of those that have a time under every workload, counted through the space.
+        values: of the objectives, float64 [numbers, objectives].
+        refused: how many were ruled out, by kind.
+    """
 
     numbers: list[int]
-    points: list[Point]
-    values: list[F64]
+    values: F64
+    refused: Counter[FailureKind]
 
 
 def enumerate_space(
@@ -43,63 +55,87 @@ def enumerate_space(
 ) -> tuple[Enumeration, list[Trial]]:
     """Judge and time every shape of a space on one chip.
 
+    A space of many shapes is shared out to as many processes as compile.
+
     Args:
         evaluator: of the space on the chip, which is estimated and not measured.
         progress: called with (shapes done, shapes of the space).
 
     Returns:
         What came of all of them, and the shapes to keep as trials, each numbered by its place in the space.
+
+    Raises:
+        MachineError: a child process ended without an answer.
     """
     space, total = evaluator.space, point_count(evaluator.space)
-    refused: Counter[FailureKind] = Counter()
-    feasible = _Feasible([], [], [])
-    done = 0
-    for part in _parts(points(space, evaluator.reference)):
-        _add(evaluator, done, part, feasible, refused)
-        done += len(part)
+    found: dict[int, _Part] = {}
+    for first, part in _judged(evaluator, range(0, total, _AT_ONCE)):
+        found[first] = part
         if progress:
-            progress(done, total)
-    kept = _nearest(np.array(feasible.values).reshape(-1, len(space.objectives)), space.maximised())
-    trials = [
-        trial
-        for part in _parts(iter(kept))
-        for trial in _trials(evaluator, [feasible.numbers[i] for i in part], [feasible.points[i] for i in part])
-    ]
+            progress(min(len(found) * _AT_ONCE, total), total)
+    in_order = [found[first] for first in sorted(found)]
+    numbers = [number for part in in_order for number in part.numbers]
+    kept = [numbers[i] for i in _nearest(np.concatenate([part.values for part in in_order]), space.maximised())]
+    trials = [trial for some in _batched(kept) for trial in _trials(evaluator, some)]
     counts = Enumeration(
         chip=evaluator.chip.name,
         points=total,
-        feasible=len(feasible.numbers),
+        feasible=len(numbers),
         kept=len(trials),
-        refused=dict(refused),
+        refused=dict(sum((part.refused for part in in_order), Counter())),
     )
     return counts, trials
 
 
-def _parts(of: Iterator[_T]) -> Iterator[list[_T]]:
-    while part := list(itertools.islice(of, _AT_ONCE)):
-        yield part
+def _judged(evaluator: Evaluator, starts: range) -> Iterator[tuple[int, _Part]]:
+    """Each part by its first point, in the order in which they finish."""
+    jobs = evaluator.tables.jobs
+    if jobs == 1 or len(starts) < _FEWEST_PARTS:
+        for first in starts:
+            yield first, _judge(evaluator, first)
+        return
+    arguments = (evaluator.space, evaluator.chip, evaluator.reference, evaluator.tables.recompile)
+    with Pool(jobs, initializer=_start, initargs=arguments) as pool:
+        for first, called in pool.map_unordered(_judge_there, starts, time_limit_s=_TIME_LIMIT_S):
+            if not isinstance(called, Done):
+                raise MachineError(f"{_AT_ONCE} shapes of the space were not timed ({called}); try again")
+            yield first, called.value
 
 
-def _add(
-    evaluator: Evaluator, first: int, part: Sequence[Point], feasible: _Feasible, refused: Counter[FailureKind]
-) -> None:
+_of_process: Evaluator | None = None
+
+
+def _start(space: Space, chip: Chip, reference: MoEShape, recompile: bool) -> None:
+    global _of_process
+    _of_process = Evaluator(space, chip, reference, Tables(recompile=recompile), None)
+
+
+def _judge_there(first: int) -> _Part:
+    assert _of_process is not None
+    return _judge(_of_process, first)
+
+
+def _judge(evaluator: Evaluator, first: int) -> _Part:
     """Judge and time the points from number ``first`` on."""
+    refused: Counter[FailureKind] = Counter()
     shapes: list[tuple[int, MoEShape]] = []
-    for place, (_, shape) in enumerate(part):
+    last = min(first + _AT_ONCE, point_count(evaluator.space))
+    for number, (_, shape) in points(evaluator.space, evaluator.reference, range(first, last)):
         if isinstance(shape, Failure):
             refused[shape.kind] += 1
         else:
-            shapes.append((place, shape))
+            shapes.append((number, shape))
     judged = evaluator.judged([shape for _, shape in shapes])
     left = []
-    for (place, shape), failure, ratio in zip(shapes, judged.failures, judged.qualities.ratio.tolist(), strict=True):
+    for (number, shape), failure, ratio in zip(shapes, judged.failures, judged.qualities.ratio.tolist(), strict=True):
         if failure is not None:
             refused[failure.kind] += 1
         else:
-            left.append((place, shape, ratio))
+            left.append((number, shape, ratio))
     timed = evaluator.timed([shape for _, shape, _ in left])
     latencies = [times.latency_us(len(left)) for times in timed]
-    for index, (place, shape, ratio) in enumerate(left):
+    numbers, values = [], []
+    for index, (number, shape, ratio) in enumerate(left):
         of_workloads = [float(found[index]) for found in latencies]
         if (without := next((i for i, us in enumerate(of_workloads) if np.isnan(us)), None)) is not None:
             _, answer = timed[without].answer(index)
@@ -110,12 +146,17 @@ def _add(
             Known(us, shape.num_layers, ratio, next(iter(times.layers.values())))
             for us, times in zip(of_workloads, timed, strict=True)
         ]
-        feasible.numbers.append(first + place)
-        feasible.points.append(part[place])
-        feasible.values.append(np.array([one.of(known, evaluator.chip) for one in evaluator.space.objectives]))
+        numbers.append(number)
+        values.append([one.of(known, evaluator.chip) for one in evaluator.space.objectives])
+    return _Part(numbers, np.array(values).reshape(-1, len(evaluator.space.objectives)), refused)
 
 
-def _trials(evaluator: Evaluator, numbers: Sequence[int], some: Sequence[Point]) -> list[Trial]:
+def _batched(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE))
+
+
+def _trials(evaluator: Evaluator, numbers: Sequence[int]) -> list[Trial]:
+    some = [point for _, point in points(evaluator.space, evaluator.reference, numbers)]
     outcomes = evaluator.evaluate_all([shape for _, shape in some if isinstance(shape, MoEShape)])
     return [
         Trial(chip=evaluator.chip.name, mode="exact", number=number, params=dict(params), outcome=outcome)

@@ -1,8 +1,7 @@
 """Every shape of a space, in a fixed order."""
 
-import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.shape import MoEShape
@@ -31,13 +30,20 @@ def is_enumerated(space: Space) -> bool:
     return space.sampler == "exact"
 
 
-def points(space: Space, reference: MoEShape) -> Iterator[Point]:
-    """Every point of a space; fields that it does not name are the reference's."""
+def points(space: Space, reference: MoEShape, numbers: Iterable[int]) -> Iterator[tuple[int, Point]]:
+    """Points of a space by their numbers, counted from 0 with the last field fastest.
+
+    Fields that the space does not name are the reference's.
+    """
     fixed = {field: choice_values(choice)[0] for field, choice in space.shape.items()}
     of_fields = varied(space)
-    for combination in itertools.product(*of_fields.values()):
-        values = dict(zip(of_fields, combination, strict=True))
-        yield values, shape_of(reference, fixed | values)
+    for number in numbers:
+        values, rest = {}, number
+        for field, every in reversed(of_fields.items()):
+            rest, digit = divmod(rest, len(every))
+            values[field] = every[digit]
+        values = {field: values[field] for field in of_fields}
+        yield number, (values, shape_of(reference, fixed | values))
 
 
 def shape_of(reference: MoEShape, values: dict[str, int]) -> MoEShape | Failure:

@@ -89,7 +89,9 @@ def test_what_is_kept_of_many_is_the_frontier_and_what_is_near(monkeypatch: pyte
     total = point_count(space)
     assert seen[-1] == (total, total) == (576, 576)
     assert counts.kept == len(trials) == max(20, len(trials))
-    outcomes = evaluator.evaluate_all([shape for _, shape in points(space, QWEN) if isinstance(shape, MoEShape)])
+    outcomes = evaluator.evaluate_all(
+        [shape for _, (_, shape) in points(space, QWEN, range(total)) if isinstance(shape, MoEShape)]
+    )
     feasible = [outcome for outcome in outcomes if isinstance(outcome, Answered)]
     assert counts.feasible == len(feasible)
     values = np.array([[o.value(one.pairs, space.chips[0]) for o in space.objectives] for one in feasible])
@@ -101,10 +103,29 @@ def test_what_is_kept_of_many_is_the_frontier_and_what_is_near(monkeypatch: pyte
     assert worst <= min((far[i] for i, one in enumerate(feasible) if one.pairs[0].shape not in kept), default=np.inf)
 
 
+def test_many_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = make_space(
+        chips=["trainium2"],
+        shape={
+            "num_experts_per_tok": {"low": 1, "high": 128},
+            "moe_intermediate_size": {"low": 64, "high": 2048, "step": 64},
+        },
+    )
+    assert point_count(space) == 4096
+    found = []
+    for jobs in (1, 2):
+        evaluator = Evaluator(space, space.chips[0], QWEN, Tables(jobs=jobs), None)
+        found.append(exact.enumerate_space(evaluator))
+    assert found[0] == found[1]
+    assert found[0][0].feasible > 1000
+
+
 def test_the_points_of_a_space_are_in_a_fixed_order() -> None:
     axes = {"num_experts": [8, 4, 4], "num_experts_per_tok": {"low": 4, "high": 6}, "hidden_size": 512}
     space = make_space(shape=axes)
-    found = list(points(space, QWEN))
+    found = [point for _, point in points(space, QWEN, range(6))]
+    assert [number for number, _ in points(space, QWEN, [4, 1])] == [4, 1]
+    assert next(points(space, QWEN, [4]))[1] == found[4]
     assert point_count(space) == len(found) == 6
     assert found[0][0] == {"num_experts": 4, "num_experts_per_tok": 4}
     shapes = [
