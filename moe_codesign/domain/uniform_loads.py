@@ -30,6 +30,7 @@ _SMALL_MEAN = 16.0
 _FINE = 0.55
 """Standard deviation over a tile's height from which on the rows of a last tile are any number, all equally likely."""
 _PART = 2048
+"""Problems that are summed term by term at a time."""
 _SPREADS = 5.0
 """Standard deviations beyond which a count does not lie."""
 
@@ -309,12 +310,12 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _Many:
-    """The busiest rank's rows in the mean, an expert's count there, and its fullest expert's; and any rank's rows."""
+    """The busiest rank's rows in the mean; an expert's count there, by itself and among its L; and any rank's rows."""
 
     rows: F64
     local: F64
     expert: _Counts
-    largest: F64
+    among: _Counts
     rank: _Counts
     ranks: F64
 
@@ -336,8 +337,8 @@ def _many(tokens: F64, experts: F64, top_k: F64, ranks: F64, zero: F64) -> _Many
     free = factor * (1 - share) / np.maximum(1 - chance, 1e-12)
     within = count * np.where(ranks > 1, free * (1 - 1 / local), 1 - chance)
     expert = _Counts(count, within + spread / local**2, tokens)
-    largest, _ = _Counts(count, np.where(local > 1, count * free, 0.0), tokens).largest_of(local)
-    return _Many(rows, local, expert, np.where(local > 1, np.minimum(largest, rows), rows), rank, ranks)
+    among = _Counts(count, np.where(local > 1, count * free, 0.0), tokens)
+    return _Many(rows, local, expert, among, rank, ranks)
 
 
 def _of_many(many: _Many, heights: Sequence[int]) -> F64:
@@ -347,7 +348,8 @@ def _of_many(many: _Many, heights: Sequence[int]) -> F64:
         chances[:, alone] = many.rank.take(alone).active_and_tiles(heights, many.ranks[alone])
     active = np.minimum(chances[0], many.rows)
     tiles = np.clip(chances[1:], active, np.maximum(many.rows, active))
-    return np.concatenate([np.stack([many.rows, active, many.largest]), tiles])
+    largest = np.minimum(many.among.largest_of(many.local)[0], many.rows)
+    return np.concatenate([np.stack([many.rows, active, largest]), tiles])
 
 
 def _parts(mask: Mask) -> Iterator[npt.NDArray[np.int64]]:

@@ -19,7 +19,8 @@ METADATA = sa.MetaData()
 """Every table of ours; the modules beside this one add theirs."""
 FORMAT = 3
 """Number of the tables' layout and of what their JSON columns hold. A change to either counts it up. Format 3 has notes
-on pairs, their quality by other laws, and the table of enumerations, without which format 2 is read."""
+on pairs, their quality by other laws, workloads without a seed, and the table of enumerations, without which format 2
+is read."""
 _READ_TOO = (2,)
 """Earlier formats that are read as they are, and become this one where the database is written to."""
 _VERSION = sa.Table(

@@ -39,11 +39,15 @@ def of_counts(counts: np.ndarray) -> np.ndarray:
 def drawn(tokens: int, experts: int, top_k: int, ranks: int, zero: int) -> np.ndarray:
     """Numbers of draws of the busiest rank, by a way of its own."""
     rng, every = np.random.default_rng(7), experts + zero
-    draws = max(100, min(2000, NUMBERS // (tokens * every)))
-    counts = np.empty((draws, every), dtype=np.int64)
-    for one in counts:
-        chosen = np.argpartition(rng.random((tokens, every), dtype=np.float32), top_k - 1, axis=1)[:, :top_k]
-        one[:] = np.bincount(chosen.ravel(), minlength=every)
+    if top_k == 1:
+        draws = 2000
+        counts = rng.multinomial(tokens, np.full(every, 1 / every), size=draws)
+    else:
+        draws = max(100, min(2000, NUMBERS // (tokens * every)))
+        counts = np.empty((draws, every), dtype=np.int64)
+        for one in counts:
+            chosen = np.argpartition(rng.random((tokens, every), dtype=np.float32), top_k - 1, axis=1)[:, :top_k]
+            one[:] = np.bincount(chosen.ravel(), minlength=every)
     by_rank = counts[:, :experts].reshape(draws, ranks, -1)
     return of_counts(by_rank[np.arange(draws), by_rank.sum(axis=2).argmax(axis=1)])
 
@@ -67,6 +71,9 @@ CASES = [
     (1024, 16, 4, 2, 0),
     (1024, 128, 8, 8, 0),
     (2048, 64, 1, 1, 0),
+    (4096, 64, 1, 64, 0),
+    (65536, 512, 1, 64, 0),
+    (1_000_000, 64, 1, 8, 64),
     (2048, 8, 2, 8, 0),
 ]
 
