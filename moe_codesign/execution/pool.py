@@ -34,6 +34,9 @@ _LOOK_S = 0.2
 """How often workers are looked at while nothing finishes."""
 _STARTS = 3
 """Times in a row that workers may die before they take up any call: then they never will."""
+START_LIMIT_S = 300.0
+"""How long workers may take to start, imports and initializer included, before they are taken to hang. A busy machine
+with a cold disk takes a minute for PyTorch."""
 _GRACE_S = 1.0
 """How long after SIGTERM a worker is killed. Only one that ignores the signal is there so long."""
 CONSTS.term_timeout = _GRACE_S
@@ -77,6 +80,7 @@ class Pool:
         initializer: called in each new process with ``initargs``, before its first call.
         calls_per_process: after so many calls a process makes room for a new one; None: never. With 1 no call sees what
             another imported.
+        start_limit_s: how long no process may take up a call before the pool is given up.
     """
 
     def __init__(
@@ -86,10 +90,12 @@ class Pool:
         initializer: Callable[..., None] | None = None,
         initargs: tuple[Any, ...] = (),
         calls_per_process: int | None = None,
+        start_limit_s: float = START_LIMIT_S,
     ) -> None:
         self._workers = workers
         self._initargs = (initializer, initargs)
         self._calls_per_process = calls_per_process
+        self._start_limit_s = start_limit_s
         self._pool = self._new_pool()
 
     def __enter__(self) -> Self:
@@ -118,7 +124,7 @@ class Pool:
             time_limit_s: seconds from its start to its kill; a worker's own start does not count.
 
         Raises:
-            MachineError: no worker process can start.
+            MachineError: no worker process can start, or each hangs as it starts.
         """
         ((_, outcome),) = self._run([(0, function, arguments)], time_limit_s)
         return outcome
@@ -190,9 +196,14 @@ class Pool:
                     ended |= dict.fromkeys(watch.overdue(time_limit_s) - done, TimedOut(time_limit_s))
                     if len(watch.idle) > _STARTS * self._workers:
                         raise MachineError(_NO_START)
+                    if not ended and watch.waits_s() > self._start_limit_s:
+                        raise MachineError(
+                            f"worker processes have not started in {self._start_limit_s:g} s; an import hangs, or the "
+                            "machine is too busy"
+                        )
                 for future, outcome in ended.items():
                     starts = 0
-                    watch.idle.clear()
+                    watch.ended()
                     number, _ = running.pop(future)
                     future.cancel()
                     if isinstance(outcome, TimedOut | Died):
@@ -239,6 +250,7 @@ class _Watch:
         self._since: dict[ProcessFuture[bytes], float] = {}
         self._missed: set[ProcessFuture[bytes]] = set()
         self._looked = 0.0
+        self._began = time.monotonic()
 
     def look(self, pool: ProcessPool, running: Collection[ProcessFuture[bytes]]) -> bool:
         """Look now, unless it has just been done."""
@@ -253,12 +265,22 @@ class _Watch:
         self._since = {future: self._since.get(future, now) for future in self.places}
         if self.places:
             self.idle.clear()
+            self._began = now
         else:
             self.idle |= set(pool._pool_manager.worker_manager.workers)
         missing = {future for future, pid in self.places.items() if not psutil.pid_exists(pid)}
         # It takes two looks: the first may fall between the end of a process and the arrival of its result.
         self.left, self._missed = missing & self._missed, missing
         return True
+
+    def ended(self) -> None:
+        """A call has ended, so that there are processes that can start."""
+        self.idle.clear()
+        self._began = time.monotonic()
+
+    def waits_s(self) -> float:
+        """How long no process has had a call."""
+        return self._looked - self._began
 
     def overdue(self, time_limit_s: float) -> set[ProcessFuture[bytes]]:
         """Calls that Pebble should have ended long ago."""

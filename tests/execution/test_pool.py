@@ -13,7 +13,7 @@ import pytest
 
 from moe_codesign.errors import MachineError
 from moe_codesign.execution import CallResult, Died, Done, Pool, Raised, TimedOut
-from tests.execution import jobs
+from tests.execution import hanging, jobs
 
 LIMIT_S = 300.0
 """Longer than pytest allows: an outcome that is noticed only at the limit fails."""
@@ -116,6 +116,21 @@ def test_workers_that_cannot_start_are_an_error_and_not_a_wait() -> None:
         pytest.raises(MachineError, match="as they start"),
     ):
         pool.call(jobs.half, 3, time_limit_s=LIMIT_S)
+
+
+def test_workers_that_hang_as_they_start_are_an_error_and_not_a_wait() -> None:
+    with Pool(1, initializer=hanging.enter, start_limit_s=1) as pool:
+        with pytest.raises(MachineError, match="have not started in 1 s; an import hangs"):
+            pool.call(jobs.half, 3, time_limit_s=LIMIT_S)
+        (worker,) = pool._pool._pool_manager.worker_manager.workers
+    assert ends(worker)
+
+
+def test_a_call_that_takes_longer_than_a_start_may_is_no_hanging_start() -> None:
+    with Pool(1, start_limit_s=5) as pool:
+        assert pool.call(jobs.half, 3, time_limit_s=LIMIT_S) == Done(1.5)
+        pool._start_limit_s = 0.3
+        assert pool.call(time.sleep, 1, time_limit_s=LIMIT_S) == Done(None)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups")
