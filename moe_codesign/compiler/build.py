@@ -4,7 +4,6 @@ import builtins
 import contextlib
 import dataclasses
 import signal
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +21,7 @@ from moe_codesign.compiler.request import CompileRequest, Request, request
 from moe_codesign.compiler.worker import compile_one, start
 from moe_codesign.errors import UserError
 from moe_codesign.execution import Died, Done, Pool, Raised, TimedOut
+from moe_codesign.execution.scratch import scratch_folder
 from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import TileConfig
 
@@ -112,8 +112,8 @@ def compile_all(
     calls = 1 if fresh_processes else None
     plain = not any(isinstance(one, FunctionRequest) for one in missing)
     with (
-        tempfile.TemporaryDirectory(prefix="moe-codesign-", ignore_cleanup_errors=True) as scratch,
-        Pool(workers, initializer=start, initargs=(scratch, plain), calls_per_process=calls) as pool,
+        scratch_folder() as scratch,
+        Pool(workers, initializer=start, initargs=(str(scratch), plain), calls_per_process=calls) as pool,
     ):
         done = 0
         aborted: list[_R] = []
@@ -132,7 +132,7 @@ def compile_all(
             else:
                 keep(one, _outcome(one, called))
         for one, called in pool.map_unordered(compile_one, aborted, time_limit_s=time_limit_s):
-            keep(one, _of_abort(one, Path(scratch)) if called == _ABORTED else _outcome(one, called))
+            keep(one, _of_abort(one, scratch) if called == _ABORTED else _outcome(one, called))
     return found
 
 

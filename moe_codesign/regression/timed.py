@@ -1,12 +1,12 @@
 """Time a suite's cases here against another revision, side by side in two processes."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moe_codesign.arrays import F64
 from moe_codesign.errors import UserError
+from moe_codesign.execution.scratch import scratch_folder
 from moe_codesign.measure.verification import clock
 from moe_codesign.regression.git import at_revision
 from moe_codesign.regression.race import NoTimeError, Race, side_of
@@ -70,8 +70,8 @@ def time_suite(
     found = []
     for case in suite.timed:
         folders = [(suite.path.parent / folder).resolve() for folder in case.import_from]
-        with tempfile.TemporaryDirectory(prefix="moe-codesign-revision-") as scratch:
-            old = [at_revision(folder, against, Path(scratch) / str(i)) for i, folder in enumerate(folders)]
+        with scratch_folder() as scratch:
+            old = [at_revision(folder, against, scratch / str(i)) for i, folder in enumerate(folders)]
             file, _, name = case.function.rpartition(":")
             function = f"{(suite.path.parent / file).resolve()}:{name}"
             result = time_case(case, function, folders, old, seconds=seconds, margin=margin)
