@@ -177,7 +177,7 @@ def _learned(chip: GpuChip, races: Sequence[Race], x: OurCoefficients, dirty: fl
         # The trees see the time of a clean L2, as they will.
         tiles, gemms = GpuTiles.of(race.table, race.gemm.dtype), GroupedGemms.of([race.gemm])
         work = work_of(tiles, gemms)
-        inputs.append(features(tiles, gemms, work, gpu.times_of(tiles, work, x)))
+        inputs.append(features(tiles, gemms, work, gpu.times_of(tiles, work, x))[:, 0].T)
         rest.append(np.log(race.latency_us / physics_us(x, race, dirty=dirty)))
         weights.append(race.weight)
     trees = learn(np.concatenate(inputs), np.concatenate(rest), np.concatenate(weights)) if inputs else None

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_codesign.arrays import F64
-from moe_codesign.calibrations.trees import DEEPEST, SymmetricTrees
+from moe_codesign.calibrations.tree_plan import DEEPEST
+from moe_codesign.calibrations.trees import SymmetricTrees
 
 _TREES: dict[str, Any] = {
     # Absolute error: what is wrong with a few rows (an unknown tuned tile) is not spread over the others.

@@ -39,6 +39,26 @@ def test_sums_are_those_of_a_walk(trees: int, depth: int, rows: int) -> None:
         assert found[i] == pytest.approx(expected, abs=1e-5)
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    trees=st.integers(0, 40),
+    depth=st.integers(1, 6),
+    fixed=st.sets(st.integers(0, 3)),
+    sizes=st.sampled_from([(0, 3), (1, 1), (1, 460), (7, 300), (3, 2000)]),
+)
+def test_what_is_fixed_is_asked_once_and_answers_alike(
+    trees: int, depth: int, fixed: set[int], sizes: tuple[int, int]
+) -> None:
+    model = random_trees(trees, depth, 10 * trees + depth)
+    rng = np.random.default_rng(depth)
+    for _ in range(2):  # other tiles than those that were asked about before
+        inputs = rng.normal(size=(4, *sizes)).astype(np.float32)
+        inputs[list(fixed)] = inputs[list(fixed), :1]
+        found = model.predict_tiles(inputs, tuple(sorted(fixed)))
+        assert found.shape == sizes
+        assert (found.ravel() == model.predict(inputs.reshape(4, -1).T)).all()
+
+
 def test_a_row_is_answered_alike_alone_and_in_a_table() -> None:
     model = random_trees(60, 6, 1)
     inputs = np.random.default_rng(2).normal(size=(1500, 4))
@@ -60,8 +80,8 @@ def test_a_copy_takes_the_trees_and_no_more() -> None:
     inputs = np.random.default_rng(1).normal(size=(50, 4))
     expected = model.predict(inputs)
     twin = copy.deepcopy(model)
-    assert "_plan" in vars(model)
-    assert "_plan" not in vars(twin)
+    assert "_plans" in vars(model)
+    assert "_plans" not in vars(twin)
     assert (twin.predict(inputs) == expected).all()
 
 

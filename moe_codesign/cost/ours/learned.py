@@ -29,6 +29,8 @@ _BEYOND = 2.0
 """Up to so many times the rows per expert that were raced, the races say something. Chosen."""
 INPUTS = 32
 """Inputs of the trees; see :func:`features`."""
+_OF_TILE = (*range(5, 20), 26)
+"""Those that say nothing of a problem but its op and data type."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,12 @@ class OurModel:
         raced = self.raced(gemms)
         if trees is None or not raced.any():
             return wanted
-        factor = np.exp(trees.predict(features(tiles, gemms, work, times))).reshape(times.total_us.shape)
-        return wanted.scaled(np.where(raced[:, None], factor, 1.0))
+        inputs = features(tiles, gemms, work, times)
+        if tiles.width.ndim == 1:
+            correction = trees.predict_tiles(inputs, _OF_TILE)
+        else:
+            correction = trees.predict(inputs[:, :, 0].T)[:, None]
+        return wanted.scaled(np.where(raced[:, None], np.exp(correction), 1.0))
 
     def tile_times(self, table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
         """Time of one grouped GEMM with every tile of a table [tiles]."""
@@ -98,8 +104,10 @@ def _raced_as(dtype: str) -> str:
 
 
 def features(tiles: GpuTiles, gemms: GroupedGemms, w: Work, times: TileTimes) -> npt.NDArray[np.float32]:
-    """[gemms times tiles, inputs] that the correction is learned from: sides of the physics, the tile, how it fills the
-    chip."""
+    """[inputs, gemms, tiles] of the correction: sides of the physics, the tile, how it fills the chip.
+
+    Inputs of :data:`_OF_TILE` are the same for every GEMM.
+    """
     c = tiles.columns
 
     def log(values: F64) -> F64:
@@ -129,4 +137,4 @@ def features(tiles: GpuTiles, gemms: GroupedGemms, w: Work, times: TileTimes) ->
     found = np.empty((len(inputs), *times.total_us.shape), dtype=np.float32)
     for column, one in zip(found, inputs, strict=True):
         column[:] = one
-    return found.reshape(len(inputs), -1).T
+    return found
