@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from architectures import Truth, build, slim, truth_of
+from architectures import slim
+from built import Truth, build, truth_of
 from transformers import AutoConfig
 
 from moe_codesign.errors import UserError
