@@ -15,12 +15,13 @@ from moe_codesign.cost.bound import layer_bound
 from moe_codesign.cost.stacks import model as calibration
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks import shipped
-from moe_codesign.cost.stacks.columns import Columns, columns_of, with_others_on_first
+from moe_codesign.cost.stacks.columns import Columns, columns_and_failures, columns_of, with_others_on_first
 from moe_codesign.cost.stacks.physics import Terms
 from moe_codesign.cost.stacks.tiles import rule_tiles
 from moe_codesign.domain.rank import rank_work
-from moe_codesign.domain.routing import parse_routing
+from moe_codesign.domain.routing import Uniform, parse_routing
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.token_counts import token_counts
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 from moe_codesign.formats.tuned_files import tuned_tiles
@@ -244,3 +245,35 @@ def test_there_is_one_physical_bound(dtype: str, ep: int) -> None:
     chip, load = GpuChip.of(load_chip("h100_sxm")), dataclasses.replace(work(4096, ep=ep), dtype=dtype)
     said = fused_moe.bound_us(columns_of([(SHAPE, load)]), chip, dtype)
     assert said[0] == pytest.approx(layer_bound(chip, rank_work(SHAPE, load)).us, rel=1e-12)
+
+
+@pytest.mark.parametrize(("tokens", "ep"), [(24, 8), (300, 1), (700, 4)])
+def test_without_a_seed_loads_are_the_mean_over_draws(tokens: int, ep: int) -> None:
+    expected = columns_of([(SHAPE, work(tokens, "uniform", ep=ep))])
+    seeds = range(0, 200, 5)
+    drawn = columns_of([(SHAPE, dataclasses.replace(work(tokens, "uniform", ep=ep), seed=seed)) for seed in seeds])
+    for name in ("rows", "active", "largest", "entering"):
+        assert getattr(expected, name)[0] == pytest.approx(getattr(drawn, name).mean(), rel=0.015), name
+    for one, many in zip(expected.row_tiles, drawn.row_tiles, strict=True):
+        assert one[0] == pytest.approx(many.mean(), rel=0.015)
+    chip = GpuChip.of(load_chip("h100_sxm"))
+    found = shipped.find(chip, "vllm", "bfloat16").value
+    times = found.predict(chip, drawn).latency_us
+    assert found.predict(chip, expected).latency_us[0] == pytest.approx(times.mean(), rel=0.02)
+
+
+def test_a_seed_asks_for_five_draws_from_it_on() -> None:
+    """Measured rows were fitted so."""
+    drawn = columns_of([(SHAPE, dataclasses.replace(work(100, "uniform", ep=8), seed=3))])
+    each = [token_counts(Uniform(), 100, 64, 8, seed).reshape(8, 8) for seed in range(3, 8)]
+    busiest = np.array([one[one.sum(axis=1).argmax()] for one in each])
+    assert drawn.rows[0] == busiest.sum(axis=1).mean()
+    assert drawn.active[0] == (busiest > 0).sum(axis=1).mean()
+    assert drawn.largest[0] == busiest.max(axis=1).mean()
+
+
+def test_a_problem_that_cannot_be_counted_leaves_the_others() -> None:
+    good, bad = work(100, "uniform"), work(100, "histogram:[1, 2]")
+    columns, failed = columns_and_failures([(SHAPE, good), (SHAPE, bad), (SHAPE, work(100))])
+    assert list(failed) == [1]
+    assert columns.rows.tolist() == [800, 800]

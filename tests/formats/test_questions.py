@@ -15,6 +15,7 @@ from moe_codesign.domain.routing import DEFAULT_ROUTING
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
+from moe_codesign.formats.problem_rows import layer_of, measured_layer
 from moe_codesign.formats.questions import question_of
 
 CHIP = load_chip("h100_sxm")
@@ -78,3 +79,24 @@ def test_only_what_leaves_the_tile_to_us_is_compiled_together() -> None:
     ]
     other = question_of(LAYER | {"stack": "vllm"}, CHIP)
     assert list(model_for(other, CHIP, tables).needs([other])) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "measured"), [({}, None, 0), ({"seed": ""}, None, 0), ({"seed": "3"}, 3, 3)]
+)
+def test_a_row_is_asked_in_the_mean_and_was_measured_under_one_draw(
+    given: dict[str, Any], asked: int | None, measured: int
+) -> None:
+    assert layer_of({**LAYER, **given}, "bfloat16")[1].seed == asked
+    assert measured_layer({**LAYER, **given}, "bfloat16")[1].seed == measured
+
+
+def test_rows_of_groups_are_those_of_a_typical_draw_unless_a_seed_is_given() -> None:
+    def rows(**given: Any) -> list[int]:
+        question = question_of({**GEMM, "m": 4096, **given}, CHIP)
+        assert isinstance(question, OurGemm)
+        return [int(count) for count in question.gemm.rows]
+
+    assert sum(rows()) == sum(rows(seed=1)) == 4096
+    assert rows() == sorted(rows())
+    assert rows(seed=1) != rows(seed=2)
