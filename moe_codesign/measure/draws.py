@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,9 @@ import numpy.typing as npt
 from moe_codesign.measure.job import LayerJob
 
 Ints = npt.NDArray[np.int32]
-_SWEEPS = 64
-"""At most so many routings in which the even, or the odd, experts take turns."""
+LEAST_ROUTINGS = 4
+"""Of those before timing, the first ones, which every candidate is checked under: its own, one expert, some even ones,
+some odd ones."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,19 @@ class Draw:
 def before_timing(job: LayerJob) -> list[Draw]:
     """The job's own routing, all pairs on one expert, and the even and the odd experts alone, so that each has a pair.
 
-    A batch that has fewer pairs than there are experts takes several routings to reach them all.
+    A batch that has fewer pairs than there are experts takes several routings to reach them all, the even and the odd
+    ones in turns.
     """
     if not sum(job.rows):  # an expert-parallel rank that no token chose
         return [Draw(job.rows, job.tokens, (job.seed, 0))]
     rng = np.random.default_rng((3, job.seed))
     routings = [job.rows, _on(job, [int(rng.integers(len(job.rows)))])]
+    halves = []
     for first in (0, 1):
         half = rng.permutation(np.arange(first, len(job.rows), 2)).tolist()
         size = max(1, min(len(half), sum(job.rows)))
-        parts = [half[start : start + size] for start in range(0, len(half), size)]
-        routings += [_on(job, part) for part in parts[:_SWEEPS]]
+        halves.append([_on(job, half[start : start + size]) for start in range(0, len(half), size)])
+    routings += [rows for both in zip_longest(*halves) for rows in both if rows is not None]
     return [Draw(rows, job.tokens, (job.seed, number)) for number, rows in enumerate(routings)]
 
 

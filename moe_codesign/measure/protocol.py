@@ -20,7 +20,7 @@ from moe_codesign.arrays import F64
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.execution import Raised
-from moe_codesign.measure.draws import Draw, after_timing, before_timing, for_timing
+from moe_codesign.measure.draws import LEAST_ROUTINGS, Draw, after_timing, before_timing, for_timing
 from moe_codesign.measure.job import LayerJob, Measurement
 from moe_codesign.measure.samples import enough
 from moe_codesign.measure.verification import Tolerance, WrongResultError, check, clock
@@ -28,6 +28,8 @@ from moe_codesign.measure.verification import Tolerance, WrongResultError, check
 WARM_S = 0.05
 """Untimed rounds before: a GPU that has waited takes tens of milliseconds to raise its clock, and an H100's first ten
 layers were up to 14 % slower, most likely for it."""
+_ROUTINGS_S = 10.0
+"""How long further routings are checked where a batch takes many of them to reach each expert."""
 _LEAST_KEPT = 2
 """Timed rounds whose results are checked in any case."""
 _KEPT_BYTES = 1 << 28
@@ -138,7 +140,10 @@ class _Referee:
                 if number < _LEAST_KEPT or draw in self._expected or clock() < self.until:
                     self._compare(candidate, draw, found)
             candidate.kept.clear()
-            for draw in draws:
+            start = clock()
+            for number, draw in enumerate(draws):
+                if number >= LEAST_ROUTINGS and clock() - start > _ROUTINGS_S:
+                    break
                 self._device.draw(draw)
                 self._device.launch(candidate.tiles)
                 found = self._device.output(candidate.tiles)
