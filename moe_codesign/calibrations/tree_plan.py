@@ -19,6 +19,9 @@ _BLOCK = 1024
 _TOGETHER = 16
 """Pairs of trees whose leaves are numbered together, so that 16 bits number them, and half of a core's second cache
 holds them."""
+_SMALL = 16
+"""NumPy copies operands of short rows into a buffer first, so as to have long rows, unless the buffer is short itself.
+Each row is then compared as it lies, in a quarter of the time."""
 _MOST_BASES = 32
 """Tables of tiles whose part of the answers is kept."""
 Memory = list[tuple[int, npt.NDArray[Any]]]
@@ -151,8 +154,10 @@ class TreePlan:
             array[: count * width].reshape(count, width) for count, array in memory
         )
         bit, pairs = yes.view(np.uint8), len(of_pair)
-        for feature, places, borders in self.by_feature:
-            np.greater(columns[feature], borders, out=yes[places])
+        with np.errstate():  # which restores the size too
+            np.setbufsize(_SMALL)
+            for feature, places, borders in self.by_feature:
+                np.greater(columns[feature], borders, out=yes[places])
         leaf[:] = 0
         for of_level in self.asked:
             if some := len(of_level):

@@ -87,11 +87,12 @@ class OurModel:
         if trees is None or not raced.any():
             return wanted
         inputs = features(tiles, gemms, work, times)
-        if tiles.width.ndim == 1:
-            correction = trees.predict_tiles(inputs, _OF_TILE)
-        else:
-            correction = trees.predict(inputs[:, :, 0].T)[:, None]
-        return wanted.scaled(np.where(raced[:, None], np.exp(correction), 1.0))
+        inputs = inputs if raced.all() else inputs[:, raced]
+        shared = tiles.width.ndim == 1
+        correction = trees.predict_tiles(inputs, _OF_TILE) if shared else trees.predict(inputs[:, :, 0].T)[:, None]
+        factor = np.ones(times.total_us.shape)
+        factor[raced] = np.exp(correction)
+        return wanted.scaled(factor)
 
     def tile_times(self, table: TileTable, gemm: GroupedGemm, ideal: Set[str] = frozenset()) -> TileTimes:
         """Time of one grouped GEMM with every tile of a table [tiles]."""
