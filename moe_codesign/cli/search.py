@@ -15,7 +15,7 @@ from moe_codesign.cli.options import JOBS, JSON, RECOMPILE, STORAGE, Names, cons
 @click.option(
     "--trials",
     type=click.IntRange(1),
-    help="Trials over all chips and modes that are sampled, overriding the space file.",
+    help="Trials over all chips and modes, overriding the space file; a chip whose space is enumerated needs none.",
 )
 @JOBS
 @RECOMPILE
