@@ -11,11 +11,15 @@ if TYPE_CHECKING:
     from moe_codesign.api.bench import bench
     from moe_codesign.api.calibrate import calibrate, calibrate_ours
     from moe_codesign.api.compile import compile_function, compile_kernel
+    from moe_codesign.api.lock_in import lock_in
     from moe_codesign.api.model import model
     from moe_codesign.api.predict import predict
     from moe_codesign.api.regress import regress, regress_against, regress_history, regress_versions
     from moe_codesign.api.report import load_study, report
+    from moe_codesign.api.robust import robust
     from moe_codesign.api.search import search
+    from moe_codesign.api.sweet_spots import sweet_spots
+    from moe_codesign.api.three_layers import three_layers
     from moe_codesign.chips import load_chip
     from moe_codesign.domain.shape import MoEShape
     from moe_codesign.domain.workload import Workload
@@ -36,6 +40,7 @@ _HOME = {
     "load_chip": "chips",
     "load_space": "study.space",
     "load_study": "api.report",
+    "lock_in": "api.lock_in",
     "model": "api.model",
     "parse_space": "study.space",
     "predict": "api.predict",
@@ -44,7 +49,10 @@ _HOME = {
     "regress_history": "api.regress",
     "regress_versions": "api.regress",
     "report": "api.report",
+    "robust": "api.robust",
     "search": "api.search",
+    "sweet_spots": "api.sweet_spots",
+    "three_layers": "api.three_layers",
 }
 
 __all__ = [
@@ -61,6 +69,7 @@ __all__ = [
     "load_chip",
     "load_space",
     "load_study",
+    "lock_in",
     "model",
     "parse_space",
     "predict",
@@ -69,7 +78,10 @@ __all__ = [
     "regress_history",
     "regress_versions",
     "report",
+    "robust",
     "search",
+    "sweet_spots",
+    "three_layers",
 ]
 
 

@@ -13,11 +13,15 @@ from moe_codesign.cli.bench import bench
 from moe_codesign.cli.calibrate import calibrate
 from moe_codesign.cli.compile import compile_
 from moe_codesign.cli.listing import list_
+from moe_codesign.cli.lock_in import lock_in
 from moe_codesign.cli.model import model
 from moe_codesign.cli.predict import predict
 from moe_codesign.cli.regress import regress
 from moe_codesign.cli.report import report
+from moe_codesign.cli.robust import robust
 from moe_codesign.cli.search import search
+from moe_codesign.cli.sweet_spots import sweet_spots
+from moe_codesign.cli.three_layers import three_layers
 from moe_codesign.errors import MachineError, UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -36,7 +40,22 @@ def cli() -> None:
     """
 
 
-for _command in (search, audit, model, predict, calibrate, compile_, bench, regress, report, list_):
+for _command in (
+    search,
+    lock_in,
+    three_layers,
+    robust,
+    sweet_spots,
+    audit,
+    model,
+    predict,
+    calibrate,
+    compile_,
+    bench,
+    regress,
+    report,
+    list_,
+):
     cli.add_command(_command)
 
 

@@ -65,6 +65,24 @@ class Fields(click.ParamType[dict[str, int | bool]]):
         return fields
 
 
+class Shares(click.ParamType[dict[str, float]]):
+    """Numbers by name."""
+
+    name = "name=number,.."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
+        if isinstance(value, dict):
+            return value
+        shares: dict[str, float] = {}
+        for part in value.split(","):
+            key, _, number = part.partition("=")
+            try:
+                shares[key.strip()] = float(number)
+            except ValueError:
+                self.fail(f"got {part!r}; give NAME=NUMBER with commas, such as decode=3,prefill=1")
+        return shares
+
+
 class Dtype(click.ParamType[str]):
     """A data type in any usual spelling; its value is the one name that it has here."""
 
@@ -105,6 +123,13 @@ TP = click.option(
 )
 EP_HELP = "Expert-parallel ranks that share out the experts; the busiest rank is timed."
 EP = click.option("--ep", type=click.IntRange(1), default=1, show_default=True, help=EP_HELP)
+OBJECTIVE = click.option(
+    "--objective",
+    help="What is best: WORKLOAD.METRIC, or a METRIC with --shares (default: the space's first, or latency_us).",
+)
+SHARES = click.option(
+    "--shares", type=Shares(), help="A mix of workloads: how many of the tokens each one serves, as decode=3,prefill=1."
+)
 STORAGE = click.option(
     "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database URL, for SQLite or PostgreSQL."
 )

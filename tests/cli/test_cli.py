@@ -15,7 +15,10 @@ from moe_codesign.study.space import Space
 from tests.command import invoke, run
 from tests.conftest import space_text
 
-COMMANDS = ("search", "audit", "model", "predict", "calibrate", "compile", "bench", "regress", "report", "list")
+COMMANDS = (
+    "search", "lock-in", "three-layers", "robust", "sweet-spots", "audit", "model", "predict", "calibrate", "compile",
+    "bench", "regress", "report", "list",
+)  # fmt: skip
 
 
 def test_help_is_light() -> None:
@@ -64,6 +67,15 @@ def test_every_option_has_help() -> None:
         (["compile", "--kernel", "triton.grouped_gemm", "--chip", "h100_sxm", "--tile", "block_q=1"], "block_q"),
         (["search", "nowhere"], "list spaces"),
         (["search", "quickstart", "--trials", "0"], "0"),
+        (["lock-in", "quickstart", "--chips", "trainium2", "--objective", "quality"], "use one of latency_us"),
+        (["lock-in", "quickstart", "--chips", "trainium2", "--shares", "decode"], "NAME=NUMBER"),
+        (["three-layers", "quickstart", "--from", "trainium2"], "--to"),
+        (["robust", "quickstart", "--by", "mean"], "worst"),
+        (["sweet-spots", "DeepSeek-V3", "--chips", "trainium2", "--low", "9", "--high", "8"], "fewer than two values"),
+        (
+            ["sweet-spots", "DeepSeek-V3", "--chips", "trainium2", "--low", "1", "--high", "99", "--field", "k"],
+            "num_exp",
+        ),
         (["report", "nothing", "--storage", "sqlite:///missing.db"], "missing.db"),
         (["predict", "missing.csv", "--out", "x.csv"], "missing.csv"),
         (["predict", "missing.csv"], "--out"),
@@ -183,6 +195,10 @@ def test_audit_of_a_config_file(tmp_path: Path) -> None:
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "search": ("search",),
+    "lock-in": ("lock_in",),
+    "three-layers": ("three_layers",),
+    "robust": ("robust",),
+    "sweet-spots": ("sweet_spots",),
     "audit": ("audit",),
     "model": ("model",),
     "predict": ("predict",),

@@ -14,8 +14,10 @@ HEAVY = ("optuna", "sqlalchemy", "torch", "triton", "jax", "catboost", "plotly")
         ["audit", "Qwen3-30B-A3B", "--chips", "trainium2", "--tokens", "1"],
         ["audit", "Qwen3-30B-A3B", "--chips", "trainium2", "--tokens", "1", "--json"],
         ["list", "chips"],
+        ["sweet-spots", "Qwen3-30B-A3B", "--chips", "trainium2", "--low", "512", "--high", "640"],
+        ["robust", "quickstart", "--chips", "trainium2"],
     ],
-    ids=["audit", "audit --json", "list"],
+    ids=["audit", "audit --json", "list", "sweet-spots", "robust"],
 )
 def test_a_command_loads_no_more_than_it_needs(arguments: list[str]) -> None:
     script = (
