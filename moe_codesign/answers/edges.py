@@ -102,7 +102,7 @@ def _tpu_grids(tiles: TpuTiles, gemms: GroupedGemms) -> list[Grid]:
         _grid("tile", "columns", "columns", gemms.n, of_cores),
         _grid("tile", "depth", "deep", gemms.k, tile_k),
         _grid("MXU", "depth", "deep", gemms.k, side),
-        _grid("MXU", "columns", "columns", gemms.n, side),
+        _grid("MXU", "columns", "columns", gemms.n, side * tiles.chip.core.devices_per_chip),
     ]
 
 

@@ -13,11 +13,14 @@ from moe_codesign.chips import Chip
 from moe_codesign.compiler.kernels import default_tiles
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import Answer, Estimate, attempt, slowest
+from moe_codesign.cost.memory import over_memory
 from moe_codesign.cost.ours.model import estimate_layer
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.metrics import Known
+from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.domain.shape import MoEShape
+from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.timing import GRADES, Grade
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
@@ -46,9 +49,7 @@ class Cost:
         shape: of the layer.
         value: the cost. low, high: its interval.
         grade: the weakest of its times.
-        tiles: of GEMM 1 and 2, as tables print them, by workload; empty at grade ``datasheet``.
-        latency_us: of one layer, by workload.
-        notes: why its times deserve less trust.
+        pairs: the shape with its tiles and time under each workload that the goal is of.
     """
 
     chip: str
@@ -57,9 +58,17 @@ class Cost:
     low: float
     high: float
     grade: Grade
-    tiles: dict[str, str] = field(hash=False)
-    latency_us: dict[str, float] = field(hash=False)
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    pairs: tuple[Pair, ...] = field(hash=False)
+
+    @property
+    def tiles(self) -> dict[str, str]:
+        """Of GEMM 1 and 2, as tables print them, by workload; empty at grade ``datasheet``."""
+        return {pair.workload.name: pair.tiles.label() for pair in self.pairs if pair.tiles is not None}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why its times deserve less trust."""
+        return tuple(dict.fromkeys(note for pair in self.pairs for note in pair.notes))
 
 
 class Priced:
@@ -141,17 +150,31 @@ class Priced:
         return self._evaluator.judged([shape]).failures[0]
 
     def _cost(self, shape: MoEShape, tiles: Tiles) -> Cost | Failure:
-        known: list[tuple[Workload, Estimate]] = []
+        pairs: list[Pair] = []
+        quality = self._evaluator.judge.qualities([shape]).of(0)
         for table in self.workloads:
             layers = table.by_layer(None)
             layer, answer = slowest({key: self._answer(shape, one, tiles) for key, one in layers.items()})
             if isinstance(answer, Failure):
                 return answer
-            known.append((layers[layer], answer))
+            pairs.append(
+                Pair(
+                    chip=self.chip.name,
+                    shape=shape,
+                    workload=layers[layer],
+                    kernel=answer.kernel,
+                    tiles=TilePair(*answer.tiles) if answer.tiles else None,
+                    timing=answer.timing,
+                    quality_ratio=quality.ratio,
+                    quality_by_law=quality.by_law,
+                    outside=self._evaluator.judge.outside(shape),
+                    notes=(*over_memory(self.chip, shape, layers[layer]), *answer.notes),
+                )
+            )
 
         def of(end: Literal["latency_us", "low_us", "high_us"]) -> float:
-            times = [Known(getattr(one.timing, end), shape.num_layers, 1.0, workload) for workload, one in known]
-            return self.goal.cost(times, self.chip)
+            known = [Known.of(pair)._replace(latency_us=getattr(pair.timing, end)) for pair in pairs]
+            return self.goal.cost(known, self.chip)
 
         return Cost(
             chip=self.chip.name,
@@ -159,10 +182,8 @@ class Priced:
             value=of("latency_us"),
             low=of("low_us"),
             high=of("high_us"),
-            grade=max((one.timing.grade for _, one in known), key=GRADES.index),
-            tiles={w.name: " | ".join(tile.label() for tile in one.tiles) for w, one in known if one.tiles},
-            latency_us={w.name: one.timing.latency_us for w, one in known},
-            notes=tuple(dict.fromkeys(note for _, one in known for note in one.notes)),
+            grade=max((pair.timing.grade for pair in pairs), key=GRADES.index),
+            pairs=tuple(pairs),
         )
 
     def _answer(self, shape: MoEShape, workload: Workload, tiles: Tiles) -> Answer:

@@ -8,11 +8,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from moe_codesign.answers.edges import EdgeKind, crossed
+from moe_codesign.arrays import F64
 from moe_codesign.chips import Chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import Estimate, NoTileError, attempt, failure_of
 from moe_codesign.cost.ours.losses import losses_of
 from moe_codesign.cost.ours.times import OurTimes, Times, layer_times
+from moe_codesign.domain.dtype import SCALE_BLOCK, SCALE_GROUP
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.metrics import METRICS, Known
 from moe_codesign.domain.rank import RankWork, rank_work
@@ -61,8 +63,7 @@ class Edge:
         last: the last value before it. first: the first one past it.
         kinds: what it is of; several may fall together.
         what: in words, one for each thing.
-        lost_us: how much more is lost to padding and waves past it than if that had grown as the work does; 0 where
-            nothing is.
+        lost_us: what the step costs beyond what growing explains; 0 where nothing is lost.
         lost: the same, over the time before.
     """
 
@@ -83,7 +84,7 @@ class SweetSpots:
         field: what grows. model: the name or the sizes of the shape that everything else is of.
         workload: what the layer runs; ``num_tokens`` is a point's own where it grows.
         points: by value, the least first. edges: likewise.
-        spots: the sweet spots: values right before an edge past which time is lost to padding or waves.
+        spots: the sweet spots: values right before an edge past which time is lost.
         notes: why times deserve less trust, each once.
     """
 
@@ -119,9 +120,10 @@ def sweet_spots_of(
 ) -> SweetSpots:
     """Time a layer at each value of one of its sizes with its best tiles there, and find the edges.
 
-    An edge lies between two neighbouring values where what is lost to padding and waves grows by 1 % of the time more
-    than it would if it grew as the work does. What it is of is read from the tiles of the value before it: which of the
-    things that they cut the problem into is begun anew, and left empty for the most part.
+    An edge lies between two neighbouring values where 1 % of the time or more is lost beyond what growing explains:
+    what is lost to padding and waves grows by so much more than the work does, or the time by so much more than the
+    physical bound's FLOPs and bytes do, whichever is more. What the edge is of is read from the tiles of the value
+    before it: which of the things that they cut the problem into is begun anew, and left empty for the most part.
     """
     works: dict[int, RankWork] = {}
     points: dict[int, SweptPoint] = {}
@@ -187,7 +189,8 @@ def _split_edges(cases: dict[int, tuple[MoEShape, Workload]], values: list[int])
             continue
         shape, workload = cases[first]
         divides = shape.moe_intermediate_size % workload.tp == 0 and shape.num_experts % workload.ep == 0
-        kind: EdgeKind = "scale block" if divides else "split"
+        is_scaled = workload.dtype in SCALE_BLOCK or workload.dtype in SCALE_GROUP
+        kind: EdgeKind = "scale block" if divides and is_scaled else "split"
         found.setdefault(kind, Edge(last, first, (kind,), (reason,), 0.0, 0.0))
     return list(found.values())
 
@@ -200,15 +203,17 @@ def _priced_edges(times: Times, losses: Sequence[dict[str, float]], values: list
     if isinstance(times, OurTimes):
         of_gemms = [crossed(one, f"GEMM {number}") for number, one in enumerate(times.chosen, 1)]
     us = times.latency_us
+    growth = np.maximum(
+        times.bounds.compute_us[1:] / times.bounds.compute_us[:-1],
+        times.bounds.memory_us[1:] / times.bounds.memory_us[:-1],
+    )
     for place, (last, first) in enumerate(itertools.pairwise(values)):
         if place in times.refused or place + 1 in times.refused:
             continue
         if is_compute[place] != is_compute[place + 1]:
             sides = ("memory", "compute") if is_compute[place + 1] else ("compute", "memory")
             edges.append(Edge(last, first, ("bound",), (f"the bound passes from {sides[0]} to {sides[1]}",), 0.0, 0.0))
-        before, after = _empty_us(losses[place]), _empty_us(losses[place + 1])
-        # What is lost may grow as the work does.
-        more = after - before * (us[place + 1] - after) / (us[place] - before)
+        more = max(_emptied(losses, us, place), us[place + 1] - us[place] * growth[place])
         if more < _COUNTS * us[place]:
             continue
         found = [one for gemm in of_gemms for one in gemm[place]]
@@ -218,8 +223,10 @@ def _priced_edges(times: Times, losses: Sequence[dict[str, float]], values: list
     return edges
 
 
-def _empty_us(losses: dict[str, float]) -> float:
-    return losses.get("padding", 0.0) + losses.get("waves", 0.0)
+def _emptied(losses: Sequence[dict[str, float]], us: F64, place: int) -> float:
+    """How much more is lost to padding and waves at the next place than if that had grown as the work does."""
+    before, after = (one.get("padding", 0.0) + one.get("waves", 0.0) for one in losses[place : place + 2])
+    return float(after - before * (us[place + 1] - after) / (us[place] - before))
 
 
 def best_per_unit(points: Sequence[SweptPoint]) -> SweptPoint | None:

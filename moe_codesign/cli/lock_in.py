@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, OBJECTIVE, RECOMPILE, SHARES, Names, console, emit, progress
+from moe_codesign.cli.options import JOBS, JSON, OBJECTIVE, RECOMPILE, SHARES, Names, console, emit_typed, progress
 
 
 @click.command("lock-in")
@@ -50,7 +50,7 @@ def lock_in(
             running=running,
         )
     if as_json:
-        emit(result)
+        emit_typed(result)
     else:
         from moe_codesign.reports.terminal.lock_in import print_lock_in
 

@@ -147,6 +147,15 @@ def emit(data: Any) -> None:
     click.echo(json.dumps(data, indent=1, default=_plain))
 
 
+def emit_typed(result: Any) -> None:
+    """Print a result, or a list of results, as JSON: each field as its type says, so that a routing is its text."""
+    from pydantic import TypeAdapter
+
+    results = result if isinstance(result, list) else [result]
+    data = [TypeAdapter(type(one)).dump_python(one, mode="json") for one in results]
+    emit(data if isinstance(result, list) else data[0])
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)

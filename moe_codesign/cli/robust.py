@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, OBJECTIVE, RECOMPILE, SHARES, Names, Shares, console, emit, progress
+from moe_codesign.cli.options import (
+    JOBS,
+    JSON,
+    OBJECTIVE,
+    RECOMPILE,
+    SHARES,
+    Names,
+    Shares,
+    console,
+    emit_typed,
+    progress,
+)
 
 if TYPE_CHECKING:
     from moe_codesign.answers.robust import By
@@ -64,7 +75,7 @@ def robust(
             running=running,
         )
     if as_json:
-        emit(result)
+        emit_typed(result)
     else:
         from moe_codesign.reports.terminal.robust import print_robust
 

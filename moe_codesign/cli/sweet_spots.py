@@ -14,7 +14,7 @@ from moe_codesign.cli.options import (
     ROUTING,
     TP,
     console,
-    emit,
+    emit_typed,
     progress,
 )
 
@@ -86,7 +86,7 @@ def sweet_spots(
             compiling=bar("compile"),
         )
     if as_json:
-        emit(results)
+        emit_typed(results)
     else:
         from moe_codesign.reports.terminal.sweet_spots import print_sweet_spots
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, OBJECTIVE, RECOMPILE, SHARES, console, emit, progress
+from moe_codesign.cli.options import JOBS, JSON, OBJECTIVE, RECOMPILE, SHARES, console, emit_typed, progress
 
 
 @click.command("three-layers")
@@ -51,7 +51,7 @@ def three_layers(
             running=running,
         )
     if as_json:
-        emit(result)
+        emit_typed(result)
     else:
         from moe_codesign.reports.terminal.three_layers import print_three_layers
 

@@ -209,7 +209,7 @@ def test_wrong_weights_are_refused(asked: dict[str, Any], says: str) -> None:
 
 
 def cost_of(chip: str, value: float, low: float, high: float) -> Cost:
-    return Cost(chip, QWEN, value, low, high, "modelled", {}, {"decode": value})
+    return Cost(chip, QWEN, value, low, high, "modelled", ())
 
 
 def test_an_interval_of_a_ratio_by_hand() -> None:

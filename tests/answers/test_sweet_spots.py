@@ -65,6 +65,18 @@ def test_a_tpu_has_an_edge_at_each_side_of_its_matrix_unit() -> None:
         assert edge.lost > 0.03
 
 
+def test_columns_are_shared_out_over_the_devices_of_a_chip_and_a_jump_of_the_time_counts() -> None:
+    """A tpu7x has two devices: 1088 columns are 544 on each, three matrix units of 256 where 1024 filled two."""
+    found = swept("tpu7x", model="Qwen3.5-397B", low=960, high=1088, tokens=262_144, ep=64, dtype="bfloat16")
+    (edge,) = found.edges
+    assert edge.last == 1024
+    assert "GEMM 1 columns: 2 to 3 MXUs of 512 columns" in edge.what
+    by_value = {point.value: point.timing.latency_us for point in found.points if point.timing is not None}
+    # The bound's FLOPs and its weights grow by a sixteenth, the time by half.
+    assert by_value[1088] > 1.4 * by_value[1024]
+    assert edge.lost_us == pytest.approx(by_value[1088] - by_value[1024] * 1088 / 1024, rel=1e-6)
+
+
 def test_a_gpu_has_edges_of_tiles_and_waves() -> None:
     found = swept("h100_sxm", tokens=4096)
     (edge,) = edges_at(found, 896)

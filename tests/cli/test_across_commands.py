@@ -45,6 +45,7 @@ def test_lock_in(folder: Path) -> None:
     data = json.loads(printed(folder, "lock-in", "space.toml", "--json"))
     found = mc.lock_in(folder / "space.toml")
     assert data["best"]["tpu_v6e"]["value"] == found.best["tpu_v6e"].value
+    assert data["best"]["tpu_v6e"]["pairs"] == [pair.to_dict() for pair in found.best["tpu_v6e"].pairs]
     assert [cell["over_own_best"]["value"] for cell in data["cells"]] == [
         cell.over_own_best.value for cell in found.cells if cell.over_own_best
     ]
@@ -75,10 +76,11 @@ def test_sweet_spots(folder: Path) -> None:
     )  # fmt: skip
     text = printed(folder, *arguments)
     assert "* 768" in text
-    assert "tile and MXU (+4.0%)" in text
-    assert "* sweet spots: 768; just past each, padding and waves take" in text
+    assert "tile and MXU (+5.9%)" in text
+    assert "* sweet spots: 768; the step past each costs the share of the time" in text
     (data,) = json.loads(printed(folder, *arguments, "--json"))
     assert data["spots"] == [768]
+    assert data["workload"]["routing"] == "uniform"
     split = printed(folder, "sweet-spots", "Qwen3-30B-A3B", "--chips", "trainium2", "--low", "10", "--high", "40",
                     "--step", "10", "--field", "num_experts", "--ep", "20")  # fmt: skip
     assert "No time (split) at 10, 30; the first: num_experts 10 is not a multiple of ep 20" in split

@@ -58,8 +58,8 @@ def _text(edge: Edge) -> str:
 def _remarks(result: SweetSpots) -> Iterator[str]:
     if result.spots:
         yield (
-            f"* sweet spots: {', '.join(map(str, result.spots))}; just past each, padding and waves take the share of "
-            "the time that stands in brackets."
+            f"* sweet spots: {', '.join(map(str, result.spots))}; the step past each costs the share of the time that "
+            "stands in brackets more than growing explains."
         )
     if (best := best_per_unit(result.points)) is not None:
         yield f"Least time for its size: {result.field} {best.value}."
