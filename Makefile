@@ -69,6 +69,10 @@ accuracy: setup
 coverage: setup
 	$(BIN)/python benchmarks/accuracy/interval_coverage.py
 
+study-search: setup
+	@echo "Comparing samplers with the exact frontier of 222,053 shapes on two chips: some hours on two cores."
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search/samplers.py --jobs $(JOBS)
+
 docs: setup
 	$(BIN)/python docs/generate.py
 

@@ -101,6 +101,8 @@ num_tokens = 64
 ep = 4
 [constraints]
 {constraint}
+[budget]
+polish = 0
 {SMALL_TILES}
 """
 

@@ -26,7 +26,7 @@ def report(study: str, storage: str, out: Path | None, as_json: bool) -> None:
     result = mc.load_study(study, storage=storage)
     mc.report(result, out=path)
     if as_json:
-        emit({"study": study, "report": str(path), "trials": len(result.trials), **json_rows(result)})
+        emit({"study": study, "report": str(path), "trials": len(result.asked_for), **json_rows(result)})
     else:
         print_search(console(), result)
         click.echo(f"report: {path}")

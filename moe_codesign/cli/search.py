@@ -74,7 +74,8 @@ def search(
                 "study": result.study,
                 "storage": shown(storage),
                 "report": str(folder / "report.html"),
-                "trials": len(result.trials),
+                "trials": len(result.asked_for),
+                "polished": {chip: done.kept for chip, done in result.polishes.items()},
                 "interrupted": result.interrupted,
                 "exact": result.is_exact,
                 **json_rows(result),
@@ -84,7 +85,7 @@ def search(
         from moe_codesign.reports.terminal.search import print_search
 
         print_search(console(), result)
-        click.echo(f"{len(result.trials)} trials in {shown(storage)}; report: {folder / 'report.html'}")
+        click.echo(f"{len(result.asked_for)} trials in {shown(storage)}; report: {folder / 'report.html'}")
     if result.interrupted:
         click.echo("interrupted; the same command resumes it", err=True)
         sys.exit(130)

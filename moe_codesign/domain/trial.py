@@ -10,8 +10,9 @@ from moe_codesign.domain.pair import Pair
 
 SampledMode = Literal["joint", "nested"]
 """``joint`` proposes shape and tiles together; ``nested`` proposes the shape alone and takes its best tiles."""
-Mode = Literal[SampledMode, "exact"]
-"""How a trial came about: ``exact`` takes every shape of a space in turn, with its best tiles."""
+Mode = Literal[SampledMode, "exact", "polish"]
+"""How a trial came about: ``exact`` takes every shape of a space in turn, with its best tiles; ``polish`` those
+that lie beside a sampled frontier."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 Parameter = int | bool | str | float
 """A value that the sampler proposed."""

@@ -17,11 +17,11 @@ from moe_codesign.errors import MachineError, UserError, first_line, printable
 
 METADATA = sa.MetaData()
 """Every table of ours; the modules beside this one add theirs."""
-FORMAT = 3
+FORMAT = 4
 """Number of the tables' layout and of what their JSON columns hold. A change to either counts it up. Format 3 has notes
-on pairs, their quality by other laws, workloads without a seed, and the table of enumerations, without which format 2
-is read."""
-_READ_TOO = (2,)
+on pairs, their quality by other laws, workloads without a seed, and the table of enumerations; format 4 has the table
+of polishes and their trials. Formats 2 and 3 are read without what came later."""
+_READ_TOO = (2, 3)
 """Earlier formats that are read as they are, and become this one where the database is written to."""
 _VERSION = sa.Table(
     "moe_codesign_version",

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from moe_codesign.domain.enumeration import Enumeration
 from moe_codesign.domain.pair import Pair
+from moe_codesign.domain.polish import Polish
 from moe_codesign.domain.trial import Outcome, Parameter, Trial
 from moe_codesign.errors import UserError
 from moe_codesign.storage.database import METADATA, Database
@@ -45,6 +46,13 @@ _REFERENCES = sa.Table(
 )
 _ENUMERATIONS = sa.Table(
     "moe_codesign_enumerations",
+    METADATA,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("chip", sa.String(100), primary_key=True),
+    sa.Column("record", sa.Text, nullable=False),
+)
+_POLISHES = sa.Table(
+    "moe_codesign_polishes",
     METADATA,
     sa.Column("study", sa.String(200), primary_key=True),
     sa.Column("chip", sa.String(100), primary_key=True),
@@ -173,22 +181,37 @@ class Studies:
     def put_enumeration(self, study: str, enumeration: Enumeration, trials: Sequence[Trial]) -> None:
         """Store what came of every point of a chip's space, and those trials of it that are kept; all or nothing."""
         key = {"study": study, "chip": enumeration.chip}
-        rows = [
-            {
-                **key,
-                "mode": trial.mode,
-                "number": trial.number,
-                "params": _dump(_params(), trial.params),
-                "outcome": _dump(_outcome(), trial.outcome),
-            }
-            for trial in trials
-        ]
+        rows = [{"study": study, **_row(trial)} for trial in trials]
         with self._engine.begin() as connection:
             connection.execute(_ENUMERATIONS.delete().where(*(_ENUMERATIONS.c[k] == v for k, v in key.items())))
             connection.execute(_ENUMERATIONS.insert().values(**key, record=_dump(_enumeration(), enumeration)))
             connection.execute(_TRIALS.delete().where(*(_TRIALS.c[k] == v for k, v in key.items())))
             if rows:
                 connection.execute(_TRIALS.insert(), rows)
+
+    def put_polish(self, study: str, done: Polish, trials: Sequence[Trial]) -> None:
+        """Store what came of the neighbours of a chip's frontier, instead of an earlier polish; all or nothing."""
+        key = {"study": study, "chip": done.chip}
+        rows = [{"study": study, **_row(trial)} for trial in trials]
+        with self._engine.begin() as connection:
+            connection.execute(_POLISHES.delete().where(*(_POLISHES.c[k] == v for k, v in key.items())))
+            connection.execute(_POLISHES.insert().values(**key, record=_dump(_polish(), done)))
+            own = [*(_TRIALS.c[k] == v for k, v in key.items()), _TRIALS.c.mode == "polish"]
+            connection.execute(_TRIALS.delete().where(*own))
+            if rows:
+                connection.execute(_TRIALS.insert(), rows)
+
+    def polishes(self, study: str) -> dict[str, Polish]:
+        """By chip, what came of the neighbours of its frontier, where they were timed.
+
+        Raises:
+            UserError: a stored record cannot be read.
+        """
+        with self._engine.connect() as connection:
+            if not sa.inspect(connection).has_table(_POLISHES.name):  # an older database that may only be read
+                return {}
+            rows = connection.execute(sa.select(_POLISHES).where(_POLISHES.c.study == study)).all()
+        return {row.chip: _load(_polish(), row.record, f"study {study!r}: polish on {row.chip}") for row in rows}
 
     def enumerations(self, study: str) -> dict[str, Enumeration]:
         """By chip, what came of enumerating its space; a chip that was sampled, or not searched yet, is not in it.
@@ -215,6 +238,21 @@ class Studies:
                 sa.select(_REFERENCES).where(_REFERENCES.c.study == study).order_by(_REFERENCES.c.chip)
             ).all()
         return {row.chip: _load(_pairs(), row.pairs, f"study {study!r}: reference on {row.chip}") for row in rows}
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    return {
+        "chip": trial.chip,
+        "mode": trial.mode,
+        "number": trial.number,
+        "params": _dump(_params(), trial.params),
+        "outcome": _dump(_outcome(), trial.outcome),
+    }
+
+
+@functools.cache
+def _polish() -> TypeAdapter[Polish]:
+    return TypeAdapter(Polish)
 
 
 @functools.cache

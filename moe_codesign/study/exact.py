@@ -5,7 +5,7 @@ each workload at every tile of the space.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.frontier import non_dominated, slack
 from moe_codesign.domain.metrics import Known
 from moe_codesign.domain.shape import MoEShape
-from moe_codesign.domain.trial import Trial
+from moe_codesign.domain.trial import Mode, Trial
 from moe_codesign.errors import MachineError
 from moe_codesign.execution import Done, Pool
 from moe_codesign.study.evaluate import Evaluator
@@ -36,7 +36,7 @@ MOST_KEPT = 1000
 
 
 @dataclass(frozen=True)
-class _Part:
+class TimedPoints:
     """What came of some points, one after another.
 
     Args:
@@ -67,27 +67,36 @@ def enumerate_space(
     Raises:
         MachineError: a child process ended without an answer.
     """
-    space, total = evaluator.space, point_count(evaluator.space)
-    found: dict[int, _Part] = {}
+    every = time_all(evaluator, progress)
+    kept = [every.numbers[i] for i in _nearest(every.values, evaluator.space.maximised())]
+    trials = trials_of(evaluator, kept, "exact")
+    counts = Enumeration(
+        chip=evaluator.chip.name,
+        points=point_count(evaluator.space),
+        feasible=len(every.numbers),
+        kept=len(trials),
+        refused=dict(every.refused),
+    )
+    return counts, trials
+
+
+def time_all(evaluator: Evaluator, progress: Callable[[int, int], None] | None = None) -> TimedPoints:
+    """Judge and time every point of the space; arguments and errors are those of :func:`enumerate_space`."""
+    total = point_count(evaluator.space)
+    found: dict[int, TimedPoints] = {}
     for first, part in _judged(evaluator, range(0, total, _AT_ONCE)):
         found[first] = part
         if progress:
             progress(min(len(found) * _AT_ONCE, total), total)
     in_order = [found[first] for first in sorted(found)]
-    numbers = [number for part in in_order for number in part.numbers]
-    kept = [numbers[i] for i in _nearest(np.concatenate([part.values for part in in_order]), space.maximised())]
-    trials = [trial for some in _batched(kept) for trial in _trials(evaluator, some)]
-    counts = Enumeration(
-        chip=evaluator.chip.name,
-        points=total,
-        feasible=len(numbers),
-        kept=len(trials),
-        refused=dict(sum((part.refused for part in in_order), Counter())),
+    return TimedPoints(
+        [number for part in in_order for number in part.numbers],
+        np.concatenate([part.values for part in in_order]),
+        sum((part.refused for part in in_order), Counter()),
     )
-    return counts, trials
 
 
-def _judged(evaluator: Evaluator, starts: range) -> Iterator[tuple[int, _Part]]:
+def _judged(evaluator: Evaluator, starts: range) -> Iterator[tuple[int, TimedPoints]]:
     """Each part by its first point, in the order in which they finish."""
     jobs = evaluator.tables.jobs
     if jobs == 1 or len(starts) < _FEWEST_PARTS:
@@ -110,17 +119,21 @@ def _start(space: Space, chip: Chip, reference: MoEShape, recompile: bool) -> No
     _of_process = Evaluator(space, chip, reference, Tables(recompile=recompile), None)
 
 
-def _judge_there(first: int) -> _Part:
+def _judge_there(first: int) -> TimedPoints:
     assert _of_process is not None
     return _judge(_of_process, first)
 
 
-def _judge(evaluator: Evaluator, first: int) -> _Part:
+def _judge(evaluator: Evaluator, first: int) -> TimedPoints:
     """Judge and time the points from number ``first`` on."""
+    return time_points(evaluator, range(first, min(first + _AT_ONCE, point_count(evaluator.space))))
+
+
+def time_points(evaluator: Evaluator, asked: Iterable[int]) -> TimedPoints:
+    """Judge points, and time those that meet the constraints, each at its best tiles."""
     refused: Counter[FailureKind] = Counter()
     shapes: list[tuple[int, MoEShape]] = []
-    last = min(first + _AT_ONCE, point_count(evaluator.space))
-    for number, (_, shape) in points(evaluator.space, evaluator.reference, range(first, last)):
+    for number, (_, shape) in points(evaluator.space, evaluator.reference, asked):
         if isinstance(shape, Failure):
             refused[shape.kind] += 1
         else:
@@ -148,20 +161,20 @@ def _judge(evaluator: Evaluator, first: int) -> _Part:
         ]
         numbers.append(number)
         values.append([one.of(known, evaluator.chip) for one in evaluator.space.objectives])
-    return _Part(numbers, np.array(values).reshape(-1, len(evaluator.space.objectives)), refused)
+    return TimedPoints(numbers, np.array(values).reshape(-1, len(evaluator.space.objectives)), refused)
 
 
-def _batched(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE))
-
-
-def _trials(evaluator: Evaluator, numbers: Sequence[int]) -> list[Trial]:
-    some = [point for _, point in points(evaluator.space, evaluator.reference, numbers)]
-    outcomes = evaluator.evaluate_all([shape for _, shape in some if isinstance(shape, MoEShape)])
-    return [
-        Trial(chip=evaluator.chip.name, mode="exact", number=number, params=dict(params), outcome=outcome)
-        for number, (params, _), outcome in zip(numbers, some, outcomes, strict=True)
-    ]
+def trials_of(evaluator: Evaluator, numbers: Sequence[int], mode: Mode) -> list[Trial]:
+    """Points that meet the constraints as trials, each with its pairs at its best tiles."""
+    trials = []
+    for start in range(0, len(numbers), _AT_ONCE):
+        some = list(points(evaluator.space, evaluator.reference, numbers[start : start + _AT_ONCE]))
+        outcomes = evaluator.evaluate_all([shape for _, (_, shape) in some if isinstance(shape, MoEShape)])
+        trials += [
+            Trial(chip=evaluator.chip.name, mode=mode, number=number, params=dict(params), outcome=outcome)
+            for (number, (params, _)), outcome in zip(some, outcomes, strict=True)
+        ]
+    return trials
 
 
 def _nearest(values: F64, maximise: Sequence[bool]) -> list[int]:

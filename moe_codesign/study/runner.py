@@ -25,6 +25,7 @@ from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.enumeration import Enumeration
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
+from moe_codesign.domain.polish import Polish
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.domain.trial import Answered, Mode, Outcome, Refused, Trial
@@ -36,8 +37,10 @@ from moe_codesign.storage.database import ENGINE_OPTIONS, Held, configure_sqlite
 from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.exact import enumerate_space
+from moe_codesign.study.open_points import OpenPoints
 from moe_codesign.study.points import is_enumerated
-from moe_codesign.study.samplers import sampler_for, suggest_shape, suggest_tiles
+from moe_codesign.study.polish import polish
+from moe_codesign.study.samplers import Proposals, TileChoices, check_sampler, suggest_shape
 from moe_codesign.study.space import Space, stored_space
 from moe_codesign.study.tile_values import check_tiles
 from moe_kernels.kernel import Op, up_op
@@ -64,6 +67,7 @@ class SearchResult:
         interrupted: Ctrl-C ended it before all trials were done.
         notes: what a reader of this run should know, such as a device that is here and was not measured.
         enumerations: what came of every shape of the space, by the chips on which all were timed.
+        polishes: what came of the neighbours of a sampled frontier, by the chips on which they were timed.
     """
 
     study: str
@@ -74,6 +78,12 @@ class SearchResult:
     interrupted: bool = False
     notes: tuple[str, ...] = ()
     enumerations: dict[str, Enumeration] = field(default_factory=dict)
+    polishes: dict[str, Polish] = field(default_factory=dict)
+
+    @property
+    def asked_for(self) -> list[Trial]:
+        """The trials but for those that a polish added."""
+        return [trial for trial in self.trials if trial.mode != "polish"]
 
     @property
     def is_exact(self) -> bool:
@@ -104,10 +114,13 @@ def run_search(
     ops: tuple[Op, ...] = (up_op(gated=reference.gated), "down")
     for chip in space.chips:
         check_tiles(space, chip, ops)
+    check_sampler(space)
     # The host is last: its measurements want the machine to themselves.
     chips = sorted(space.chips, key=lambda chip: chip.is_host)
-    allotted = space.allot(trials)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    measured = {chip.name for chip in chips if device_for(chip) is not None}
+    allotted = space.allot(trials, measured)
+    # A warning is of how a sampler draws a value, which says nothing to whoever searches.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     interrupted = False
     with studies.database.lock(study) as held:
         identity = _identity(space, studies, study)
@@ -131,9 +144,11 @@ def run_search(
                             if chip.name not in studies.enumerations(study):
                                 _enumerate(evaluator, studies, study, progress)
                             continue
-                        for mode in space.modes:
+                        for mode in space.modes_on(measured=chip.name in measured):
                             runner = _Runner(evaluator, studies, storage, study, mode, progress, held)
-                            runner.run(allotted[chip.name, mode])
+                            notes += runner.run(allotted[chip.name, mode])
+                        if bench is None and space.budget.polish:
+                            notes += _polish(evaluator, studies, study, progress)
         except KeyboardInterrupt:
             interrupted = True
     result = read_search(space, studies, study, interrupted=interrupted)
@@ -146,6 +161,28 @@ def _enumerate(evaluator: Evaluator, studies: Studies, study: str, progress: Tri
         evaluator, None if progress is None else lambda done, total: progress(chip, "exact", done, total)
     )
     studies.put_enumeration(study, counts, trials)
+
+
+def _polish(evaluator: Evaluator, studies: Studies, study: str, progress: TrialProgress | None) -> list[str]:
+    """Time the neighbours of a chip's frontier, unless it was done and no trial was added since.
+
+    Returns:
+        One line where it failed: the trials stand without it.
+    """
+    chip = evaluator.chip.name
+    trials = [trial for trial in studies.trials(study) if trial.chip == chip]
+    done = studies.polishes(study).get(chip)
+    if done is not None and done.trials == sum(trial.mode != "polish" for trial in trials):
+        return []
+    show = None if progress is None else lambda some, limit: progress(chip, "polish", some, limit)
+    try:
+        found = polish(evaluator, trials, show)
+    except MachineError:
+        raise
+    except Exception as error:
+        return [f"{chip}: the neighbours of the frontier were not timed ({Raised.of(error)})"]
+    studies.put_polish(study, *found)
+    return []
 
 
 def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool = False) -> SearchResult:
@@ -162,6 +199,7 @@ def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool
         provenance=studies.get(study).provenance,
         interrupted=interrupted,
         enumerations=studies.enumerations(study),
+        polishes=studies.polishes(study),
     )
 
 
@@ -250,11 +288,25 @@ class _Runner:
             directions=["maximize" if up else "minimize" for up in self.space.maximised()],
             load_if_exists=True,
         )
+        self.tiles: TileChoices | None = None
+        if mode == "joint" and evaluator.kernel is not None:
+            names = [workload.name for workload in evaluator.workloads]
+            self.tiles = TileChoices(evaluator.kernel, evaluator.tile_space, names)
+        uses = 1 if self.tiles is None else self.tiles.count()
+        open_points = OpenPoints(self.space, evaluator.reference, lambda some: evaluator.judged(some).failures, uses)
+        self.proposals = Proposals(self.space, evaluator.reference, self.chip.name, mode, open_points, self.tiles)
 
-    def run(self, asked: int) -> None:
-        """Evaluate trials until ``asked`` are finished."""
+    def run(self, asked: int) -> list[str]:
+        """Evaluate trials until ``asked`` are finished, or nothing is left to try.
+
+        Returns:
+            One line where it ended for want of something to try.
+        """
         known = self.optuna.get_trials(deepcopy=False)
         done = sum(t.state.is_finished() for t in known)
+        for finished in known:
+            if finished.state.is_finished():
+                self.proposals.use(finished.params)
         # The study is locked, so a running trial is one that a killed process left.
         left = [t for t in known if t.state == TrialState.RUNNING]
         self._show(done, asked)
@@ -264,20 +316,30 @@ class _Runner:
                 again = left.pop(0)
                 self._seed(again.number)
                 self._finish(optuna.Trial(self.optuna, again._trial_id), again.user_attrs.get(_TRIED, 0) + 1)
-            else:
+            elif self.proposals.open.any_left():
                 self._seed(len(known))
                 trial = self.optuna.ask()
                 known = self.optuna.get_trials(deepcopy=False)
                 self._finish(trial, 0)
+            else:
+                self._show(done, done)
+                return [self._why_it_ended(done)]
             done += 1
             self._show(done, asked)
+        return []
+
+    def _why_it_ended(self, done: int) -> str:
+        if not self.proposals.open.used:
+            return f"{self.chip.name}: {self.proposals.open.why_none()}; nothing was timed"
+        what = "shapes that meet" if self.tiles is None else "pairs of a shape and tiles that meet"
+        return f"{self.chip.name}, {self.mode}: all {what} the constraints were tried, after {done:,} trials"
 
     def _show(self, done: int, asked: int) -> None:
         if self.progress:
             self.progress(self.chip.name, self.mode, done, asked)
 
     def _seed(self, number: int) -> None:
-        self.optuna.sampler = sampler_for(self.space, self.chip.name, self.mode, number)
+        self.optuna.sampler = self.proposals.sampler(number)
 
     def _finish(self, trial: optuna.Trial, tried: int) -> None:
         """Evaluate a trial, store what came of it, and let the sampler know; ``tried`` counts earlier evaluations."""
@@ -294,6 +356,7 @@ class _Runner:
         if "violation" not in trial.constraints:  # else its process was killed after this line
             trial.set_constraint("violation", outcome.failure.violation if isinstance(outcome, Refused) else 0.0)
         self.optuna.tell(trial, values)
+        self.proposals.use(trial.params)
 
     def _evaluate(self, trial: optuna.Trial, tried: int) -> tuple[Outcome, list[float]]:
         """What comes of a trial, and its objective values; whatever is raised is a failure of this trial alone."""
@@ -316,11 +379,7 @@ class _Runner:
     def _proposed(self, trial: optuna.Trial) -> tuple[MoEShape | Failure, dict[str, TilePair] | None]:
         """Everything is proposed before anything is judged, so that each trial has all its parameters."""
         shape = suggest_shape(trial, self.space, self.evaluator.reference)
-        tiles = None
-        if self.mode == "joint" and self.evaluator.kernel is not None:
-            names = [workload.name for workload in self.evaluator.workloads]
-            tiles = suggest_tiles(trial, self.evaluator.kernel, self.evaluator.tile_space, names)
-        return shape, tiles
+        return shape, None if self.tiles is None else self.tiles.suggest(trial)
 
     def _answered(self, outcome: Answered) -> tuple[Outcome, list[float]]:
         values = [objective.value(outcome.pairs, self.chip) for objective in self.space.objectives]

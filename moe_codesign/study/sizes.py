@@ -1,7 +1,7 @@
 """What a field of a shape may be in a space file: a number, a list, or a span."""
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -28,6 +28,8 @@ class Span(Table):
         return range(self.low, self.high + 1, self.step)
 
 
+Held = Literal["total_params", "active_params"]
+"""What a depth that follows from the other fields keeps as the reference has it."""
 Choice = Size | Annotated[list[Size], Field(min_length=1, max_length=1000)] | Span
 
 

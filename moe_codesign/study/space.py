@@ -3,7 +3,7 @@
 import functools
 import importlib.resources
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -23,7 +23,7 @@ from moe_codesign.models.default_dtype import ChosenDtype, default_dtype
 from moe_codesign.quality import DEFAULT_LAW, LAWS, Equal
 from moe_codesign.study.ablation_rows import AblationRows
 from moe_codesign.study.constraints import Constraints
-from moe_codesign.study.sizes import Choice, choice_values
+from moe_codesign.study.sizes import Choice, Held, choice_values
 from moe_codesign.tables import Label, Name, Table, did_you_mean, read_table
 from moe_kernels.tile import Value
 
@@ -33,13 +33,15 @@ SHAPE_FIELDS = (
     "num_experts",
     "num_experts_per_tok",
     "n_shared_experts",
+    "moe_latent_size",
     "num_layers",
 )
+_MAY_BE_0 = ("n_shared_experts", "moe_latent_size")
 
 
 OWN_LAW = "ablations"
 """The law of a space whose quality is that of the user's own runs alone."""
-Sampler = Literal["auto", "exact", "tpe"]
+Sampler = Literal["auto", "exact", "tpe", "nsga2", "nsga3", "gp", "qmc", "random"]
 """What chooses the shapes of a search."""
 MOST_TRIALS = 1_000_000
 MOST_POINTS = 10_000_000
@@ -165,6 +167,9 @@ class Budget(Table):
         measure_top: tile pairs that are measured for each shape, where the chip is in this machine.
         measure_seconds: seconds that each measurement of a tile pair takes.
         exact_up_to: shapes up to which a space is enumerated where ``sampler`` is auto; some 20,000 take a minute.
+        polish: neighbours of the frontier that are judged at most, and timed, on each chip that was sampled and is
+            estimated: one step in one field, or in two, until the frontier stops moving. They are beside ``trials``. 0
+            for none.
     """
 
     trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 200
@@ -172,6 +177,7 @@ class Budget(Table):
     measure_top: PositiveInt = 2
     measure_seconds: float = Field(default=0.5, gt=0, le=3600)
     exact_up_to: Annotated[int, Field(ge=0, le=MOST_POINTS)] = 30_000
+    polish: Annotated[int, Field(ge=0, le=MOST_POINTS)] = 10_000
 
 
 class Space(Table):
@@ -191,15 +197,18 @@ class Space(Table):
         chips: chips by catalogue name or as .toml files.
         sampler: what chooses shapes on chips that are estimated. auto enumerates every shape of a space of up to
             ``budget.exact_up_to`` points, so that the frontier is exact, and samples larger ones with tpe; exact
-            enumerates whatever the size. Chips that are in this machine are measured, and sampled always.
+            enumerates whatever the size; tpe, nsga2, nsga3, gp, qmc and random sample whatever the size. Chips that are
+            in this machine are measured, and sampled always, with tpe where none of these is named.
         modes: how shapes are sampled. With ``joint`` the sampler proposes shape and tiles; with ``nested`` it proposes
-            the shape, and all tiles are ranked.
+            the shape, and all tiles are ranked. Without the key nested where times are estimated, joint where they are
+            measured.
         objectives: what to optimise: ``quality``, or WORKLOAD.METRIC with a metric of latency_us, usd_per_mtok,
             joules_per_token, tokens_per_s_per_chip and tokens_per_s_per_user.
         seed: random seed of what samplers propose and of what is measured; estimates are means over draws of a routing.
         shape: fields of the shape: hidden_size, moe_intermediate_size, num_experts, num_experts_per_tok,
-            n_shared_experts and num_layers. A number fixes a field; a list, or a span with low, high and step, searches
-            it.
+            n_shared_experts, moe_latent_size (0 for none) and num_layers. A number fixes a field; a list, or a span
+            with low, high and step, searches it. num_layers is a number, or "total_params" or "active_params": the
+            depth with which a shape comes nearest to the reference in these.
         tiles: tables that narrow the tiles, by backend (triton, pallas) or chip; each names tile fields and their
             values.
         workloads: the workloads, as [[workloads]].
@@ -215,10 +224,10 @@ class Space(Table):
     equal: Equal = "training_tokens"
     chips: Annotated[list[AnyChip], Field(min_length=1, max_length=_MOST_LISTED)]
     sampler: Sampler = "auto"
-    modes: Annotated[list[SampledMode], Field(min_length=1)] = ["joint", "nested"]
+    modes: Annotated[list[SampledMode], Field(min_length=1)] | None = None
     objectives: Annotated[list[AnyObjective], Field(min_length=1, max_length=_MOST_LISTED)]
     seed: int = Field(default=0, ge=0)
-    shape: dict[str, Choice]
+    shape: dict[str, Choice | Held]
     tiles: dict[
         ChipName, dict[str, Annotated[list[StrictBool | PositiveInt], Field(min_length=1, max_length=1000)]]
     ] = {}
@@ -231,18 +240,32 @@ class Space(Table):
         for field in self.shape:
             if field not in SHAPE_FIELDS:
                 raise ValueError(f"shape.{field} is unknown{did_you_mean(field, SHAPE_FIELDS)}")
-            values = choice_values(self.shape[field])
-            if values[0] < 1 and field != "n_shared_experts":
+            choice = self.shape[field]
+            if isinstance(choice, str):
+                if field != "num_layers":
+                    raise ValueError(f"shape.{field} is {choice!r}; only num_layers follows from other fields")
+                continue
+            values = choice_values(choice)
+            if values[0] < 1 and field not in _MAY_BE_0:
                 raise ValueError(f"shape.{field} has {values[0]}; give values of at least 1")
             if field == "num_layers" and len(values) > 1:
                 # Times are one layer's, quality is the whole model's: depth would be quality for nothing.
-                raise ValueError("shape.num_layers cannot vary, as times are of one layer; give one number")
+                raise ValueError(
+                    "shape.num_layers cannot vary by itself, as times are of one layer; give one number, or "
+                    "'total_params' or 'active_params', which it then follows"
+                )
+        if self.held and (of_a_layer := [str(one) for one in self.objectives if one.metric.name == "latency_us"]):
+            raise ValueError(
+                f"objectives has '{of_a_layer[0]}', the time of one layer, and shape.num_layers = {self.held!r} makes "
+                "models of unlike depth; use tokens_per_s_per_user, tokens_per_s_per_chip or a cost, which count every "
+                "layer"
+            )
         if self.law == OWN_LAW and self.ablations is None:
             raise ValueError(f"law = {OWN_LAW!r} needs runs; give ablations = FILE, or another law")
         names = [chip.name for chip in self.chips]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"chips has {twice[0]!r} twice; name each once, and give files names of their own")
-        if len(set(self.modes)) < len(self.modes):
+        if self.modes is not None and len(set(self.modes)) < len(self.modes):
             raise ValueError(f"modes = {self.modes} names one twice; name each once")
         for chip in self.chips:
             workloads = [w.name for w in self._tables_on(chip)]
@@ -296,6 +319,31 @@ class Space(Table):
         """Tile values for a chip: under its name, else under its backend's; empty where all are searched."""
         return {k: tuple(v) for k, v in (self.tiles.get(chip.name) or self.tiles.get(chip.backend) or {}).items()}
 
+    @property
+    def choices(self) -> dict[str, Choice]:
+        """What each named field of the shape may be; without a depth that follows from the others."""
+        return {field: choice for field, choice in self.shape.items() if not isinstance(choice, str)}
+
+    @functools.cached_property
+    def varied(self) -> dict[str, list[int]]:
+        """Every value of each field that varies, the least first; a field with one value is left out."""
+        values = {field: sorted(set(choice_values(choice))) for field, choice in self.choices.items()}
+        return {field: found for field, found in values.items() if len(found) > 1}
+
+    @property
+    def held(self) -> Held | None:
+        """What the depth keeps as the reference has it, where it follows from the other fields."""
+        depth = self.shape.get("num_layers")
+        return depth if isinstance(depth, str) else None
+
+    def modes_on(self, *, measured: bool) -> list[SampledMode]:
+        """How shapes are sampled on a chip.
+
+        All tiles of a shape are ranked by estimates in a millisecond, so that proposing tiles would waste trials; where
+        each pair is measured they cannot be ranked.
+        """
+        return self.modes if self.modes is not None else ["joint" if measured else "nested"]
+
     def maximised(self) -> list[bool]:
         """Whether more is better, for each objective."""
         return [objective.metric.maximise for objective in self.objectives]
@@ -311,11 +359,17 @@ class Space(Table):
             workload["dtype"] = workload["dtype"] or self.default_dtype.name
         return json.dumps(data, sort_keys=True)
 
-    def allot(self, trials: int) -> dict[tuple[str, SampledMode], int]:
-        """Trials per (chip, mode), in proportion to the weights, summing to ``trials`` exactly."""
+    def allot(self, trials: int, measured: Collection[str] = ()) -> dict[tuple[str, SampledMode], int]:
+        """Trials per (chip, mode), in proportion to the weights, summing to ``trials`` exactly.
+
+        Args:
+            trials: over all chips and modes.
+            measured: names of the chips that are measured here.
+        """
         # Sainte-Lague, a seat at a time: asking for more trials never takes one away.
-        names = [chip.name for chip in self.chips]
-        counts: dict[tuple[str, SampledMode], int] = {(chip, mode): 0 for chip in names for mode in self.modes}
+        counts: dict[tuple[str, SampledMode], int] = {
+            (chip.name, mode): 0 for chip in self.chips for mode in self.modes_on(measured=chip.name in measured)
+        }
         for _ in range(trials):
             neediest = max(counts, key=lambda key: self.budget.weights.get(key[0], 1.0) / (2 * counts[key] + 1))
             counts[neediest] += 1

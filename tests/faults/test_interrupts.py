@@ -124,7 +124,7 @@ def ctrl_c(command: InTerminal) -> Callable[[], None]:
 
 
 def test_ctrl_c_in_a_search_keeps_it(tmp_path: Path) -> None:
-    (tmp_path / "space.toml").write_text(space_text())
+    (tmp_path / "space.toml").write_text(space_text(min_quality_ratio=None))
     search = ("search", "space.toml", "--storage", f"sqlite:///{tmp_path / 's.db'}", "--trials")
     with in_terminal(tmp_path, *search, "2000") as command:
         command.until(lambda: stored(tmp_path) >= 3)

@@ -65,7 +65,7 @@ def test_killed_searches_end_whole(tmp_path: Path, seed: int) -> None:
 
 
 def test_interrupt_keeps_everything_and_exits_130(tmp_path: Path) -> None:
-    (tmp_path / "space.toml").write_text(space_text())
+    (tmp_path / "space.toml").write_text(space_text(min_quality_ratio=None))
     # So many that the search cannot end between the look at its storage and the signal, on a busy machine too.
     trials = 5 * TRIALS
     # A shell's background jobs ignore the signal, and so does what they start; one that handles it starts none that do.

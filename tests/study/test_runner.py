@@ -66,7 +66,7 @@ def test_quality_constraint_stops_the_run_to_small_experts(url: str, seed: int) 
     assert fastest(free).layer_params < 0.5 * fastest(held).layer_params
     assert all(row.pair.quality_ratio >= 1.0 for row in report_rows(held))
     assert any(row.pair.quality_ratio < 1.0 for row in report_rows(free))
-    assert any(failure.kind is FailureKind.QUALITY for failure in failures(held))
+    assert failures(held) == [], "no trial is spent on what arithmetic rules out"
 
 
 def test_joint_and_nested_on_compiled_chips(url: str) -> None:
@@ -273,7 +273,7 @@ def test_a_search_whose_chips_are_not_here_says_nothing_of_packages(url: str) ->
 def test_of_recorded_layers_a_pair_is_of_the_slowest(url: str, tmp_path: Path) -> None:
     few, even = [1] + [0] * 62 + [1], [1] * 64
     (tmp_path / "loads.json").write_text(json.dumps({"logical_count": [few, even]}))
-    shape = {"moe_intermediate_size": [512, 768], "num_experts": 64, "num_experts_per_tok": 2}
+    shape = {"moe_intermediate_size": [512, 640, 768, 896], "num_experts": 64, "num_experts_per_tok": 2}
 
     def searched(routing: str) -> SearchResult:
         changes = {"routing": f"histogram:{routing}", "ep": 1}

@@ -17,8 +17,8 @@ from moe_codesign.reports.html import plotly_text
 from moe_codesign.reports.text import interval_text, pair_cells, time_text
 from moe_codesign.study.runner import SearchResult
 
-_COLOURS = {"joint": "#d97706", "nested": "#2563eb", "exact": "#2563eb", "reference": "#111827"}
-_SYMBOLS = {"joint": "circle", "nested": "diamond", "exact": "diamond"}
+_COLOURS = {"joint": "#d97706", "nested": "#2563eb", "exact": "#2563eb", "polish": "#059669", "reference": "#111827"}
+_SYMBOLS = {"joint": "circle", "nested": "diamond", "exact": "diamond", "polish": "square"}
 
 
 def write_html(path: Path, result: SearchResult) -> None:
@@ -28,7 +28,7 @@ def write_html(path: Path, result: SearchResult) -> None:
     chips: list[dict[str, Any]] = []
     for chip in result.space.chips:
         own = [row for row in rows if row.pair.chip == chip.name]
-        trials = [t for t in result.trials if t.chip == chip.name]
+        trials = [t for t in result.asked_for if t.chip == chip.name]
         chips.append(
             {
                 "name": chip.name,
@@ -54,7 +54,7 @@ def write_html(path: Path, result: SearchResult) -> None:
         quality=quality_notes(result),
         provenance=result.provenance,
         plotly=get_plotlyjs(),
-        total=len(result.trials),
+        total=len(result.asked_for),
         costs=cost_notes(result),
     )
     path.parent.mkdir(parents=True, exist_ok=True)

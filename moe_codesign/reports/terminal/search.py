@@ -51,8 +51,9 @@ def _tried(result: SearchResult, chip: str) -> str:
         done = f"all {counts.points:,} shapes of the space, {counts.feasible:,} feasible; the frontier is exact"
         refused = Counter(counts.refused)
     else:
-        trials = [t for t in result.trials if t.chip == chip]
+        trials = [t for t in result.asked_for if t.chip == chip]
         done = f"{len(trials)} trials, {sum(not t.failure for t in trials)} feasible"
+        done += f"; {polished}" if (polished := result.polishes.get(chip)) is not None else ""
         refused = Counter(t.failure.kind for t in trials if t.failure)
     why = ", ".join(f"{n:,} {reason}" for reason, n in refused.most_common()) or "none"
     return f"{done}; ruled out: {why}"
