@@ -172,7 +172,8 @@ def _polish(evaluator: Evaluator, studies: Studies, study: str, progress: TrialP
     chip = evaluator.chip.name
     trials = [trial for trial in studies.trials(study) if trial.chip == chip]
     done = studies.polishes(study).get(chip)
-    if done is not None and done.trials == sum(trial.mode != "polish" for trial in trials):
+    unchanged = done is not None and done.trials == sum(trial.mode != "polish" for trial in trials)
+    if unchanged or not any(trial.pairs for trial in trials):
         return []
     show = None if progress is None else lambda some, limit: progress(chip, "polish", some, limit)
     try:
