@@ -70,7 +70,7 @@ coverage: setup
 	$(BIN)/python benchmarks/accuracy/interval_coverage.py
 
 study-search: setup
-	@echo "Comparing samplers with the exact frontier of 222,053 shapes on two chips: some hours on two cores."
+	@echo "Comparing samplers with the exact frontier of 222,053 shapes on two chips: about an hour on two cores."
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search/samplers.py --jobs $(JOBS)
 
 docs: setup
