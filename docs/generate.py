@@ -28,6 +28,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "[[workloads]]": space.WorkloadTable,
     "[constraints]": constraints.Constraints,
     "[budget]": space.Budget,
+    "[recommend]": space.Recommend,
     "a suite": suite.Suite,
     "[[kernels]], a kernel of this project": suite.OurKernel,
     "[[kernels]], a Triton function": suite.TritonFunction,

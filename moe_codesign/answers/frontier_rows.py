@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moe_codesign.answers.recommendation import recommendations
 from moe_codesign.chips import Chip
 from moe_codesign.chips.schema import Price
 from moe_codesign.cost.bound import layer_bound
+from moe_codesign.cost.ratio import ratio
 from moe_codesign.domain.frontier import frontier
 from moe_codesign.domain.metrics import metrics_of
 from moe_codesign.domain.pair import Pair
@@ -17,6 +19,8 @@ from moe_codesign.domain.trial import Mode, Trial
 if TYPE_CHECKING:  # what asks about a study has it; what prints an audit loads no optimiser and no database
     from moe_codesign.study.runner import SearchResult
 
+_SAME_QUALITY = 1.01
+"""Up to this ratio two qualities by one law are level. Chosen."""
 _NUMBER = re.compile(r"(?<![\w.])\d[\d.,]*")
 
 
@@ -102,6 +106,48 @@ def report_rows(result: "SearchResult") -> list[ReportRow]:
     return rows
 
 
+def thinned(
+    rows: Sequence[ReportRow], most: int, first: tuple[Mode, int] | None = None
+) -> tuple[list[tuple[Mode, int]], int]:
+    """Trials of one chip's frontier that differ by more than what is known of their ratios, in their order.
+
+    A trial is left out where it lies within error of one that is kept: the times of all its workloads are ties, and the
+    laws that apply to both do not agree on which has the better quality, or put them within 1 %.
+
+    Args:
+        rows: of the chip, as :func:`report_rows` gives them.
+        most: trials to keep.
+        first: a trial to begin with, if it is on the frontier.
+
+    Returns:
+        The trials that are kept, and how many of the others lie within error of one of them.
+    """
+    trials: dict[tuple[Mode, int], list[Pair]] = {}
+    for row in rows:
+        if row.on_frontier:
+            trials.setdefault((row.mode, row.trial), []).append(row.pair)
+    kept: list[tuple[Mode, int]] = [first] if first in trials and first is not None else []
+    alike = 0
+    for key, pairs in trials.items():
+        if key in kept:
+            continue
+        if any(_within_error(pairs, trials[other]) for other in kept):
+            alike += 1
+        elif len(kept) < most:
+            kept.append(key)
+    return kept, alike
+
+
+def _within_error(some: Sequence[Pair], others: Sequence[Pair]) -> bool:
+    own, theirs = some[0], others[0]
+    laws = own.quality_by_law.keys() & theirs.quality_by_law.keys()
+    better = [own.quality_ratio / theirs.quality_ratio]
+    better += [own.quality_by_law[law] / theirs.quality_by_law[law] for law in laws]
+    agreed = min(better) > 1 / _SAME_QUALITY and max(better) > _SAME_QUALITY
+    agreed |= max(better) < _SAME_QUALITY and min(better) < 1 / _SAME_QUALITY
+    return not agreed and all(ratio(a, b).is_tie for a, b in zip(some, others, strict=True))
+
+
 def cost_notes(result: "SearchResult") -> list[str]:
     """By which price each chip's costs are, one line for each chip that has one."""
     prices = [(chip.name, chip.price) for chip in result.space.chips]
@@ -134,10 +180,14 @@ def pair_notes(rows: Sequence[ReportRow], reference: Mapping[str, Sequence[Pair]
 def json_rows(result: "SearchResult") -> dict[str, Any]:
     """What ``--json`` gives of a study's pairs.
 
-    ``pairs`` are the frontier, ``all_pairs`` every pair, ``notes`` those on the run and those on pairs, each once.
+    ``recommendation`` is each chip's, ``pairs`` are the frontier, ``all_pairs`` every pair, ``notes`` those on the run
+    and those on pairs, each once.
     """
     rows = report_rows(result)
     return {
+        "recommendation": {
+            chip: None if one is None else one.to_dict() for chip, one in recommendations(result).items()
+        },
         "notes": [*result.notes, *map(str, pair_notes(rows, result.reference))],
         "pairs": [row.to_dict() for row in rows if row.on_frontier],
         "all_pairs": [row.to_dict() for row in rows],

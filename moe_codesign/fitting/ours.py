@@ -154,9 +154,17 @@ def judge(ours: tuple[OurModel, float], races: Sequence[Race]) -> list[Judged]:
     return found
 
 
-def fitted(chip: GpuChip, races: Sequence[Race], start: OurCoefficients) -> tuple[OurModel, float]:
-    """Physics and trees, and the share of the L2 that was written back."""
-    x, dirty = fit_physics(races, start)
+def fitted(
+    chip: GpuChip,
+    races: Sequence[Race],
+    start: OurCoefficients,
+    physics: tuple[OurCoefficients, float] | None = None,
+) -> tuple[OurModel, float]:
+    """Physics and trees, and the share of the L2 that was written back.
+
+    ``physics``: coefficients and that share by :func:`fit_physics` of more races, if at hand.
+    """
+    x, dirty = physics or fit_physics(races, start)
     return OurModel(_learned(chip, races, x, dirty), chip.name), dirty
 
 

@@ -44,6 +44,13 @@ _REFERENCES = sa.Table(
     sa.Column("chip", sa.String(100), primary_key=True),
     sa.Column("pairs", sa.Text, nullable=False),
 )
+_TUNED_REFERENCES = sa.Table(
+    "moe_codesign_tuned_references",
+    METADATA,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("chip", sa.String(100), primary_key=True),
+    sa.Column("pairs", sa.Text, nullable=False),
+)
 _ENUMERATIONS = sa.Table(
     "moe_codesign_enumerations",
     METADATA,
@@ -172,11 +179,19 @@ class Studies:
             trials.append(Trial(chip=row.chip, mode=row.mode, number=row.number, params=params, outcome=outcome))
         return trials
 
-    def put_reference(self, study: str, chip: str, pairs: tuple[Pair, ...]) -> None:
-        """Store the pairs of the reference model on a chip, one for each workload that it could be timed under."""
+    def put_reference(self, study: str, chip: str, pairs: tuple[Pair, ...], *, tuned: bool = False) -> None:
+        """Store the pairs of the reference model on a chip, one for each workload that it could be timed under.
+
+        Args:
+            study: its name.
+            chip: where.
+            pairs: with the default tiles.
+            tuned: they are with the best tiles of the space instead; kept beside the others.
+        """
+        table = _TUNED_REFERENCES if tuned else _REFERENCES
         with self._engine.begin() as connection:
-            connection.execute(_REFERENCES.delete().where(_REFERENCES.c.study == study, _REFERENCES.c.chip == chip))
-            connection.execute(_REFERENCES.insert().values(study=study, chip=chip, pairs=_dump(_pairs(), pairs)))
+            connection.execute(table.delete().where(table.c.study == study, table.c.chip == chip))
+            connection.execute(table.insert().values(study=study, chip=chip, pairs=_dump(_pairs(), pairs)))
 
     def put_enumeration(self, study: str, enumeration: Enumeration, trials: Sequence[Trial]) -> None:
         """Store what came of every point of a chip's space, and those trials of it that are kept; all or nothing."""
@@ -227,16 +242,19 @@ class Studies:
             row.chip: _load(_enumeration(), row.record, f"study {study!r}: enumeration on {row.chip}") for row in rows
         }
 
-    def references(self, study: str) -> dict[str, tuple[Pair, ...]]:
+    def references(self, study: str, *, tuned: bool = False) -> dict[str, tuple[Pair, ...]]:
         """The reference model's pairs by chip; a chip that is not in it has not been asked yet.
+
+        Args:
+            study: its name.
+            tuned: with the best tiles of the space, instead of the default ones.
 
         Raises:
             UserError: a stored pair cannot be read.
         """
+        table = _TUNED_REFERENCES if tuned else _REFERENCES
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(_REFERENCES).where(_REFERENCES.c.study == study).order_by(_REFERENCES.c.chip)
-            ).all()
+            rows = connection.execute(sa.select(table).where(table.c.study == study).order_by(table.c.chip)).all()
         return {row.chip: _load(_pairs(), row.pairs, f"study {study!r}: reference on {row.chip}") for row in rows}
 
 

@@ -122,8 +122,11 @@ class Evaluator:
             pairs.append(self._pair(shape, layers[layer], timed, judged.qualities.of(0)))
         return Answered(tuple(pairs))
 
-    def reference_pairs(self) -> tuple[tuple[Pair, ...], bool]:
-        """The reference model with the tile that an untuned user gets: what gains are counted from.
+    def reference_pairs(self, wanted: Wanted = "default") -> tuple[tuple[Pair, ...], bool]:
+        """The reference model with the tile that an untuned user gets, from which gains are counted, or its best ones.
+
+        Args:
+            wanted: its tiles.
 
         Returns:
             Its pairs, none of a workload that it cannot be timed under; and whether one is missing for a reason that
@@ -134,7 +137,7 @@ class Evaluator:
         for table in self.workloads:
             try:
                 layers = table.by_layer(self._draw)
-                layer, timed = self._slowest(self.reference, layers, "default", 0)
+                layer, timed = self._slowest(self.reference, layers, wanted, 0)
             except UserError:
                 continue
             except MachineError:

@@ -35,7 +35,7 @@ from moe_codesign.measure import MeasuringProcess, device_for, not_measured
 from moe_codesign.models import find_model
 from moe_codesign.storage.database import ENGINE_OPTIONS, Held, configure_sqlite, say_in_one_line
 from moe_codesign.storage.studies import Studies
-from moe_codesign.study.evaluate import Evaluator
+from moe_codesign.study.evaluate import Evaluator, Wanted
 from moe_codesign.study.exact import enumerate_space
 from moe_codesign.study.open_points import OpenPoints
 from moe_codesign.study.points import is_enumerated
@@ -62,12 +62,13 @@ class SearchResult:
         study: its name.
         space: what was searched.
         trials: every finished trial.
-        reference: the reference model's pairs, by chip.
+        reference: the reference model's pairs with its default tiles, by chip.
         provenance: versions that the study was begun with.
         interrupted: Ctrl-C ended it before all trials were done.
         notes: what a reader of this run should know, such as a device that is here and was not measured.
         enumerations: what came of every shape of the space, by the chips on which all were timed.
         polishes: what came of the neighbours of a sampled frontier, by the chips on which they were timed.
+        tuned_reference: the reference model's pairs with the best tiles of the space, by chip.
     """
 
     study: str
@@ -79,6 +80,7 @@ class SearchResult:
     notes: tuple[str, ...] = ()
     enumerations: dict[str, Enumeration] = field(default_factory=dict)
     polishes: dict[str, Polish] = field(default_factory=dict)
+    tuned_reference: dict[str, tuple[Pair, ...]] = field(default_factory=dict)
 
     @property
     def asked_for(self) -> list[Trial]:
@@ -136,10 +138,7 @@ def run_search(
                 for chip in chips:
                     with _bench(chip) as bench:
                         evaluator = Evaluator(space, chip, reference, tables, bench)
-                        if chip.name not in studies.references(study):
-                            reference_pairs, by_chance = evaluator.reference_pairs()
-                            if not by_chance:
-                                studies.put_reference(study, chip.name, reference_pairs)
+                        _put_references(evaluator, studies, study)
                         if bench is None and is_enumerated(space):
                             if chip.name not in studies.enumerations(study):
                                 _enumerate(evaluator, studies, study, progress)
@@ -153,6 +152,17 @@ def run_search(
             interrupted = True
     result = read_search(space, studies, study, interrupted=interrupted)
     return dataclasses.replace(result, notes=(*space.dtype_notes(), *not_measured(space.chips), *notes))
+
+
+def _put_references(evaluator: Evaluator, studies: Studies, study: str) -> None:
+    """Store the reference model's pairs with its default tiles and with its best ones, where that is not done yet."""
+    chip = evaluator.chip.name
+    wanted: Wanted
+    for tuned, wanted in ((False, "default"), (True, None)):
+        if chip not in studies.references(study, tuned=tuned):
+            pairs, by_chance = evaluator.reference_pairs(wanted)
+            if not by_chance:
+                studies.put_reference(study, chip, pairs, tuned=tuned)
 
 
 def _enumerate(evaluator: Evaluator, studies: Studies, study: str, progress: TrialProgress | None) -> None:
@@ -201,6 +211,7 @@ def read_search(space: Space, studies: Studies, study: str, *, interrupted: bool
         interrupted=interrupted,
         enumerations=studies.enumerations(study),
         polishes=studies.polishes(study),
+        tuned_reference=studies.references(study, tuned=True),
     )
 
 

@@ -180,6 +180,17 @@ class Budget(Table):
     polish: Annotated[int, Field(ge=0, le=MOST_POINTS)] = 10_000
 
 
+class Recommend(Table):
+    """How one pair of a chip's frontier is chosen.
+
+    Args:
+        weights: what each objective counts for, by its name in ``objectives``: { "decode.latency_us" = 3 }. An
+            objective that is not named counts 1; ``quality`` counts 0 where ``constraints.min_quality_ratio`` holds it.
+    """
+
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+
 class Space(Table):
     """A validated space file.
 
@@ -214,6 +225,7 @@ class Space(Table):
         workloads: the workloads, as [[workloads]].
         constraints: what a pair must meet, as [constraints].
         budget: how many trials there are, as [budget].
+        recommend: how one pair of each chip is recommended, as [recommend].
     """
 
     name: Name
@@ -234,6 +246,7 @@ class Space(Table):
     workloads: Annotated[list[WorkloadTable], Field(min_length=1, max_length=_MOST_LISTED)]
     constraints: Constraints = Constraints()
     budget: Budget = Budget()
+    recommend: Recommend = Recommend()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -262,6 +275,12 @@ class Space(Table):
             )
         if self.law == OWN_LAW and self.ablations is None:
             raise ValueError(f"law = {OWN_LAW!r} needs runs; give ablations = FILE, or another law")
+        objectives = [str(objective) for objective in self.objectives]
+        for name in self.recommend.weights:
+            if name not in objectives:
+                raise ValueError(f"recommend.weights has {name!r}, no objective{did_you_mean(name, objectives)}")
+        if self.recommend.weights and not any(self.weights()):
+            raise ValueError("recommend.weights leaves no objective that counts; give one a weight above 0")
         names = [chip.name for chip in self.chips]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"chips has {twice[0]!r} twice; name each once, and give files names of their own")
@@ -347,6 +366,15 @@ class Space(Table):
     def maximised(self) -> list[bool]:
         """Whether more is better, for each objective."""
         return [objective.metric.maximise for objective in self.objectives]
+
+    def weights(self) -> list[float]:
+        """What each objective counts for in a recommendation; see :class:`Recommend`."""
+        held = self.constraints.min_quality_ratio is not None and any(o.workload for o in self.objectives)
+        plain = [0.0 if held and objective.workload is None else 1.0 for objective in self.objectives]
+        return [
+            self.recommend.weights.get(str(objective), one)
+            for objective, one in zip(self.objectives, plain, strict=True)
+        ]
 
     def identity(self) -> str:
         """What makes two studies the same, as JSON text: all of the space but the number of trials, which may grow.

@@ -179,6 +179,7 @@ triton.grouped_gemm down on h100_sxm (cuda:90, triton 3.7.1)
   tile              block_m=64, block_n=128, block_k=64, num_warps=4, num_stages=3, group_m=8, split_k=1, persistent=False, tma=True, swap_ab=False, maxnreg=255
   refused: shared memory: too much"""
 SEARCH = """\
+trainium2: nothing beats your reference Qwen3-30B-A3B with its default tiles (its best ones are not known) beyond error. The rule takes the reference itself. Quality +2.0% by efficiency_leverage, -3.0% by abnar, +5.0% by zhao; it does NOT hold under abnar, and no shape holds under all. Weights 1.2 GB a chip, the reference's 1.2.
 mine: pairs on each chip's frontier
 ┏━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━┓
 ┃ chip      ┃ shape              ┃ workload                   ┃ found by ┃ tiles: GEMM 1 | GEMM 2 ┃   time ┃         interval ┃     grade ┃ of peak ┃ limiter ┃             quality ┃  gain ┃
@@ -191,6 +192,7 @@ Other laws that apply to Qwen3-30B-A3B: abnar, zhao.
 * marks shapes unlike the law's experiments: G, for one.
 trainium2: 2 trials, 1 feasible; ruled out: 1 memory"""
 NOTED = """\
+trainium2: nothing beats your reference Qwen3-30B-A3B with its default tiles (its best ones are not known) beyond error. Nearest is H2048 I516 E192 k9, 1.00x (0.82 .. 1.22, a tie). Quality +3.0% by efficiency_leverage. Weights 0.6 GB a chip, the reference's 0.9. What would change it: next is H2048 I512 E192 k9, as fast, a tie (2 shapes tie).
 mine: pairs on each chip's frontier
 ┏━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┳━━━━━━━┓
 ┃ chip      ┃ shape              ┃ workload              ┃ found by ┃ tiles: GEMM 1 | GEMM 2 ┃   time ┃         interval ┃             grade ┃ of peak ┃ limiter ┃ quality ┃  gain ┃

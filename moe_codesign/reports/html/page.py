@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from moe_codesign.answers.frontier_rows import PairNote, ReportRow, cost_notes, pair_notes, report_rows
 from moe_codesign.answers.quality_notes import quality_notes
+from moe_codesign.answers.recommendation import recommend
 from moe_codesign.domain.pair import Pair
 from moe_codesign.files import replace_file
 from moe_codesign.reports.html import plotly_text
@@ -33,6 +34,7 @@ def write_html(path: Path, result: SearchResult) -> None:
             {
                 "name": chip.name,
                 "product": chip.product,
+                "recommendation": recommend(result, chip) or "",
                 "grades": ", ".join(sorted({row.pair.timing.grade for row in own})) or "no feasible pair",
                 "figures": [
                     _figure(own, result, chip.name, workload, f"plot-{len(chips)}-{number}")
