@@ -71,6 +71,7 @@ coverage: setup
 
 study-search: setup
 	@echo "Comparing samplers with the exact frontier of 222,053 shapes on two chips: about an hour on two cores."
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search/across.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search/samplers.py --jobs $(JOBS)
 
 docs: setup
