@@ -153,11 +153,11 @@ def main() -> None:
                 for row in rows_of(space, chip_name, sampler, seed, table, exact, checkpoints):
                     rows.append(row)
                     print(*(row[field] for field in FIELDS), flush=True)
-                with (options.out / "samplers.csv").open("w", newline="") as file:
+                with (options.out / "samplers.csv").open("w", newline="", encoding="utf-8") as file:
                     writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
                     writer.writeheader()
                     writer.writerows(rows)
-                (options.out / "samplers.md").write_text(table_text(rows, facts))
+                (options.out / "samplers.md").write_text(table_text(rows, facts), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def search(
     Args:
         space: a space file, the name of one that comes with the project, or a Space.
         chips: names or files of chips, instead of the space's.
-        trials: instead of the space's budget; over all chips and modes.
+        trials: over all chips and modes, instead of the space's budget; a number asks for a sampler where the space's
+            is auto.
         jobs: compiler processes.
         recompile: compile here what the facts that come with the package would answer.
         storage: database URL.
@@ -48,9 +49,8 @@ def search(
         UserError: wrong space, chip, storage or study. Nothing has been stored then.
     """
     loaded = load_space(space, chips=chips, seed=seed)
-    asked = trials if trials is not None else loaded.budget.trials
-    if not 1 <= asked <= MOST_TRIALS:
-        raise UserError("trials", value=asked, fix=f"give 1 to {MOST_TRIALS:,}")
+    if trials is not None and not 1 <= trials <= MOST_TRIALS:
+        raise UserError("trials", value=trials, fix=f"give 1 to {MOST_TRIALS:,}")
     name = check_study(study or loaded.name)
     if out is not None:
         check_folder(Path(out))
@@ -60,7 +60,7 @@ def search(
             Studies(database),
             Tables(jobs=jobs, progress=compiling, recompile=recompile),
             study=name,
-            trials=asked,
+            trials=trials,
             provenance=provenance(),
             progress=running,
         )

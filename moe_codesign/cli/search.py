@@ -15,7 +15,7 @@ from moe_codesign.cli.options import JOBS, JSON, RECOMPILE, STORAGE, Names, cons
 @click.option(
     "--trials",
     type=click.IntRange(1),
-    help="Trials over all chips and modes, overriding the space file; a chip whose space is enumerated needs none.",
+    help="Sample so many trials over all chips and modes, also of a space small enough to enumerate.",
 )
 @JOBS
 @RECOMPILE

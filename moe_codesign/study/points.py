@@ -18,10 +18,15 @@ def point_count(space: Space) -> int:
     return math.prod(map(len, space.varied.values()))
 
 
-def is_enumerated(space: Space) -> bool:
-    """Whether every shape of the space is timed on chips that are estimated."""
+def is_enumerated(space: Space, trials: int | None = None) -> bool:
+    """Whether every shape of the space is timed on chips that are estimated.
+
+    Args:
+        space: what is searched.
+        trials: as whoever runs the search asks for them; a number asks for that many trials, and so for a sampler.
+    """
     if space.sampler == "auto":
-        return point_count(space) <= space.budget.exact_up_to
+        return trials is None and point_count(space) <= space.budget.exact_up_to
     return space.sampler == "exact"
 
 

@@ -99,13 +99,22 @@ def run_search(
     tables: Tables,
     *,
     study: str,
-    trials: int,
+    trials: int | None,
     provenance: dict[str, str],
     progress: TrialProgress | None = None,
 ) -> SearchResult:
-    """Run the search until every (chip, mode) has its share of ``trials``, or Ctrl-C.
+    """Enumerate the space, or run trials until every (chip, mode) has its share of them, or Ctrl-C.
 
     What was stored is kept; calling it again with the same arguments goes on where it stopped.
+
+    Args:
+        space: what to search.
+        studies: where results are kept.
+        tables: compiled tiles.
+        study: name of the study.
+        trials: how many trials to sample; None for the space's budget, or to enumerate a space that is small enough.
+        provenance: versions to keep with a study that begins.
+        progress: called as trials end.
 
     Raises:
         UserError: unknown model, a tile field or value that no kernel has, a compiler that is not installed, or a study
@@ -120,7 +129,7 @@ def run_search(
     # The host is last: its measurements want the machine to themselves.
     chips = sorted(space.chips, key=lambda chip: chip.is_host)
     measured = {chip.name for chip in chips if device_for(chip) is not None}
-    allotted = space.allot(trials, measured)
+    allotted = space.allot(space.budget.trials if trials is None else trials, measured)
     # A warning is of how a sampler draws a value, which says nothing to whoever searches.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     interrupted = False
@@ -139,7 +148,7 @@ def run_search(
                     with _bench(chip) as bench:
                         evaluator = Evaluator(space, chip, reference, tables, bench)
                         _put_references(evaluator, studies, study)
-                        if bench is None and is_enumerated(space):
+                        if bench is None and is_enumerated(space, trials):
                             if chip.name not in studies.enumerations(study):
                                 _enumerate(evaluator, studies, study, progress)
                             continue

@@ -149,6 +149,14 @@ def test_when_a_space_is_enumerated(changes: dict[str, Any], enumerated: bool) -
     assert is_enumerated(make_space(**{"sampler": "auto"} | changes)) is enumerated
 
 
+def test_a_number_of_trials_asks_for_a_sampler(tmp_path: Path) -> None:
+    space = make_space(sampler="auto")
+    result = mc.search(space, trials=5, storage=f"sqlite:///{tmp_path / 'results.db'}")
+    assert not result.is_exact
+    assert len(result.asked_for) == 5
+    assert mc.search(space, storage=f"sqlite:///{tmp_path / 'results.db'}").is_exact
+
+
 def test_a_second_run_enumerates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = searched(tmp_path)
     monkeypatch.setattr("moe_codesign.study.runner.enumerate_space", None)
