@@ -37,4 +37,5 @@ def test_every_time_in_the_table_has_its_grade(page: Any) -> None:
     grade = head.index("grade")
     assert len(rows) > 1
     for row in rows[1:]:
-        assert row.locator("td").nth(grade).inner_text() == "datasheet"
+        # A number behind the grade leads to a note on the time.
+        assert row.locator("td").nth(grade).inner_text().split()[0] == "datasheet"

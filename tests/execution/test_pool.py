@@ -13,7 +13,7 @@ import pytest
 
 from moe_codesign.errors import MachineError
 from moe_codesign.execution import CallResult, Died, Done, Pool, Raised, TimedOut
-from tests.execution import hanging, jobs
+from tests.execution import jobs
 
 LIMIT_S = 300.0
 """Longer than pytest allows: an outcome that is noticed only at the limit fails."""
@@ -119,6 +119,9 @@ def test_workers_that_cannot_start_are_an_error_and_not_a_wait() -> None:
 
 
 def test_workers_that_hang_as_they_start_are_an_error_and_not_a_wait() -> None:
+    # Here alone: in a child process of another test, which imports this module, it would hang too.
+    from tests.execution import hanging
+
     with Pool(1, initializer=hanging.enter, start_limit_s=1) as pool:
         with pytest.raises(MachineError, match="have not started in 1 s; an import hangs"):
             pool.call(jobs.half, 3, time_limit_s=LIMIT_S)

@@ -40,7 +40,7 @@ def search(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Answered | Refused:
     )
     # The reference model is measured as the trials are, and takes longer.
     none: tuple[Pair, ...] = ()
-    monkeypatch.setattr(Evaluator, "reference_pairs", lambda self: (none, False))
+    monkeypatch.setattr(Evaluator, "reference_pairs", lambda self, wanted: (none, False))
     result = mc.search(space, trials=1, storage=f"sqlite:///{folder / 'results.db'}")
     (trial,) = result.trials
     return trial.outcome
