@@ -87,7 +87,7 @@ class Goal:
 
     @property
     def unit(self) -> str:
-        """Of a cost."""
+        """Unit of a cost."""
         if self.metric.maximise:
             return f"1/({self.metric.unit})"
         return (

@@ -62,7 +62,7 @@ class Cost:
 
     @property
     def tiles(self) -> dict[str, str]:
-        """Of GEMM 1 and 2, as tables print them, by workload; empty at grade ``datasheet``."""
+        """Tiles of GEMM 1 and 2, as tables print them, by workload; empty at grade ``datasheet``."""
         return {pair.workload.name: pair.tiles.label() for pair in self.pairs if pair.tiles is not None}
 
     @property

@@ -75,7 +75,7 @@ class Recommendation:
         pairs: the shape with its tiles, one for each workload.
         mode, trial: which search proposed it, and in which of its trials.
         gains: by workload, where the reference was timed under it too.
-        gain: all of them together, by the weights of the objectives; None where there is none.
+        gain: all of them together, by the weights of the objectives; None without any.
         fails: laws by which it does not hold the quality constraint; empty unless no shape holds it under all.
         weights_gb: weights of all its MoE layers on one chip, and the reference's, under the workload that needs most.
         runner_up: the next shape by the same rule; None where there is no other.

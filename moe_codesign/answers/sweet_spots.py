@@ -102,7 +102,7 @@ def swept_values(low: int, high: int, step: int) -> range:
     """Values from ``low`` to ``high``.
 
     Raises:
-        UserError: there are none, or too many.
+        UserError: no value is left, or there are too many.
     """
     for name, value in (("low", low), ("high", high), ("step", step)):
         if value < 1:

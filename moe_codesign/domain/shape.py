@@ -126,7 +126,7 @@ class MoEShape:
 
     @property
     def active_params(self) -> float:
-        """Of these, the parameters that a token uses: its experts', and the routers'."""
+        """Parameters of the MoE layers that a token uses: its experts', and the routers'."""
         router = self.hidden_size * (self.num_experts + self.zero_expert_num)
         return self.num_layers * (self.active_flops_per_token / 2 + router)
 

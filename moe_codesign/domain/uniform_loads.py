@@ -170,7 +170,7 @@ def _weights(tokens: int, every: int, top_k: int) -> F64:
     """Weights of an expert's count 0 to ``tokens``, of which the counts of all are drawn, given their sum."""
     choices = tokens * top_k
     mean, factor = choices / every, (every - top_k) / (every - 1)
-    # Of t chances of each expert are as many taken as there are choices: the variance is a hypergeometric one.
+    # As many of an expert's t chances are taken as there are choices: the variance is a hypergeometric one.
     chances = (choices - factor) / (1 - factor) / every if top_k > 1 else math.inf
     taken = np.arange(tokens)
     if top_k > 1:
@@ -232,7 +232,7 @@ class _Counts:
 
     @functools.cached_property
     def skewness(self) -> F64:
-        """Of a binomial count of that mean and variance."""
+        """Skewness of a binomial count with that mean and variance."""
         deviation = np.sqrt(np.maximum(self.variance, 1e-12))
         return np.asarray(np.clip((2 * self.variance / self.mean - 1) / deviation, -1.0, 1.0))
 

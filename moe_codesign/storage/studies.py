@@ -200,7 +200,9 @@ class Studies:
         with self._engine.begin() as connection:
             connection.execute(_ENUMERATIONS.delete().where(*(_ENUMERATIONS.c[k] == v for k, v in key.items())))
             connection.execute(_ENUMERATIONS.insert().values(**key, record=_dump(_enumeration(), enumeration)))
-            connection.execute(_TRIALS.delete().where(*(_TRIALS.c[k] == v for k, v in key.items())))
+            # Trials that were sampled before stay: each was asked for.
+            earlier = {**key, "mode": "exact"}
+            connection.execute(_TRIALS.delete().where(*(_TRIALS.c[k] == v for k, v in earlier.items())))
             if rows:
                 connection.execute(_TRIALS.insert(), rows)
 

@@ -154,7 +154,10 @@ def test_a_number_of_trials_asks_for_a_sampler(tmp_path: Path) -> None:
     result = mc.search(space, trials=5, storage=f"sqlite:///{tmp_path / 'results.db'}")
     assert not result.is_exact
     assert len(result.asked_for) == 5
-    assert mc.search(space, storage=f"sqlite:///{tmp_path / 'results.db'}").is_exact
+    both = mc.search(space, storage=f"sqlite:///{tmp_path / 'results.db'}")
+    assert both.is_exact
+    sampled = [trial for trial in both.trials if trial.mode == "nested"]
+    assert sampled == result.asked_for, "what was sampled before is not lost"
 
 
 def test_a_second_run_enumerates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ class OurTimes:
 
     @property
     def grade(self) -> Grade:
-        """Of every time."""
+        """Grade of every time."""
         return self.chosen[0].prices.grade
 
     @property
