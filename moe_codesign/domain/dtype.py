@@ -49,6 +49,18 @@ OTHER_DTYPES = {
     "nf4": "bitsandbytes' 4 bits",
 }
 """Types that files and people name and that no kernel here has, and what they are."""
+OTHER_BYTES = {
+    "nvfp4": 0.5 + 1 / 16,
+    "mxfp8": 1 + 1 / 32,
+    "float32": 4.0,
+    "int8_weight_only": 1.0,
+    "fp8_weight_only": 1.0,
+    "w4a8": 0.5 + 2 / 128,
+    "fp8_e5m2": 1.0,
+    "nf4": 0.5 + 4 / 64,
+}
+"""Bytes of one weight of :data:`OTHER_DTYPES`, with its share of a scale: an fp8 per 16 (``nvfp4``), a byte per 32
+(``mxfp8``), 16 bits per 128 (``w4a8``), a float32 per 64 (``nf4``)."""
 _OTHER_SPELLINGS = {
     "nvfp4": "nvfp4_w4a4 w4a4_nvfp4",
     "mxfp8": "mxfp8_w8a8",
@@ -78,6 +90,18 @@ _BY_KEY = {
 def name_of_dtype(text: str) -> str | None:
     """The one name of a type that people write in many ways, ours or of :data:`OTHER_DTYPES`; None for another word."""
     return _BY_KEY.get(_key(text))
+
+
+def bytes_of_weight(dtype: str, group: int = 128) -> float:
+    """Bytes of one weight of any type that has a name here, with its share of a scale.
+
+    Args:
+        dtype: one of :data:`DTYPE_BYTES` or :data:`OTHER_DTYPES`.
+        group: weights that share one 16-bit scale, of 4-bit integers (``int4``, ``w4a8``), whose checkpoints differ.
+    """
+    if dtype in ("int4", "w4a8"):
+        return 0.5 + 2 / group
+    return DTYPE_BYTES[dtype] if dtype in DTYPE_BYTES else OTHER_BYTES[dtype]
 
 
 def parse_dtype(text: str) -> str:
