@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moe_codesign.answers.priced import ChipProgress, Cost, Priced, best_of
-from moe_codesign.answers.ratio import Ratio, ratio_of
+from moe_codesign.cost.ratio import Ratio
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.shape import MoEShape
 
@@ -75,7 +75,7 @@ def lock_in_of(priced: Mapping[str, Priced], reference: MoEShape, progress: Chip
     for best_for, run_on in ((a, b) for a in priced for b in priced):
         shape = best[best_for].shape
         cost = priced[run_on].obstacle(shape) or priced[run_on].cost(shape)
-        over = None if isinstance(cost, Failure) else ratio_of(cost, best[run_on])
+        over = None if isinstance(cost, Failure) else cost.over(best[run_on])
         cells.append(LockInCell(best_for, run_on, cost, over))
     first = next(iter(priced.values()))
     return LockIn(

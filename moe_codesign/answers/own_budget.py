@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.answers.priced import ChipProgress, Cost, Priced, best_of, price_on
-from moe_codesign.answers.ratio import Ratio, ratio_of
 from moe_codesign.compiler.tile_table import Tables
+from moe_codesign.cost.ratio import Ratio
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.frontier import non_dominated, slack
 from moe_codesign.errors import UserError
@@ -85,7 +85,7 @@ def _on(chip: str, priced: Mapping[str, Priced], progress: ChipProgress | None) 
         distance=float(distance),
         reference=reference,
         best=best,
-        gains={name: ratio_of(reference[name], best[name]) for name in priced},
+        gains={name: reference[name].over(best[name]) for name in priced},
         at_own_width={
             name: float(same[:, place].min() / values[:, place].min()) if len(same) else float("nan")
             for place, name in enumerate(priced)

@@ -1,7 +1,8 @@
 """Every shape of a space priced by one goal on one chip, and single shapes with their tiles and intervals."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +16,7 @@ from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import Answer, Estimate, attempt, slowest
 from moe_codesign.cost.memory import over_memory
 from moe_codesign.cost.ours.model import estimate_layer
+from moe_codesign.cost.ratio import Ratio, product
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.metrics import Known
 from moe_codesign.domain.pair import Pair
@@ -50,6 +52,7 @@ class Cost:
         value: the cost. low, high: its interval.
         grade: the weakest of its times.
         pairs: the shape with its tiles and time under each workload that the goal is of.
+        shares: how much of the cost each of them is; they sum to 1.
     """
 
     chip: str
@@ -59,6 +62,7 @@ class Cost:
     high: float
     grade: Grade
     pairs: tuple[Pair, ...] = field(hash=False)
+    shares: tuple[float, ...]
 
     @property
     def tiles(self) -> dict[str, str]:
@@ -69,6 +73,21 @@ class Cost:
     def notes(self) -> tuple[str, ...]:
         """Why its times deserve less trust."""
         return tuple(dict.fromkeys(note for pair in self.pairs for note in pair.notes))
+
+    def over(self, other: "Cost") -> Ratio:
+        """This cost over another one by the same goal; see :func:`product_of_costs`."""
+        return product_of_costs([(self, 1), (other, -1)])
+
+
+def product_of_costs(factors: Sequence[tuple[Cost, int]]) -> Ratio:
+    """The product of costs by one goal, each to a whole power, with the interval of the times that they are of.
+
+    Under several workloads the times' errors go together, each with its workload's mean share of the costs.
+    """
+    value = math.exp(math.fsum(power * math.log(cost.value) for cost, power in factors))
+    shares = np.mean([cost.shares for cost, _ in factors], axis=0)
+    halves = [product([(cost.pairs[place], power) for cost, power in factors]).log_half for place in range(len(shares))]
+    return Ratio.around(value, float(shares @ np.array(halves)))
 
 
 class Priced:
@@ -176,14 +195,16 @@ class Priced:
             known = [Known.of(pair)._replace(latency_us=getattr(pair.timing, end)) for pair in pairs]
             return self.goal.cost(known, self.chip)
 
+        value = of("latency_us")
         return Cost(
             chip=self.chip.name,
             shape=shape,
-            value=of("latency_us"),
+            value=value,
             low=of("low_us"),
             high=of("high_us"),
             grade=max((pair.timing.grade for pair in pairs), key=GRADES.index),
             pairs=tuple(pairs),
+            shares=tuple(self.goal.cost_under(pair.workload.name, Known.of(pair), self.chip) / value for pair in pairs),
         )
 
     def _answer(self, shape: MoEShape, workload: Workload, tiles: Tiles) -> Answer:

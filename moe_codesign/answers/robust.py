@@ -8,8 +8,8 @@ import numpy as np
 
 from moe_codesign.answers.lock_in import chip_notes
 from moe_codesign.answers.priced import ChipProgress, Cost, Priced, best_of
-from moe_codesign.answers.ratio import Ratio, ratio_of
 from moe_codesign.arrays import F64
+from moe_codesign.cost.ratio import Ratio
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
@@ -101,7 +101,7 @@ def robust_of(
     first = next(iter(priced.values()))
     shape = first.shape(int(np.nanargmin(prices)))
     chips = [
-        OnChip(chip, float(share), cost, own, ratio_of(cost, own))
+        OnChip(chip, float(share), cost, own, cost.over(own))
         for (chip, one), share, own in zip(priced.items(), shares, best, strict=True)
         if isinstance(cost := one.cost(shape), Cost)
     ]

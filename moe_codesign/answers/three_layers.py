@@ -4,8 +4,8 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from moe_codesign.answers.priced import ChipProgress, Cost, Priced, Tiles, best_of
-from moe_codesign.answers.ratio import Ratio, product_of, ratio_of
+from moe_codesign.answers.priced import ChipProgress, Cost, Priced, Tiles, best_of, product_of_costs
+from moe_codesign.cost.ratio import Ratio
 from moe_codesign.domain.failure import Failure
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
@@ -87,11 +87,11 @@ def three_layers_of(
         reference=reference.name or reference.label(),
         found=found,
         corners={_name(corner): cost for corner, cost in corners.items()},
-        alone={layer: ratio_of(first, one) for layer, one in zip(LAYERS, single, strict=True)},
+        alone={layer: first.over(one) for layer, one in zip(LAYERS, single, strict=True)},
         orders=[_steps(corners, order) for order in itertools.permutations(LAYERS)],
-        product=product_of([(first, 3), *each]),
-        together=ratio_of(first, last),
-        product_over_together=product_of([(first, 2), (last, 1), *each]),
+        product=product_of_costs([(first, 3), *each]),
+        together=first.over(last),
+        product_over_together=product_of_costs([(first, 2), (last, 1), *each]),
     )
 
 
@@ -100,7 +100,7 @@ def _steps(corners: dict[_Corner, Cost], order: tuple[Layer, ...]) -> tuple[Step
     changed: _Corner = frozenset()
     for layer in order:
         after = changed | {layer}
-        steps.append(Step(layer, ratio_of(corners[changed], corners[after])))
+        steps.append(Step(layer, corners[changed].over(corners[after])))
         changed = after
     return tuple(steps)
 

@@ -6,12 +6,16 @@ has counted, and are taken as independent. Two measurements are compared by thei
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
+from moe_codesign.arrays import F64
 from moe_codesign.calibrations.ratios import distance, law_of
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.timing import Timing
@@ -61,6 +65,13 @@ class Ratio:
         """JSON-ready."""
         return {"ratio": self.value, "low": self.low, "high": self.high, "chance": self.chance, "tie": self.is_tie}
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Within the JSON of an answer a ratio is what :meth:`to_dict` gives."""
+        return core_schema.is_instance_schema(
+            cls, serialization=core_schema.plain_serializer_function_ser_schema(cls.to_dict)
+        )
+
 
 def ratio(a: Pair, b: Pair) -> Ratio:
     """Time of ``a`` over time of ``b``, and the chance that ``a`` is the faster.
@@ -71,7 +82,28 @@ def ratio(a: Pair, b: Pair) -> Ratio:
         return Ratio(1.0, 1.0, 1.0, 0.5)
     if a.timing.grade == b.timing.grade == "measured" and _samples(a) and _samples(b):
         return _of_samples(a.timing, b.timing)
-    return Ratio.around(a.timing.latency_us / b.timing.latency_us, _log_half(a, b))
+    return product([(a, 1), (b, -1)])
+
+
+def product(factors: Sequence[tuple[Pair, int]]) -> Ratio:
+    """The product of times, each to a whole power: a ratio is that of two, with the powers 1 and -1.
+
+    What two times of one model share of their errors is what makes the interval of their ratio as narrow as
+    :mod:`moe_codesign.calibrations.ratios` says; the errors of all times together follow from that. A time that is
+    there with several powers counts with their sum, so that over itself it is exactly 1.
+    """
+    powers: list[tuple[Pair, int]] = []
+    for pair, power in factors:
+        place = next((i for i, (other, _) in enumerate(powers) if _same(pair, other)), None)
+        if place is None:
+            powers.append((pair, power))
+        else:
+            powers[place] = (powers[place][0], powers[place][1] + power)
+    powers = [(pair, power) for pair, power in powers if power]
+    value = math.exp(math.fsum(power * math.log(pair.timing.latency_us) for pair, power in powers))
+    if [power for _, power in powers] == [1, -1]:
+        value = powers[0][0].timing.latency_us / powers[1][0].timing.latency_us
+    return Ratio.around(value, _log_half(powers))
 
 
 def joined(ratios: list[Ratio], weights: list[float]) -> Ratio:
@@ -81,12 +113,33 @@ def joined(ratios: list[Ratio], weights: list[float]) -> Ratio:
     return Ratio.around(value, sum(w * one.log_half for w, one in zip(weights, ratios, strict=True)) / total)
 
 
-def _log_half(a: Pair, b: Pair) -> float:
-    independent = math.hypot(*(math.log(one.timing.high_us / one.timing.latency_us) for one in (a, b)))
+def _log_half(powers: Sequence[tuple[Pair, int]]) -> float:
+    """Half-width of the logarithm of a product of different times."""
+    if not powers:
+        return 0.0
+    halves = [math.log(pair.timing.high_us / pair.timing.latency_us) for pair, _ in powers]
+    shared = np.diag(np.square(halves))
+    for i, (a, _) in enumerate(powers):
+        for j, (b, _) in enumerate(powers[:i]):
+            shared[i, j] = shared[j, i] = (halves[i] ** 2 + halves[j] ** 2) / 2 * (1 - _factor(a, b) ** 2)
+    power = np.array([power for _, power in powers], dtype=float)
+    if len(powers) > 2 or power.sum() != 0:
+        shared = _possible(shared)
+    return math.sqrt(max(0.0, float(power @ shared @ power)))
+
+
+def _factor(a: Pair, b: Pair) -> float:
+    """The interval of a ratio over that of two independent times; 1 where nothing is known to be shared."""
     law = law_of(a.timing.grade, a.chip, a.workload.dtype)
     if law is None or _model(a) != _model(b):
-        return independent
-    return independent * law.factor(distance(_sizes(a), _sizes(b)), other_tiles=a.tiles != b.tiles)
+        return 1.0
+    return law.factor(distance(_sizes(a), _sizes(b)), other_tiles=a.tiles != b.tiles)
+
+
+def _possible(covariance: F64) -> F64:
+    """The nearest covariance that errors can have: of three times, laws of pairs may ask what cannot be at once."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
 
 
 def _model(pair: Pair) -> tuple[str, str, str | None, str]:

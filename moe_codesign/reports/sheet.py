@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from moe_codesign.answers.ratio import Ratio
+from moe_codesign.cost.ratio import Ratio
 from moe_codesign.errors import printable
 from moe_codesign.reports.text import time_text
 
@@ -52,7 +52,7 @@ def ratio_text(ratio: Ratio) -> str:
     """``1.23 (1.05 .. 1.44)``, with ``~`` where its interval holds 1; exactly 1 has no interval."""
     if ratio.low == ratio.high:
         return f"{ratio.value:.2f}"
-    return f"{'~' if ratio.within_error else ''}{ratio.value:.2f} ({ratio.low:.2f} .. {ratio.high:.2f})"
+    return f"{'~' if ratio.is_tie else ''}{ratio.value:.2f} ({ratio.low:.2f} .. {ratio.high:.2f})"
 
 
 def cost_text(cost: float, unit: str) -> str:

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 import moe_codesign as mc
-from moe_codesign.answers.lock_in import LockIn
-from moe_codesign.answers.priced import Cost
-from moe_codesign.answers.ratio import product_of, ratio_of
+from moe_codesign.answers.lock_in import LockIn, LockInCell
+from moe_codesign.answers.priced import product_of_costs
 from moe_codesign.answers.three_layers import ThreeLayers
+from moe_codesign.cost.ratio import Ratio, ratio
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
@@ -26,6 +27,9 @@ from tests.conftest import make_space
 QWEN = find_model("Qwen3-30B-A3B")
 AXES = {"moe_intermediate_size": [704, 768, 896], "num_experts": [96, 128, 160], "num_experts_per_tok": [7, 8, 10]}
 TWO = [{"name": "decode", "num_tokens": 64, "ep": 4}, {"name": "prefill", "num_tokens": 4096, "ep": 4}]
+
+
+CERTAIN = Ratio(1.0, 1.0, 1.0, 0.5)
 
 
 def small(**changes: Any) -> Space:
@@ -141,7 +145,7 @@ def test_what_holds_for_every_three_layers(space: Space) -> None:
     assert math.prod(gain.value for gain in found.alone.values()) == pytest.approx(found.product.value)
     assert found.product.value / found.together.value == pytest.approx(found.product_over_together.value)
     # A chip without a compiler has no tiles to choose.
-    assert found.alone["tiles"] == ratio_of(found.corners["start"], found.corners["start"])
+    assert found.alone["tiles"] == CERTAIN
 
 
 @settings(max_examples=5)
@@ -169,7 +173,7 @@ def test_the_layers_by_hand() -> None:
     assert found.together.value == close(trainium / h100)
     assert found.alone["chip"].value == close(trainium / found.corners["chip"].value)
     # A shape that is the reference gains nothing, and that is certain.
-    assert found.alone["shape"] == ratio_of(found.corners["start"], found.corners["start"])
+    assert found.alone["shape"] == CERTAIN
     assert found.product_over_together.value == close(found.corners["chip+tiles"].value / found.corners["chip"].value)
 
 
@@ -208,35 +212,34 @@ def test_wrong_weights_are_refused(asked: dict[str, Any], says: str) -> None:
         mc.robust(small(), **asked)
 
 
-def cost_of(chip: str, value: float, low: float, high: float) -> Cost:
-    return Cost(chip, QWEN, value, low, high, "modelled", ())
+def test_the_interval_of_a_cost_ratio_is_that_of_its_times() -> None:
+    """One ratio everywhere: two shapes on one chip share errors, two chips do not."""
+    found = mc.three_layers(small(), from_chip="trainium2", to_chip="h100_sxm")
+    costs = found.corners
+    for a, b in (("chip+tiles+shape", "chip+tiles"), ("start", "chip"), ("chip+tiles", "chip")):
+        expected = ratio(costs[a].pairs[0], costs[b].pairs[0])
+        got = costs[a].over(costs[b])
+        assert got.value == pytest.approx(expected.value)
+        assert got.log_half == pytest.approx(expected.log_half)
+    here, there = (costs[one].pairs[0].timing for one in ("chip+tiles+shape", "chip+tiles"))
+    independent = math.hypot(*(math.log(one.high_us / one.latency_us) for one in (here, there)))
+    assert 0 < costs["chip+tiles+shape"].over(costs["chip+tiles"]).log_half < 0.5 * independent
+    product = product_of_costs([(costs["start"], 2), (costs["start"], -2)])
+    assert (product.value, product.low, product.high) == (1.0, 1.0, 1.0)
 
 
-def test_an_interval_of_a_ratio_by_hand() -> None:
-    one, two = cost_of("a", 8.0, 4.0, 16.0), cost_of("b", 2.0, 1.0, 8.0)
-    ratio = ratio_of(one, two)
-    assert ratio.value == pytest.approx(4)
-    assert ratio.low == pytest.approx(4 / math.exp(math.hypot(math.log(2), math.log(4))))
-    assert ratio.high == pytest.approx(4 * math.exp(math.hypot(math.log(2), math.log(2))))
-    assert ratio.within_error
-    assert not ratio_of(cost_of("a", 8.0, 7.9, 8.1), cost_of("b", 2.0, 1.9, 2.1)).within_error
-    same = ratio_of(one, cost_of("a", 8.0, 4.0, 16.0))
-    assert (same.value, same.low, same.high) == (1, 1, 1)
+def test_a_mix_of_workloads_errs_as_its_parts_by_their_shares() -> None:
+    found = mc.robust(small(), shares={"decode": 3, "prefill": 1})
+    for one in found.chips:
+        cost, own = one.cost, one.own_best
+        assert sum(cost.shares) == pytest.approx(1)
+        halves = [ratio(a, b).log_half for a, b in zip(cost.pairs, own.pairs, strict=True)]
+        mean = np.mean([cost.shares, own.shares], axis=0)
+        assert one.over_own_best.log_half == pytest.approx(float(mean @ halves))
 
 
-POSITIVE = st.floats(0.1, 10)
-
-
-@given(st.lists(st.tuples(POSITIVE, st.floats(1, 4), st.floats(1, 4), st.integers(-3, 3)), min_size=1, max_size=5))
-def test_what_holds_for_every_product(factors: list[tuple[float, float, float, int]]) -> None:
-    numbers = [
-        (cost_of(str(i), value, value / down, value * up), power) for i, (value, down, up, power) in enumerate(factors)
-    ]
-    found = product_of(numbers)
-    assert found.value == pytest.approx(np.prod([one.value**power for one, power in numbers]))
-    assert found.low <= found.value * (1 + 1e-9)
-    assert found.high >= found.value * (1 - 1e-9)
-    worst = np.prod([(one.high if power > 0 else one.low) ** power for one, power in numbers])
-    assert found.high <= worst * (1 + 1e-9)
-    inverse = product_of([(one, -power) for one, power in numbers])
-    assert inverse.low == pytest.approx(1 / found.high)
+def test_a_ratio_in_json_is_the_ratio_of_every_answer() -> None:
+    cell = mc.lock_in(small()).cell("trainium2", "h100_sxm")
+    data = TypeAdapter(LockInCell).dump_python(cell, mode="json")
+    assert cell.over_own_best is not None
+    assert data["over_own_best"] == cell.over_own_best.to_dict()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_codesign.calibrations.ratios import FILE, RatioLaw, distance, law_of, shipped
-from moe_codesign.cost.ratio import Ratio, joined, ratio
+from moe_codesign.cost.ratio import Ratio, joined, product, ratio
 from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
@@ -90,6 +90,47 @@ def test_the_other_way_round(a: float, b: float, width: int, tokens: int) -> Non
     assert there.chance + back.chance == pytest.approx(1.0)
     # The chance is that of 5 % where the interval just excludes 1.
     assert there.is_tie or there.chance < 0.051 or there.chance > 0.949
+
+
+def times(draw: st.DrawFn) -> list[tuple[Pair, int]]:
+    return [
+        (
+            pair(
+                draw(st.floats(1.0, 1e4)),
+                width=draw(st.integers(64, 4096)),
+                chip=draw(st.sampled_from(["h100_sxm", "b200"])),
+                high=draw(st.floats(1.01, 2.0)),
+                tile=draw(st.sampled_from([TILE, OTHER])),
+            ),
+            draw(st.integers(-3, 3)),
+        )
+        for _ in range(draw(st.integers(1, 5)))
+    ]
+
+
+@given(st.composite(times)())
+def test_what_holds_for_every_product(factors: list[tuple[Pair, int]]) -> None:
+    found = product(factors)
+    assert found.value == pytest.approx(math.prod(one.timing.latency_us**power for one, power in factors))
+    assert found.low <= found.value <= found.high
+    back = product([(one, -power) for one, power in factors])
+    assert back.log_half == pytest.approx(found.log_half)
+    twice = product([*factors, *((one, -power) for one, power in factors)])
+    assert (twice.value, twice.low, twice.high) == (1.0, 1.0, 1.0)
+
+
+def test_a_product_by_hand() -> None:
+    """Errors of one chip cancel as far as its law says; a time to the power 2 errs twice as far."""
+    half = math.log(1.2)
+    h100, b200 = pair(100.0), pair(50.0, chip="b200")
+    wide, wide_there = pair(110.0, width=1024), pair(56.0, chip="b200", width=1024)
+    assert product([(h100, 2)]).log_half == pytest.approx(2 * half)
+    assert product([(h100, 1), (b200, 1)]).log_half == pytest.approx(math.hypot(half, half))
+    apart = [ratio(h100, wide).log_half, ratio(b200, wide_there).log_half]
+    both = product([(h100, 1), (wide, -1), (b200, -1), (wide_there, 1)])
+    assert both.value == pytest.approx(100 / 110 / 50 * 56)
+    assert both.log_half == pytest.approx(math.hypot(*apart))
+    assert product([(h100, 1), (wide, -1)]) == ratio(h100, wide)
 
 
 def test_joined_ratios_err_together() -> None:

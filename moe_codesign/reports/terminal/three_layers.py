@@ -58,6 +58,6 @@ def _verdict(result: ThreeLayers) -> str:
     if abs(over) < 0.005:
         return "The gains multiply, to half a percent."
     text = f"The product of the three alone is {abs(over):.1%} {'more' if over > 0 else 'less'} than the joint gain"
-    if result.product_over_together.within_error:
+    if result.product_over_together.is_tie:
         return f"{text}, which is within error of equal: the estimates neither show nor exclude that gains multiply."
     return f"{text}: the gains do not multiply."
