@@ -55,7 +55,7 @@ def table_of(name: str) -> str:
     """The Markdown table of one schema's keys, or of the columns of a problem table."""
     if name in columns.TABLES:
         rows = [(f"`{c.name}`", c.default or "required", c.meaning) for c in columns.TABLES[name]]
-        if name == "the answer":
+        if name in ("the answer", "the quality"):
             return _markdown(("column", "meaning"), [(column, meaning) for column, _, meaning in rows])
         return _markdown(("column", "default", "meaning"), rows)
     return _markdown(("key", "value", "default", "meaning"), list(_keys(SCHEMAS[name])))

@@ -14,6 +14,7 @@ from moe_codesign.domain.routing import DEFAULT_ROUTING, RecordedLayers, Routing
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
+from moe_codesign.quality import Beside
 from moe_kernels.kernel import Op, up_op
 
 LOSSES = ("padding", "waves", "memory", "pipeline", "launch", "permute")
@@ -23,7 +24,10 @@ LOSSES = ("padding", "waves", "memory", "pipeline", "launch", "permute")
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One (chip, tokens): the estimate with its losses, or the error: why it could not be made."""
+    """One (chip, tokens): the estimate with its losses, or the error: why it could not be made.
+
+    ``quality`` is the model's, the same in every row; None where it was not asked for.
+    """
 
     chip: str
     num_tokens: int
@@ -31,6 +35,7 @@ class AuditRow:
     routing: str
     estimate: Estimate | None
     error: Failure | None = None
+    quality: Beside | None = None
 
 
 def audit_shape(
@@ -43,6 +48,7 @@ def audit_shape(
     routing: Routing | RecordedLayers = DEFAULT_ROUTING,
     tp: int = 1,
     ep: int = 1,
+    quality: Beside | None = None,
 ) -> list[AuditRow]:
     """Estimate one layer per chip and token count with its best tiles, and split what it loses.
 
@@ -68,5 +74,5 @@ def audit_shape(
         for num_tokens in tokens:
             layer, taken = slowest(found[num_tokens])
             estimate, failure = (None, taken) if isinstance(taken, Failure) else (taken, None)
-            rows.append(AuditRow(chip.name, num_tokens, dtype, str(layers[layer]), estimate, failure))
+            rows.append(AuditRow(chip.name, num_tokens, dtype, str(layers[layer]), estimate, failure, quality))
     return rows

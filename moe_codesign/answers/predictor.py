@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe_codesign.answers.quality_asked import QualityAsked
+from moe_codesign.answers.row_quality import RowQuality
 from moe_codesign.chips import Chip, load_chip
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.cost.estimate import ABSURD, Answer, CostModel, Estimate, failure_of, slowest
@@ -47,9 +49,21 @@ class Predictor:
         tables: compiled tiles; what the rows need and the cache lacks is compiled first, in one go for each call.
         explain: add ``parts_us``, JSON of where the time goes.
         tuned: folder of a stack's tuned files, which come before its default rule.
+        quality: beside which model quality is asked for; None adds no columns of quality.
+
+    Raises:
+        UserError: quality cannot be judged so.
     """
 
-    def __init__(self, tables: Tables, *, explain: bool = False, tuned: Path | None = None) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        *,
+        explain: bool = False,
+        tuned: Path | None = None,
+        quality: QualityAsked | None = None,
+    ) -> None:
+        self._quality = RowQuality(quality.judge()) if quality is not None else None
         self._tables = tables
         self._explain = explain
         self._tuned = tuned
@@ -70,10 +84,15 @@ class Predictor:
         read = [_read(row) for row in rows]
         distinct = {one.key: one.asked for one in read if one.failure is None}
         answers = self._answers(distinct, progress)
-        return [
+        answered = [
             _answered(row, one, one.failure or answers[one.key], self._explain)
             for row, one in zip(rows, read, strict=True)
         ]
+        if self._quality is not None:
+            asked = (one.asked if one.failure is None else None for one in read)
+            for row, columns in zip(answered, self._quality.columns(asked), strict=True):
+                row.update(columns)
+        return answered
 
     def _answers(self, distinct: Mapping[Key, Row], progress: Callable[[int, int], None] | None) -> dict[Key, Answer]:
         answers: dict[Key, dict[int | None, Answer]] = {key: {} for key in distinct}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_codesign.answers.predictor import Predictor
+from moe_codesign.answers.quality_asked import QualityAsked
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.errors import MachineError, UserError
@@ -27,6 +28,7 @@ class How:
         tuned: folder of a stack's tuned files.
         recompile: compile here what the facts that come with the package would answer.
         jobs: processes that compile, and that answer.
+        quality: beside which model quality is asked for; None adds no columns of quality.
 
     Raises:
         UserError: ``tuned`` is no folder.
@@ -36,6 +38,7 @@ class How:
     tuned: Path | None = None
     recompile: bool = False
     jobs: int = 1
+    quality: QualityAsked | None = None
 
     def __post_init__(self) -> None:
         if self.tuned is not None and not self.tuned.is_dir():
@@ -45,7 +48,7 @@ class How:
     def predictor(self, *, jobs: int, compiling: Progress | None = None) -> Predictor:
         """What answers so."""
         tables = Tables(jobs=jobs, progress=compiling, recompile=self.recompile)
-        return Predictor(tables, explain=self.explain, tuned=self.tuned)
+        return Predictor(tables, explain=self.explain, tuned=self.tuned, quality=self.quality)
 
 
 def answered_parts(

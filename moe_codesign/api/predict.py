@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_codesign.answers.problem_table import How, answered_parts
+from moe_codesign.answers.quality_asked import quality_asked
 from moe_codesign.compiler.build import Progress
-from moe_codesign.formats.columns import OUTPUT
+from moe_codesign.formats.columns import OUTPUT, QUALITY_OUTPUT
 from moe_codesign.formats.problem_rows import Row
 from moe_codesign.formats.table_output import TableOutput
 from moe_codesign.formats.tables import check_output, open_table, rows_about
@@ -24,12 +25,14 @@ class Predicted:
         failed: those with an ``error``.
         warned: those with a ``warning``.
         resumed: those that an earlier run had answered, which was cut off.
+        notes: what holds for all ratios of quality, a sentence each; empty where none were asked for.
     """
 
     rows: int
     failed: int
     warned: int
     resumed: int
+    notes: tuple[str, ...] = ()
 
 
 def predict(
@@ -38,6 +41,9 @@ def predict(
     out: str | Path | None = None,
     explain: bool = False,
     tuned: str | Path | None = None,
+    reference: str | None = None,
+    training_tokens: float | None = None,
+    law: str | None = None,
     jobs: int = 1,
     recompile: bool = False,
     compiling: Progress | None = None,
@@ -52,6 +58,9 @@ def predict(
         out: file to write the answered rows to.
         explain: add the column ``parts_us``, JSON of where each time goes.
         tuned: folder of vLLM's or SGLang's tuned files, for rows with that ``stack``.
+        reference: add columns of quality, each row's shape beside this model (catalogue name or config.json).
+        training_tokens: with it: what the model, and every shape beside it, is trained on.
+        law: with it: the scaling law to go by; default efficiency_leverage.
         jobs: processes that compile, and that answer long tables.
         recompile: compile here what the facts that come with the package would answer.
         compiling: called with how many tiles are compiled, of how many.
@@ -63,7 +72,13 @@ def predict(
     Raises:
         UserError: a file cannot be read or written.
     """
-    how = How(explain=explain, tuned=Path(tuned) if tuned is not None else None, recompile=recompile, jobs=jobs)
+    how = How(
+        explain=explain,
+        tuned=Path(tuned) if tuned is not None else None,
+        recompile=recompile,
+        jobs=jobs,
+        quality=quality_asked(reference, training_tokens, law),
+    )
     if out is not None:
         check_output(Path(out))
     rows = list(open_table(Path(problems)).rows) if isinstance(problems, str | Path) else list(problems)
@@ -83,6 +98,9 @@ def predict_file(
     *,
     explain: bool = False,
     tuned: str | Path | None = None,
+    reference: str | None = None,
+    training_tokens: float | None = None,
+    law: str | None = None,
     jobs: int = 1,
     recompile: bool = False,
     compiling: Progress | None = None,
@@ -97,7 +115,13 @@ def predict_file(
         MachineError: the disk is full, or a child process ended; what was answered is kept.
     """
     path, target = Path(problems), Path(out)
-    how = How(explain=explain, tuned=Path(tuned) if tuned is not None else None, recompile=recompile, jobs=jobs)
+    how = How(
+        explain=explain,
+        tuned=Path(tuned) if tuned is not None else None,
+        recompile=recompile,
+        jobs=jobs,
+        quality=quality_asked(reference, training_tokens, law),
+    )
     check_output(target)
     table = open_table(path)
     status = path.stat()
@@ -108,9 +132,10 @@ def predict_file(
         "explain": explain,
         "tuned": str(how.tuned.resolve()) if how.tuned is not None else None,
         "recompile": recompile,
+        "quality": str(how.quality),
         "version": provenance().get("moe-codesign"),
     }
-    added = ("routing", *OUTPUT, *(("parts_us",) if explain else ()))
+    added = ("routing", *OUTPUT, *(("parts_us",) if explain else ()), *(QUALITY_OUTPUT if how.quality else ()))
     columns = None if table.columns is None else tuple(dict.fromkeys((*table.columns, *added)))
     with TableOutput(target, columns, question) as output:
         resumed = output.done
@@ -120,7 +145,8 @@ def predict_file(
             failed, warned = (sum(bool(row[name]) for row in part) for name in ("error", "warning"))
             output.append(part, failed=failed, warned=warned)
         output.finish()
-    return Predicted(output.done, output.counts["failed"], output.counts["warned"], resumed)
+    notes = how.quality.notes() if how.quality is not None else ()
+    return Predicted(output.done, output.counts["failed"], output.counts["warned"], resumed, notes)
 
 
 def _counter(running: Progress | None, total: int, done: int = 0) -> Callable[[int], None] | None:

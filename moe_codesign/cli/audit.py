@@ -10,9 +10,12 @@ from moe_codesign.cli.options import (
     EP,
     JOBS,
     JSON,
+    LAW,
     RECOMPILE,
+    REFERENCE,
     ROUTING,
     TP,
+    TRAINING_TOKENS,
     Numbers,
     console,
     emit,
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 @ROUTING
 @TP
 @EP
+@REFERENCE
+@TRAINING_TOKENS
+@LAW
 @JOBS
 @RECOMPILE
 @JSON
@@ -42,6 +48,9 @@ def audit(
     routing: str,
     tp: int,
     ep: int,
+    reference: str | None,
+    training_tokens: float | None,
+    law: str | None,
     jobs: int,
     recompile: bool,
     as_json: bool,
@@ -63,6 +72,9 @@ def audit(
             routing=routing,
             tp=tp,
             ep=ep,
+            reference=reference,
+            training_tokens=training_tokens,
+            law=law,
             jobs=jobs,
             recompile=recompile,
             compiling=bar("compile"),

@@ -130,6 +130,13 @@ OBJECTIVE = click.option(
 SHARES = click.option(
     "--shares", type=Shares(), help="A mix of workloads: how many of the tokens each one serves, as decode=3,prefill=1."
 )
+REFERENCE = click.option(
+    "--reference", help="Say quality too, as a ratio to this model's (catalogue name or config.json)."
+)
+TRAINING_TOKENS = click.option(
+    "--training-tokens", type=float, help="With --reference: tokens that it, and every shape beside it, is trained on."
+)
+LAW = click.option("--law", help="With --reference: the scaling law to go by. [default: efficiency_leverage]")
 STORAGE = click.option(
     "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database URL, for SQLite or PostgreSQL."
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, RECOMPILE, emit, progress
+from moe_codesign.cli.options import JOBS, JSON, LAW, RECOMPILE, REFERENCE, TRAINING_TOKENS, emit, progress
 
 
 @click.command()
@@ -15,11 +15,23 @@ from moe_codesign.cli.options import JOBS, JSON, RECOMPILE, emit, progress
 @click.option(
     "--tuned", type=click.Path(path_type=Path), help="Folder of the tuned files of vLLM or SGLang (E=..,N=..json)."
 )
+@REFERENCE
+@TRAINING_TOKENS
+@LAW
 @JOBS
 @RECOMPILE
 @JSON
 def predict(
-    problems: Path, out: Path, explain: bool, tuned: Path | None, jobs: int, recompile: bool, as_json: bool
+    problems: Path,
+    out: Path,
+    explain: bool,
+    tuned: Path | None,
+    reference: str | None,
+    training_tokens: float | None,
+    law: str | None,
+    jobs: int,
+    recompile: bool,
+    as_json: bool,
 ) -> None:
     """Write a time for every problem of a table (.csv, .jsonl or .parquet); a row that cannot be answered gets its
     reason in the column `error`, and the other rows are unaffected. Run again after it was stopped, it goes on.
@@ -36,6 +48,9 @@ def predict(
                 out,
                 explain=explain,
                 tuned=tuned,
+                reference=reference,
+                training_tokens=training_tokens,
+                law=law,
                 jobs=jobs,
                 recompile=recompile,
                 compiling=bar("compile"),
@@ -52,3 +67,5 @@ def predict(
         f"{found.rows - found.failed} of {found.rows} rows answered{before}, {found.failed} with an error; "
         f"{found.warned} with a warning; {out}"
     )
+    for note in found.notes:
+        click.echo(note)

@@ -51,6 +51,7 @@ LAYER = (
     Column("gated", "whether experts have a gate: true or false", "true"),
     Column("tp", "tensor-parallel ranks that share every expert", "1"),
     Column("ep", "expert-parallel ranks that share out the experts; the busiest rank is timed", "1"),
+    Column("num_layers", "layers of the model that have experts; read where quality is asked for", "the reference's"),
 )
 GEMM = (
     Column("m", "rows over all groups"),
@@ -69,7 +70,20 @@ ANSWER = (
     Column("warning", "why the time deserves less trust, if there is a reason"),
     Column("error", "why there is no time; else empty"),
 )
-TABLES = {"every problem": _ASKED, "fused_moe": LAYER, "grouped_gemm": GEMM, "the answer": ANSWER}
+QUALITY = (
+    Column("quality_ratio", "quality over the reference's, by the law that was asked for; empty where it has no say"),
+    Column("low_quality_ratio", "the least ratio of all laws that have a say"),
+    Column("high_quality_ratio", "the largest ratio of all laws that have a say"),
+    Column("quality_by_law", "JSON: the ratio by every law that has a say"),
+    Column("quality_note", "why there is no ratio, or what of the shape is outside of the law's experiments"),
+)
+TABLES = {
+    "every problem": _ASKED,
+    "fused_moe": LAYER,
+    "grouped_gemm": GEMM,
+    "the answer": ANSWER,
+    "the quality": QUALITY,
+}
 """Columns by what they belong to, for the documentation."""
 OF_OP = {"fused_moe": LAYER, "grouped_gemm": GEMM}
 """The columns that problems of one op alone have."""
@@ -77,3 +91,5 @@ INPUT = tuple(column.name for column in (*_ASKED, *LAYER, *GEMM))
 """Every column that a question is read from."""
 OUTPUT = tuple(column.name for column in ANSWER)
 """Every column that an answer is written to."""
+QUALITY_OUTPUT = tuple(column.name for column in QUALITY)
+"""Every column that quality is written to, where it is asked for."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moe_codesign.errors import UserError
-from moe_codesign.formats.columns import INPUT, OF_OP, OPS, OUTPUT
+from moe_codesign.formats.columns import INPUT, OF_OP, OPS, OUTPUT, QUALITY_OUTPUT
 from moe_codesign.formats.problem_rows import Row, missing, text
 from moe_codesign.formats.spellings import LOOKALIKES, SPELLINGS
 from moe_codesign.tables import nearest
@@ -22,7 +22,7 @@ _OTHERS = {
     for op, own in OF_OP.items()
 }
 """Columns that problems of an op do not have and others do."""
-_ANSWERS = frozenset(OUTPUT) - _READ.keys()
+_ANSWERS = frozenset((*OUTPUT, *QUALITY_OUTPUT)) - _READ.keys()
 """Columns of an answer: a table that was answered before may be asked again."""
 
 

@@ -115,14 +115,7 @@ def measured_layer(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
 
 def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
     """Shape and workload of a row. Raises UserError, and what absurd numbers raise."""
-    shape = _shape(
-        whole(row, "hidden_size"),
-        whole(row, "moe_intermediate_size"),
-        whole(row, "num_experts"),
-        whole(row, "num_experts_per_tok"),
-        whole(row, "n_shared_experts", 0),
-        flag(row, "gated", True),
-    )
+    shape = shape_of(row)
     workload = Workload(
         name="row",
         num_tokens=whole(row, "num_tokens"),
@@ -133,6 +126,18 @@ def layer_of(row: Row, dtype: str) -> tuple[MoEShape, Workload]:
         seed=seed_of(row),
     )
     return shape, workload
+
+
+def shape_of(row: Row) -> MoEShape:
+    """Shape of a row's layer. Raises UserError, and what absurd numbers raise."""
+    return _shape(
+        whole(row, "hidden_size"),
+        whole(row, "moe_intermediate_size"),
+        whole(row, "num_experts"),
+        whole(row, "num_experts_per_tok"),
+        whole(row, "n_shared_experts", 0),
+        flag(row, "gated", True),
+    )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -154,7 +154,9 @@ Some model
 └──────────┴────────┴────────┴──────────────────┴──────────┴────────┴──────────┴───────────────┴─────────────┴──────────────┴─────────────────────────────────────────────────┘
 h100_sxm: a note
 l40s, 64 tokens: no such type
-l40s, 4096 tokens: too much"""
+l40s, 4096 tokens: too much
+quality: not judged, as it is a ratio to another model on as many training tokens: give --reference and \
+--training-tokens"""
 BENCH = """\
 Some model, ep 1
 ┏━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━┓

@@ -12,7 +12,7 @@ from moe_codesign.reports.text import interval_text, time_text
 def print_audit(console: Console, title: str, rows: Sequence[AuditRow]) -> None:
     """Losses per chip and token count, as shares of the time.
 
-    Below the table stand the reasons why a row has no time, and notes on the other rows.
+    Below the table stand the reasons why a row has no time, notes on the other rows, and the model's quality.
     """
     names = [n for n in LOSSES if any(row.estimate and row.estimate.losses_us.get(n) for row in rows)]
     table = Table(title=title, title_justify="left")
@@ -38,7 +38,7 @@ def print_audit(console: Console, title: str, rows: Sequence[AuditRow]) -> None:
             " | ".join(t.label() for t in row.estimate.tiles) or "-",
         )
     console.print(table)
-    for line in _remarks(rows):
+    for line in (*_remarks(rows), *_quality(rows)):
         console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -53,3 +53,22 @@ def _remarks(rows: Sequence[AuditRow]) -> Iterator[str]:
         every = [row.num_tokens for row in rows if row.chip == chip]
         where = "" if some == every else f", {', '.join(map(str, some))} tokens"
         yield f"{chip}{where}: {text}"
+
+
+def _quality(rows: Sequence[AuditRow]) -> list[str]:
+    """The model's quality, once: it does not depend on the chip or the batch."""
+    found = rows[0].quality if rows else None
+    if found is None:
+        return [
+            "quality: not judged, as it is a ratio to another model on as many training tokens: give --reference and "
+            "--training-tokens"
+        ]
+    if found.ratio is None:
+        own = f"quality: no ratio to {found.reference} by {found.law}: {found.unusable}"
+    else:
+        own = f"quality: {found.ratio:.3f} of {found.reference}'s by {found.law}"
+    others = ", ".join(f"{law} {ratio:.3f}" for law, ratio in found.by_law.items() if law != found.law)
+    if others:
+        own += f"; {found.low:.3f} to {found.high:.3f} over all laws that have a say (others: {others})"
+    outside = [f"outside of {found.law}'s experiments: {one}" for one in found.outside]
+    return [own, *outside, *found.notes]
