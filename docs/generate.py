@@ -20,15 +20,17 @@ from pydantic.fields import FieldInfo
 
 from moe_codesign.formats import columns
 from moe_codesign.regression import suite
-from moe_codesign.study import constraints, space
+from moe_codesign.study import constraints, space, space_tables
 
 FOLDER = Path(__file__).parent
 SCHEMAS: dict[str, type[BaseModel]] = {
     "a space": space.Space,
-    "[[workloads]]": space.WorkloadTable,
+    "[[workloads]]": space_tables.WorkloadTable,
     "[constraints]": constraints.Constraints,
-    "[budget]": space.Budget,
-    "[recommend]": space.Recommend,
+    "[budget]": space_tables.Budget,
+    "[recommend]": space_tables.Recommend,
+    "[price.CHIP]": space_tables.PriceTable,
+    "[power.CHIP]": space_tables.PowerTable,
     "a suite": suite.Suite,
     "[[kernels]], a kernel of this project": suite.OurKernel,
     "[[kernels]], a Triton function": suite.TritonFunction,

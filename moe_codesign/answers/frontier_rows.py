@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moe_codesign.answers.money import own_notes
 from moe_codesign.answers.recommendation import recommendations
 from moe_codesign.chips import Chip
 from moe_codesign.chips.schema import Price
@@ -34,8 +35,8 @@ class ReportRow:
         on_frontier: no other trial on the chip is better in every objective.
         share_of_peak: FLOP/s over the chip's peak for the type.
         gain: the reference's time with its default tile over this pair's; None where the two cannot be compared.
-        metrics: every metric that the chip's file can answer, by name.
-        price: what a cost among them is by; None where the chip's file has no price.
+        metrics: every metric that the chip can answer, by name.
+        price: what a cost among them is by; None where nobody gives one.
     """
 
     pair: Pair
@@ -148,12 +149,6 @@ def _within_error(some: Sequence[Pair], others: Sequence[Pair]) -> bool:
     return not agreed and all(ratio(a, b).is_tie for a, b in zip(some, others, strict=True))
 
 
-def cost_notes(result: "SearchResult") -> list[str]:
-    """By which price each chip's costs are, one line for each chip that has one."""
-    prices = [(chip.name, chip.price) for chip in result.space.chips]
-    return [f"costs on {name} are by {price} ({price.source})" for name, price in prices if price is not None]
-
-
 def pair_notes(rows: Sequence[ReportRow], reference: Mapping[str, Sequence[Pair]]) -> list[PairNote]:
     """Every note on pairs, chip by chip, those of the best pairs first.
 
@@ -188,7 +183,7 @@ def json_rows(result: "SearchResult") -> dict[str, Any]:
         "recommendation": {
             chip: None if one is None else one.to_dict() for chip, one in recommendations(result).items()
         },
-        "notes": [*result.notes, *map(str, pair_notes(rows, result.reference))],
+        "notes": [*result.notes, *own_notes(result.space.chips), *map(str, pair_notes(rows, result.reference))],
         "pairs": [row.to_dict() for row in rows if row.on_frontier],
         "all_pairs": [row.to_dict() for row in rows],
     }

@@ -63,7 +63,8 @@ class Goal:
                     )
             if missing := found.metric.missing(chip):
                 raise UserError(
-                    f"{found.metric.name} of {chip.name}: its file has no {missing}", fix="drop the chip or the metric"
+                    f"{found.metric.name} of {chip.name}: its file has no {missing}",
+                    fix=f"give it in the space's [{missing}], or drop the chip or the metric",
                 )
         return found
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from moe_codesign.answers.money import cost_notes
 from moe_codesign.answers.priced import ChipProgress, Cost, Priced, best_of
 from moe_codesign.cost.ratio import Ratio
 from moe_codesign.domain.failure import Failure
@@ -37,6 +38,7 @@ class LockIn:
         reference_costs: the reference with its best tiles, by chip.
         feasible: how many shapes of the space may be timed on each chip. points: how many it has.
         cells: every pair of chips, by ``best_for`` and then ``run_on``.
+        money: by which prices or power costs are, a line for each chip; empty where they are times.
     """
 
     space: str
@@ -48,6 +50,7 @@ class LockIn:
     feasible: dict[str, int]
     points: int
     cells: list[LockInCell]
+    money: list[str]
 
     def cell(self, best_for: str, run_on: str) -> LockInCell:
         """One of them."""
@@ -55,8 +58,10 @@ class LockIn:
 
     @property
     def notes(self) -> list[str]:
-        """Why times deserve less trust, each once with its chips."""
-        return chip_notes([*self.best.values(), *(one.cost for one in self.cells if isinstance(one.cost, Cost))])
+        """By which prices costs are, and why times deserve less trust, each once with its chips."""
+        return self.money + chip_notes(
+            [*self.best.values(), *(one.cost for one in self.cells if isinstance(one.cost, Cost))]
+        )
 
 
 def lock_in_of(priced: Mapping[str, Priced], reference: MoEShape, progress: ChipProgress | None = None) -> LockIn:
@@ -88,6 +93,7 @@ def lock_in_of(priced: Mapping[str, Priced], reference: MoEShape, progress: Chip
         feasible=feasible,
         points=points,
         cells=cells,
+        money=cost_notes([one.chip for one in priced.values()], [first.goal.metric.needs]),
     )
 
 

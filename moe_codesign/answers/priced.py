@@ -30,7 +30,8 @@ from moe_codesign.models import find_model
 from moe_codesign.study.batch import batch_times
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.points import point_count, points
-from moe_codesign.study.space import MOST_POINTS, Space, TypedWorkload
+from moe_codesign.study.space import Space
+from moe_codesign.study.space_tables import MOST_POINTS, TypedWorkload
 from moe_codesign.study.tile_values import check_tiles
 from moe_kernels.kernel import Op, up_op
 

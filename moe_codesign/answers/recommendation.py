@@ -3,7 +3,7 @@
 The rule is the knee of the frontier: of the shapes that hold the quality constraint under every law that applies, the
 one with the least weighted sum of the logarithms of its objectives over the best of each. With all weights 1 that is
 the shape that loses least to the best in everything, as a product of ratios. A law's quality is a constraint where the
-space sets ``min_quality_ratio``, and counts nothing beyond; see :class:`moe_codesign.study.space.Recommend`.
+space sets ``min_quality_ratio``, and counts nothing beyond; see :class:`moe_codesign.study.space_tables.Recommend`.
 """
 
 import math

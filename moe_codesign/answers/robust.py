@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from moe_codesign.answers.lock_in import chip_notes
+from moe_codesign.answers.money import cost_notes
 from moe_codesign.answers.priced import ChipProgress, Cost, Priced, best_of
 from moe_codesign.arrays import F64
 from moe_codesign.cost.ratio import Ratio
@@ -49,6 +50,7 @@ class Robust:
         price: the highest of the chips' ratios, or their weighted mean; 1 is no price at all.
         chips: each chip's part of it.
         feasible: how many shapes may be timed on every chip. points: how many the space has.
+        money: by which prices or power costs are, a line for each chip; empty where they are times.
     """
 
     space: str
@@ -62,11 +64,12 @@ class Robust:
     chips: list[OnChip]
     feasible: int
     points: int
+    money: list[str]
 
     @property
     def notes(self) -> list[str]:
-        """Why times deserve less trust, each once with its chips."""
-        return chip_notes([cost for one in self.chips for cost in (one.cost, one.own_best)])
+        """By which prices costs are, and why times deserve less trust, each once with its chips."""
+        return self.money + chip_notes([cost for one in self.chips for cost in (one.cost, one.own_best)])
 
 
 def robust_of(
@@ -117,6 +120,7 @@ def robust_of(
         chips=chips,
         feasible=int((prices == prices).sum()),
         points=len(prices),
+        money=cost_notes([one.chip for one in priced.values()], [first.goal.metric.needs]),
     )
 
 

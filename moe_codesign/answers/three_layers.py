@@ -4,6 +4,8 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from moe_codesign.answers.lock_in import chip_notes
+from moe_codesign.answers.money import cost_notes
 from moe_codesign.answers.priced import ChipProgress, Cost, Priced, Tiles, best_of, product_of_costs
 from moe_codesign.cost.ratio import Ratio
 from moe_codesign.domain.failure import Failure
@@ -39,6 +41,7 @@ class ThreeLayers:
         product: of the gains alone.
         together: the gain of all three.
         product_over_together: 1 where the gains multiply; above it they are worth less together than each alone says.
+        money: by which prices or power costs are, a line for each chip; empty where they are times.
     """
 
     space: str
@@ -54,6 +57,12 @@ class ThreeLayers:
     product: Ratio
     together: Ratio
     product_over_together: Ratio
+    money: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """By which prices costs are, and why times deserve less trust, each once with its chips."""
+        return self.money + chip_notes(list(self.corners.values()))
 
 
 def three_layers_of(
@@ -92,6 +101,7 @@ def three_layers_of(
         product=product_of_costs([(first, 3), *each]),
         together=first.over(last),
         product_over_together=product_of_costs([(first, 2), (last, 1), *each]),
+        money=cost_notes([start.chip, target.chip], [start.goal.metric.needs]),
     )
 
 

@@ -6,7 +6,7 @@ datasheet speaks for. Every number has a source, and every price a date.
 
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, field_validator, model_validator
 
 from moe_codesign.errors import UserError
 from moe_codesign.tables import Label, Name, Table
@@ -133,16 +133,31 @@ PRICE_KINDS: tuple[PriceKind, ...] = get_args(PriceKind)
 Costs are by the first of these that a chip file lists."""
 
 
+PRICE_DATE = r"^\d{4}-\d{2}(-\d{2})?$"
+"""Month or day of a price, as 2026-07 or 2026-07-31."""
+
+
 class Price(NamedTuple):
-    """One listed price of a chip-hour: USD, what it is the price of, when it was listed, and where."""
+    """One price of a chip-hour: USD, what it is the price of, when it was listed, and where.
+
+    A price of the kind ``space`` is one that a space file gives itself; it need not say when and where.
+    """
 
     usd_per_hour: float
-    kind: PriceKind
-    date: str
-    source: str
+    kind: PriceKind | Literal["space"]
+    date: str | None
+    source: str | None
 
     def __str__(self) -> str:
-        return f"{self.usd_per_hour:g} $/h {self.kind}, {self.date}"
+        kind = ", the space's own" if self.kind == "space" else f" {self.kind}"
+        return f"{self.usd_per_hour:g} $/h{kind}" + (f", {self.date}" if self.date else "")
+
+
+class OwnPower(NamedTuple):
+    """Power that a space file gives itself: watts of one chip with its share of server and cooling, and from where."""
+
+    watts: float
+    source: str | None
 
 
 class _Chip(Table):
@@ -165,9 +180,11 @@ class _Chip(Table):
     peak_flops_per_s: dict[str, PositiveFloat]
     power: Power = Power()
     price_usd_per_hour: dict[PriceKind, PositiveFloat] = {}
-    price_date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")] | None = None
-    """Month or day on which the prices were listed, as 2026-07 or 2026-07-31."""
+    price_date: Annotated[str, Field(pattern=PRICE_DATE)] | None = None
+    """Month or day on which the prices were listed."""
     sources: dict[str, Annotated[str, Field(min_length=1)]]
+    _own_price: Price | None = PrivateAttr(default=None)
+    _own_power: OwnPower | None = PrivateAttr(default=None)
 
     @field_validator("peak_flops_per_s")
     @classmethod
@@ -226,12 +243,37 @@ class _Chip(Table):
 
     @property
     def price(self) -> Price | None:
-        """The price of one chip-hour that costs are by: the first of PRICE_KINDS that is listed; None without any."""
+        """The price of one chip-hour that costs are by: one that a space gives, else the first of PRICE_KINDS that is
+        listed; None without any."""
+        if self._own_price is not None:
+            return self._own_price
         kind = next((kind for kind in PRICE_KINDS if kind in self.price_usd_per_hour), None)
         if self.price_date is None or kind is None:
             return None
         source = self.sources.get(f"price_usd_per_hour.{kind}") or self.sources["price_usd_per_hour"]
         return Price(self.price_usd_per_hour[kind], kind, self.price_date, source)
+
+    @property
+    def own_power(self) -> OwnPower | None:
+        """The power that a space gives; None where it is the file's."""
+        return self._own_power
+
+    @property
+    def all_in_w(self) -> float | None:
+        """Watts of one chip with its share of server and cooling, which energy is by; None where nobody says."""
+        if self._own_power is not None:
+            return self._own_power.watts
+        return None if self.power.all_in_kw is None else self.power.all_in_kw * 1e3
+
+    def at(self, price: Price | None, power: OwnPower | None) -> Self:
+        """The chip at another price and power; None for what its file says."""
+        chip = self.model_copy()
+        chip._own_price, chip._own_power = price, power
+        return chip
+
+    def as_filed(self) -> Self:
+        """The chip at what its file says."""
+        return self.at(None, None)
 
 
 class GpuChip(_Chip):

@@ -10,7 +10,7 @@ from moe_codesign.domain.workload import Workload
 from moe_codesign.tables import did_you_mean
 
 Need = Literal["price", "power"]
-"""What a metric needs a chip file to say."""
+"""What a metric needs a chip file, or a space, to say."""
 
 
 class Known(NamedTuple):
@@ -58,7 +58,7 @@ class Metric:
 
     def missing(self, chip: Chip) -> Need | None:
         """What the chip file does not say and the metric needs, or None."""
-        known = {"price": chip.price, "power": chip.power.all_in_kw}
+        known = {"price": chip.price, "power": chip.all_in_w}
         return self.needs if self.needs is not None and known[self.needs] is None else None
 
 
@@ -79,9 +79,9 @@ def _usd_per_mtok(known: Known, chip: Chip) -> float:
 
 
 def _joules_per_token(known: Known, chip: Chip) -> float:
-    if chip.power.all_in_kw is None:
+    if chip.all_in_w is None:
         raise ValueError(f"{chip.name} has no power")
-    return chip.power.all_in_kw * 1e3 * known.workload.chips / _tokens_per_s(known)
+    return chip.all_in_w * known.workload.chips / _tokens_per_s(known)
 
 
 METRICS: dict[str, Metric] = {

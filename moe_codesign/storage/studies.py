@@ -74,7 +74,7 @@ class StoredStudy:
 
     Args:
         name: of the study.
-        identity: text of its space, as :meth:`moe_codesign.study.space.Space.identity` writes it.
+        identity: text of its space, as :meth:`moe_codesign.study.space.Space.stored` writes it.
         provenance: versions of what it was begun with.
         created: time, ISO 8601, UTC.
     """
@@ -125,6 +125,11 @@ class Studies:
                 f"study {name!r} was begun with another space, another chip file or other --chips",
                 fix="give another --study or --storage",
             )
+
+    def put_identity(self, name: str, identity: str) -> None:
+        """Replace the text of a study's space, which is the same space at other prices."""
+        with self._engine.begin() as connection:
+            connection.execute(_STUDIES.update().where(_STUDIES.c.name == name).values(identity=identity))
 
     def get(self, name: str) -> StoredStudy:
         """The study of that name.

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from moe_codesign.chips import Chip
+from moe_codesign.chips.schema import OwnPower, Price
 from moe_codesign.compiler import Compiled, CompileResult, Request, Unanswered
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.enumeration import Enumeration
@@ -246,16 +247,22 @@ def _without_an_answer(compiled: Mapping[Request, CompileResult]) -> list[str]:
 def _identity(space: Space, studies: Studies, study: str) -> str:
     """What the study is kept under: as it was begun, where that is the same space as this version reads it.
 
+    Prices and power of the space's own are those of the last run: they are applied when results are read.
+
     Raises:
         UserError: it was begun with another space, or with one that this version cannot read.
     """
-    identity = space.identity()
+    text = space.stored()
     if (begun := studies.find(study)) is not None:
-        if stored_space(study, begun.identity).identity() == identity:
+        earlier = stored_space(study, begun.identity)
+        if earlier.identity() != space.identity():
+            studies.check(study, text)
+        elif (earlier.price, earlier.power) == (space.price, space.power):
             # A key that was added to spaces since then has its default there.
             return begun.identity
-        studies.check(study, identity)
-    return identity
+        else:
+            studies.put_identity(study, text)
+    return text
 
 
 @contextlib.contextmanager
@@ -287,6 +294,24 @@ def _bench(chip: Chip) -> Iterator[MeasuringProcess | None]:
             yield bench
 
 
+def _told_at(study: optuna.Study, chip: Chip) -> Chip:
+    """The chip at the price and power at which Optuna's values are, whatever those of this run are.
+
+    A sampler compares values of one scale. It is that of the first run, and stands beside the values, as the Optuna
+    study's attributes ``usd_per_hour`` and ``watts``.
+    """
+    if "usd_per_hour" not in study.user_attrs:
+        first = (
+            chip.as_filed() if study.get_trials(deepcopy=False) else chip
+        )  # trials from before there were own prices
+        study.set_user_attr("watts", first.all_in_w)
+        study.set_user_attr("usd_per_hour", first.price.usd_per_hour if first.price is not None else None)
+    usd, watts = (study.user_attrs[name] for name in ("usd_per_hour", "watts"))
+    return chip.at(
+        None if usd is None else Price(usd, "space", None, None), None if watts is None else OwnPower(watts, None)
+    )
+
+
 class _Runner:
     """One (chip, mode) of a search."""
 
@@ -309,6 +334,7 @@ class _Runner:
             directions=["maximize" if up else "minimize" for up in self.space.maximised()],
             load_if_exists=True,
         )
+        self.told_at = _told_at(self.optuna, self.chip)
         self.tiles: TileChoices | None = None
         if mode == "joint" and evaluator.kernel is not None:
             names = [workload.name for workload in evaluator.workloads]
@@ -403,7 +429,7 @@ class _Runner:
         return shape, None if self.tiles is None else self.tiles.suggest(trial)
 
     def _answered(self, outcome: Answered) -> tuple[Outcome, list[float]]:
-        values = [objective.value(outcome.pairs, self.chip) for objective in self.space.objectives]
+        values = [objective.value(outcome.pairs, self.told_at) for objective in self.space.objectives]
         for objective, value in zip(self.space.objectives, values, strict=True):
             if not math.isfinite(value):  # Optuna would drop the trial, without a word
                 return self._refused(Failure(FailureKind.ERROR, f"{objective} is {value}"))

@@ -8,22 +8,32 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, PositiveInt, StrictBool, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    PositiveInt,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from moe_codesign.chips import Chip, chip_named, chip_names, load_chip, parse_chip
+from moe_codesign.chips import Chip, chip_named
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.domain.metrics import Objective
-from moe_codesign.domain.routing import DEFAULT_ROUTING, by_layer
 from moe_codesign.domain.trial import SampledMode
-from moe_codesign.domain.workload import LARGEST_BATCH, DtypeText, LayersText, Workload
 from moe_codesign.errors import UserError
 from moe_codesign.files import parse_json, parse_toml, read_toml
 from moe_codesign.models import read_model_named
 from moe_codesign.models.default_dtype import ChosenDtype, default_dtype
 from moe_codesign.quality import DEFAULT_LAW, LAWS, Equal
 from moe_codesign.study.ablation_rows import AblationRows
+from moe_codesign.study.chip_fields import AnyChip, ChipName, chip_of
 from moe_codesign.study.constraints import Constraints
 from moe_codesign.study.sizes import Choice, Held, choice_values
+from moe_codesign.study.space_tables import Budget, OwnPrice, OwnWatts, Recommend, TypedWorkload, WorkloadTable
 from moe_codesign.tables import Label, Name, Table, did_you_mean, read_table
 from moe_kernels.tile import Value
 
@@ -43,9 +53,6 @@ OWN_LAW = "ablations"
 """The law of a space whose quality is that of the user's own runs alone."""
 Sampler = Literal["auto", "exact", "tpe", "nsga2", "nsga3", "gp", "qmc", "random"]
 """What chooses the shapes of a search."""
-MOST_TRIALS = 1_000_000
-MOST_POINTS = 10_000_000
-"""Of a space that is enumerated: some hours."""
 _MOST_LISTED = 200
 """Chips, workloads or objectives of a space."""
 
@@ -54,36 +61,6 @@ def spaces_folder() -> Traversable:
     """The space files that come with the project: inside an installed package, or at the top of a checkout."""
     installed = importlib.resources.files("moe_codesign") / "search_spaces"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "search_spaces"
-
-
-def _chip(value: object) -> Chip:
-    """A chip by its name, by its file, or as a stored study holds it.
-
-    Raises:
-        ValueError: there is no such chip, or its file is wrong.
-    """
-    if isinstance(value, Chip):
-        return value
-    try:
-        if isinstance(value, dict):
-            return parse_chip(value, "chip")
-        if isinstance(value, str) and (value.endswith(".toml") or value in chip_names() or chip_named(value)):
-            return load_chip(value)
-    except UserError as error:
-        raise ValueError(str(error)) from None
-    raise ValueError(f"unknown chip{did_you_mean(str(value), chip_names())}, or give a path to a .toml")
-
-
-def _stored_chip(chip: Chip) -> str | dict[str, Any]:
-    """How a study keeps a chip: one of the catalogue by name, another one whole, as its file may change or go."""
-    if chip.is_host or (chip.name in chip_names() and chip == load_chip(chip.name)):
-        return chip.name
-    return chip.model_dump(mode="json", exclude_unset=True)
-
-
-def _chip_name(value: str) -> str:
-    """The name that a chip goes by, where a space file names its file or spells it another way."""
-    return _chip(value).name if value.endswith(".toml") else chip_named(value) or value
 
 
 def _objective(value: object) -> Objective:
@@ -100,95 +77,7 @@ def _law(value: str) -> str:
     return value
 
 
-AnyChip = Annotated[Chip, PlainValidator(_chip, json_schema_input_type=str), PlainSerializer(_stored_chip)]
-ChipName = Annotated[str, AfterValidator(_chip_name)]
 AnyObjective = Annotated[Objective, PlainValidator(_objective, json_schema_input_type=str), PlainSerializer(str)]
-
-
-BatchSize = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
-
-
-class WorkloadTable(Table):
-    """One workload: a batch, how its tokens choose experts, and how the layer is split over chips.
-
-    Args:
-        name: what objectives and reports call it.
-        num_tokens: tokens of the batch, over all ranks.
-        dtype: data type of weights and activations; without the key the reference's own where every chip of the space
-            has it, else bfloat16.
-        routing: how tokens choose experts: uniform, balanced, zipf:ALPHA, power_law:ALPHA or histogram:FILE.json; of
-            loads that were recorded in several layers the layer that takes longest counts, or FILE.json#LAYER.
-        tp: tensor-parallel ranks that share every expert.
-        ep: expert-parallel ranks that share out the experts; the busiest rank is timed.
-        chips: the chips that it is for, by name or file; it replaces a workload of the same name there. Without the key
-            it is for all chips.
-    """
-
-    name: Label
-    num_tokens: BatchSize
-    dtype: DtypeText | None = None
-    routing: LayersText = DEFAULT_ROUTING
-    tp: BatchSize = 1
-    ep: BatchSize = 1
-    chips: list[ChipName] | None = None
-
-
-class TypedWorkload(WorkloadTable):
-    """A workload whose data type is known: its own, or the reference model's."""
-
-    dtype: DtypeText
-
-    def by_layer(self, seed: int | None) -> dict[int | None, Workload]:
-        """The workload of each layer whose loads were recorded; the one workload, by None, of another routing.
-
-        Args:
-            seed: of the draw of a random routing; None asks for what is to be expected of it.
-        """
-        return {
-            layer: Workload(
-                name=self.name,
-                num_tokens=self.num_tokens,
-                dtype=self.dtype,
-                routing=routing,
-                tp=self.tp,
-                ep=self.ep,
-                seed=seed,
-            )
-            for layer, routing in by_layer(self.routing).items()
-        }
-
-
-class Budget(Table):
-    """How many trials there are, and how they are shared out.
-
-    Args:
-        trials: trials over all chips and modes.
-        weights: each chip's share of the trials, by name or file; a chip that is not named has 1.
-        measure_top: tile pairs that are measured for each shape, where the chip is in this machine.
-        measure_seconds: seconds that each measurement of a tile pair takes.
-        exact_up_to: shapes up to which a space is enumerated where ``sampler`` is auto; some 20,000 take a minute.
-        polish: neighbours of the frontier that are judged at most, and timed, on each chip that was sampled and is
-            estimated: one step in one field, or in two, until the frontier stops moving. They are beside ``trials``. 0
-            for none.
-    """
-
-    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 200
-    weights: dict[ChipName, Annotated[float, Field(gt=0)]] = {}
-    measure_top: PositiveInt = 2
-    measure_seconds: float = Field(default=0.5, gt=0, le=3600)
-    exact_up_to: Annotated[int, Field(ge=0, le=MOST_POINTS)] = 30_000
-    polish: Annotated[int, Field(ge=0, le=MOST_POINTS)] = 10_000
-
-
-class Recommend(Table):
-    """How one pair of a chip's frontier is chosen.
-
-    Args:
-        weights: what each objective counts for, by its name in ``objectives``: { "decode.latency_us" = 3 }. An
-            objective that is not named counts 1; ``quality`` counts 0 where ``constraints.min_quality_ratio`` holds it.
-    """
-
-    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
 class Space(Table):
@@ -205,6 +94,8 @@ class Space(Table):
             fields of the shape. They correct the law, or are it.
         equal: what qualities are compared at: training_tokens, or training_compute, where a shape that costs more FLOPs
             a token is trained on fewer tokens.
+        price: US dollars of a chip-hour by chip, instead of what its file lists, as [price].
+        power: watts of a chip by chip, instead of what its file lists, as [power].
         chips: chips by catalogue name or as .toml files.
         sampler: what chooses shapes on chips that are estimated. auto enumerates every shape of a space of up to
             ``budget.exact_up_to`` points, so that the frontier is exact, and samples larger ones with tpe; exact
@@ -234,6 +125,8 @@ class Space(Table):
     law: Annotated[str, AfterValidator(_law)] = DEFAULT_LAW
     ablations: AblationRows | None = None
     equal: Equal = "training_tokens"
+    price: dict[ChipName, OwnPrice] = {}
+    power: dict[ChipName, OwnWatts] = {}
     chips: Annotated[list[AnyChip], Field(min_length=1, max_length=_MOST_LISTED)]
     sampler: Sampler = "auto"
     modes: Annotated[list[SampledMode], Field(min_length=1)] | None = None
@@ -247,6 +140,19 @@ class Space(Table):
     constraints: Constraints = Constraints()
     budget: Budget = Budget()
     recommend: Recommend = Recommend()
+
+    @field_validator("chips", mode="after")
+    @classmethod
+    def _with_own(cls, chips: list[Chip], info: ValidationInfo) -> list[Chip]:
+        """The chips at the space's own prices and power."""
+        prices, powers = info.data.get("price", {}), info.data.get("power", {})
+        return [
+            chip.at(
+                prices[chip.name].price() if chip.name in prices else None,
+                powers[chip.name].power() if chip.name in powers else None,
+            )
+            for chip in chips
+        ]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -284,6 +190,10 @@ class Space(Table):
         names = [chip.name for chip in self.chips]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"chips has {twice[0]!r} twice; name each once, and give files names of their own")
+        for key, table in (("price", self.price), ("power", self.power)):
+            for name in table:
+                if name not in names:
+                    raise ValueError(f"{key} has {name!r}, no chip of the space{did_you_mean(name, names)}")
         if self.modes is not None and len(set(self.modes)) < len(self.modes):
             raise ValueError(f"modes = {self.modes} names one twice; name each once")
         for chip in self.chips:
@@ -298,7 +208,8 @@ class Space(Table):
                     )
                 if missing := objective.metric.missing(chip):
                     raise ValueError(
-                        f"objectives has '{objective}': {chip.name} has no {missing}; drop the objective or the chip"
+                        f"objectives has '{objective}': {chip.name} has no {missing}; give it in [{missing}], or drop "
+                        "the objective or the chip"
                     )
         return self
 
@@ -377,15 +288,23 @@ class Space(Table):
         ]
 
     def identity(self) -> str:
-        """What makes two studies the same, as JSON text: all of the space but the number of trials, which may grow.
+        """What makes two studies the same, as JSON text: the space without what may change from run to run.
 
-        :func:`stored_space` reads it back.
+        That is the number of trials, and its own prices and power: no time depends on them, and on one chip they put
+        pairs in no other order.
         """
-        data = self.model_dump(mode="json")
+        return json.dumps(self._stored(without=("price", "power")), sort_keys=True)
+
+    def stored(self) -> str:
+        """The space as a study keeps it, as JSON text that :func:`stored_space` reads back; without its trials."""
+        return json.dumps(self._stored(), sort_keys=True)
+
+    def _stored(self, without: Sequence[str] = ()) -> dict[str, Any]:
+        data = self.model_dump(mode="json", exclude=set(without))
         data["budget"].pop("trials")
         for workload in data["workloads"]:
             workload["dtype"] = workload["dtype"] or self.default_dtype.name
-        return json.dumps(data, sort_keys=True)
+        return data
 
     def allot(self, trials: int, measured: Collection[str] = ()) -> dict[tuple[str, SampledMode], int]:
         """Trials per (chip, mode), in proportion to the weights, summing to ``trials`` exactly.
@@ -420,10 +339,27 @@ def load_space(space: str | Path | Space, *, chips: Sequence[str] | None = None,
     else:
         data, source = _read(space)
     if chips is not None:
-        data["chips"] = list(chips)
+        data |= _without_others(data, chips) | {"chips": list(chips)}
     if seed is not None:
         data["seed"] = seed
     return read_table(Space, data, source)
+
+
+def _without_others(data: dict[str, Any], chips: Sequence[str]) -> dict[str, Any]:
+    """Prices and power without those of a space's chips that others stand in for; a wrong name stays and is found."""
+
+    def names(some: object) -> set[str]:
+        return {chip_of(one).name for one in some} if isinstance(some, list) else set()
+
+    try:
+        gone = names(data.get("chips")) - names(list(chips))
+    except ValueError:  # a chip that does not exist is named by whoever reads the whole
+        return {}
+    return {
+        key: {name: value for name, value in table.items() if (chip_named(name) or name) not in gone}
+        for key in ("price", "power")
+        if isinstance(table := data.get(key), dict)
+    }
 
 
 def parse_space(text: str, *, source: str = "space") -> Space:
@@ -432,7 +368,7 @@ def parse_space(text: str, *, source: str = "space") -> Space:
 
 
 def stored_space(study: str, identity: str) -> Space:
-    """The space of a stored study, from its :meth:`Space.identity`.
+    """The space of a stored study, from what :meth:`Space.stored` gave.
 
     Raises:
         UserError: this version cannot read it.

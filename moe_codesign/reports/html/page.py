@@ -9,7 +9,8 @@ import jinja2
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from moe_codesign.answers.frontier_rows import PairNote, ReportRow, cost_notes, pair_notes, report_rows
+from moe_codesign.answers.frontier_rows import PairNote, ReportRow, pair_notes, report_rows
+from moe_codesign.answers.money import cost_notes
 from moe_codesign.answers.quality_notes import quality_notes
 from moe_codesign.answers.recommendation import recommend
 from moe_codesign.domain.pair import Pair
@@ -57,7 +58,7 @@ def write_html(path: Path, result: SearchResult) -> None:
         provenance=result.provenance,
         plotly=get_plotlyjs(),
         total=len(result.asked_for),
-        costs=cost_notes(result),
+        costs=cost_notes(result.space.chips, ["price", "power"]),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, page.encode())

@@ -5,7 +5,8 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
-from moe_codesign.answers.frontier_rows import cost_notes, pair_notes, report_rows, thinned
+from moe_codesign.answers.frontier_rows import pair_notes, report_rows, thinned
+from moe_codesign.answers.money import cost_notes
 from moe_codesign.answers.quality_notes import quality_notes
 from moe_codesign.answers.recommendation import recommendations
 from moe_codesign.errors import printable
@@ -47,7 +48,7 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
         f"gain: {result.space.reference} with its default tile over this pair. Times are one layer's; in brackets is "
         "what other scaling laws say of the quality."
     )
-    costs = cost_notes(result) if any(one.metric.needs == "price" for one in result.space.objectives) else ()
+    costs = cost_notes(result.space.chips, [objective.metric.needs for objective in result.space.objectives])
     for note in (*quality_notes(result), *costs, *result.notes):
         console.print(note, highlight=False, soft_wrap=True)
     for number, pair_note in enumerate(notes, 1):

@@ -2,7 +2,6 @@
 
 from rich.console import Console
 
-from moe_codesign.answers.lock_in import chip_notes
 from moe_codesign.answers.three_layers import LAYERS, ThreeLayers
 from moe_codesign.reports.sheet import Sheet, cost_text, print_sheet, ratio_text
 
@@ -35,7 +34,7 @@ def three_layers_sheets(result: ThreeLayers) -> list[Sheet]:
             f"Gains are costs before over costs after; costs are {result.goal}, from "
             f"{cost_text(start.value, result.unit)} to {cost_text(end.value, result.unit)}.",
             f"{_verdict(result)} ~ marks what is within error of 1.",
-            *chip_notes(list(result.corners.values())),
+            *result.notes,
         ],
     )
     orders = Sheet(
