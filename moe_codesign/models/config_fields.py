@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 from moe_codesign.errors import UserError
 
 
+class NoExpertsError(UserError):
+    """A config that describes no mixture of experts."""
+
+
 class Whole(NamedTuple):
     """A whole number and the key that it was read from."""
 

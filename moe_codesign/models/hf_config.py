@@ -1,14 +1,14 @@
 """Hugging Face ``config.json``, and Mistral's ``params.json``, to a model's shape and data type."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.files import read_json
-from moe_codesign.models.config_fields import Fields, Whole, disagreement
+from moe_codesign.models.config_fields import Fields, NoExpertsError, Whole, disagreement
 from moe_codesign.models.families import FAMILIES, Family, family_name, family_of
 from moe_codesign.models.layers import layers_with_experts
 from moe_codesign.models.quantization import dtype_of
@@ -35,7 +35,7 @@ _SWITCHES = ("is_moe", "enable_moe_block", "use_moe")
 _LATENT = ("moe_latent_size", "moe_hidden_size", "routed_expert_hidden_size")
 _BESIDE = "hf_quant_config.json"
 _ZERO = ("zero_expert_num",)
-_SIDE = ("vision", "visual", "audio", "talker", "image", "speech", "video", "mtp", "draft", "code2wav")
+SIDE = ("vision", "visual", "audio", "talker", "image", "speech", "video", "mtp", "draft", "code2wav")
 """Words in the name of a table that belongs to no text model."""
 
 
@@ -43,7 +43,20 @@ def read_config(path: Path) -> ReadModel:
     """The model of a ``config.json`` or ``params.json`` (the file, or the folder that holds one).
 
     Raises:
-        UserError: no such file, not JSON, no mixture of experts, or a field that is missing or cannot be read.
+        NoExpertsError: it describes no mixture of experts.
+        UserError: no such file, not JSON, or a field that is missing or cannot be read.
+    """
+    config, source = load_config(path)
+    return read_model(config, source=source)
+
+
+def load_config(path: Path) -> tuple[dict[str, Any], str]:
+    """The JSON object of a ``config.json`` or ``params.json``, and the file it was read from.
+
+    What ``hf_quant_config.json`` beside it says of quantization is taken in where the file itself says nothing.
+
+    Raises:
+        UserError: no such file, or no JSON object.
     """
     if path.is_dir():
         found = [path / name for name in ("config.json", "params.json") if (path / name).is_file()]
@@ -57,7 +70,7 @@ def read_config(path: Path) -> ReadModel:
         apart = read_json(beside)
         if isinstance(apart, dict):
             config = {**config, _BESIDE: apart.get("quantization")}
-    return read_model(config, source=str(path))
+    return config, str(path)
 
 
 def read_model(config: dict[str, Any], *, source: str = "config.json") -> ReadModel:
@@ -72,11 +85,11 @@ def read_model(config: dict[str, Any], *, source: str = "config.json") -> ReadMo
             or an architecture that is no plain mixture of experts. It names the field and its value.
     """
     top = Fields(config, source)
-    if isinstance(config.get("moe"), dict) and "dim" in config:
+    if is_mistral(config):
         return _read_mistral(top)
     main, others = _text_models(top)
     notes = [f"{', '.join(others)} have experts too, which are not part of this shape"] if others else []
-    found = [_read(fields, _name(top, fields), _around(top, fields), notes) for fields in main]
+    found = [_read(fields, name_of(top, fields), _around(top, fields), notes) for fields in main]
     if any(dataclasses.replace(one.shape, name="") != dataclasses.replace(found[0].shape, name="") for one in found):
         raise UserError(
             f"{source}: {len(main)} tables have experts: " + ", ".join(one.path or "the top" for one in main),
@@ -85,7 +98,23 @@ def read_model(config: dict[str, Any], *, source: str = "config.json") -> ReadMo
     return found[0]
 
 
-def _name(top: Fields, fields: Fields) -> str:
+def is_mistral(config: Mapping[str, Any]) -> bool:
+    """Whether a config is Mistral's own ``params.json`` of a mixture of experts."""
+    return isinstance(config.get("moe"), dict) and "dim" in config
+
+
+def text_table(top: Fields) -> list[Fields]:
+    """The table of the text model that has experts, and those around it, the innermost first.
+
+    Raises:
+        NoExpertsError: no table has experts.
+    """
+    main = _text_models(top)[0][0]
+    return [main, *_around(top, main)[1:]]
+
+
+def name_of(top: Fields, fields: Fields) -> str:
+    """The model's name, as its file says it, or the type or the folder that it stands in."""
     named = top.table.get("_name_or_path")
     if not named:
         folder = Path(top.source).resolve().parent.name if Path(top.source).is_file() else ""
@@ -110,10 +139,10 @@ def _text_models(top: Fields) -> tuple[list[Fields], list[str]]:
         UserError: no table has experts.
     """
     holders = list(_holders(top, 0))
-    main = [one for one in holders if not any(word in one.path.lower() for word in _SIDE)]
+    main = [one for one in holders if not any(word in one.path.lower() for word in SIDE)]
     if not holders:
         why = "; ".join(_denials(top, 0))
-        raise UserError(
+        raise NoExpertsError(
             f"{top.source} describes no mixture of experts" + (f" ({why})" if why else ""),
             fix="it needs one of " + ", ".join(_EXPERTS),
         )
@@ -304,7 +333,7 @@ def _read_mistral(top: Fields) -> ReadModel:
         raise disagreement(top.source, layers, other)
     dtype = dtype_of([top])
     shape = MoEShape(
-        name=_name(top, top),
+        name=name_of(top, top),
         hidden_size=hidden.value,
         moe_intermediate_size=width.value,
         num_experts=experts.value,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from moe_codesign.errors import UserError
-from moe_codesign.models.config_fields import Fields, Whole
+from moe_codesign.models.config_fields import Fields, NoExpertsError, Whole
 from moe_codesign.models.families import Family
 
 NUM_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
@@ -40,11 +40,26 @@ def layers_with_experts(fields: Fields, family: Family) -> Whole:
         UserError: a field cannot be read, two disagree, a field that the family needs is missing, or a field looks as
             if it chose layers and is not known.
     """
-    if fields.has("encoder_sparse_step") or fields.has("num_sparse_encoder_layers"):
+    if has_two_stacks(fields):
         return _encoder_decoder(fields, family)
-    total = _total(fields, family)
+    total = total_layers(fields, family)
+    said = expert_layers(fields, family, total)
+    return Whole(len(said.layers), ", ".join(filter(None, (total.key, said.key))))
+
+
+def has_two_stacks(fields: Fields) -> bool:
+    """Whether the model is an encoder with a decoder, each with experts (Switch Transformers, NLLB)."""
+    return fields.has("encoder_sparse_step") or fields.has("num_sparse_encoder_layers")
+
+
+def expert_layers(fields: Fields, family: Family, total: Whole) -> Said:
+    """Which of ``total`` layers hold experts, by number from 0, and the keys that say so beside that of the total.
+
+    Raises:
+        UserError: as :func:`layers_with_experts`.
+    """
     if family.every_layer:
-        return total
+        return Said(frozenset(range(total.value)), "")
     if family.layers and not any(name in fields.table and fields.table[name] is not None for name in family.layers):
         raise UserError(
             f"{fields.source}: nothing says which layers hold experts",
@@ -63,11 +78,18 @@ def layers_with_experts(fields: Fields, family: Family) -> Whole:
         raise _differ(fields, lists[0], ruled)
     said = lists[0] if lists else ruled if rules else Said(by_rule, "")
     if not said.layers:
-        raise UserError(f"{fields.source}: {said.key} leaves no layer with experts", fix="name a mixture of experts")
-    return Whole(len(said.layers), ", ".join(filter(None, (total.key, said.key))))
+        raise NoExpertsError(
+            f"{fields.source}: {said.key} leaves no layer with experts", fix="name a mixture of experts"
+        )
+    return said
 
 
-def _total(fields: Fields, family: Family) -> Whole:
+def total_layers(fields: Fields, family: Family) -> Whole:
+    """How many layers the model has, with experts or without.
+
+    Raises:
+        UserError: no field says it.
+    """
     if family.num_layers:
         return fields.need(family.num_layers)
     # Nemotron-H is as deep as its list of layers is long, and need not say so.
@@ -100,7 +122,7 @@ def _lists(fields: Fields, total: int) -> Iterator[Said]:
 
 def _each(fields: Fields, name: str, value: "list[object] | str", total: int) -> Said | None:
     """What a list with an entry for each layer says, or None where its words are not about experts."""
-    if name == "layers_block_type" and not any(word in _MOE_WORDS for word in value):
+    if name == "layers_block_type" and not any(word in (*_MOE_WORDS, "mlp") for word in value):
         return None
     if len(value) != total:
         raise UserError(

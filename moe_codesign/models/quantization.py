@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from moe_codesign.domain.dtype import name_of_dtype
+from moe_codesign.errors import UserError
 from moe_codesign.models.config_fields import Fields
 
-_TABLES = ("quantization_config", "compression_config", "hf_quant_config.json", "quantization")
+QUANTIZATION_TABLES = ("quantization_config", "compression_config", "hf_quant_config.json", "quantization")
+"""Names of the table that says how a model is quantised."""
 _MX_GROUP = 32
 
 
@@ -30,7 +32,7 @@ def dtype_of(fields: list[Fields]) -> ReadDtype:
         that is known.
     """
     for one in fields:
-        for name in _TABLES:
+        for name in QUANTIZATION_TABLES:
             if (inner := one.inner(name)) is not None:
                 return _quantized(inner, one)
     for one in fields:
@@ -52,7 +54,7 @@ def _quantized(table: Fields, around: Fields) -> ReadDtype:
     """What a quantization table says of the experts."""
     algorithms = _algorithms(table)
     if algorithms is not None:
-        name = _ALGORITHMS.get(algorithms.name or "")
+        name = ALGORITHMS.get(algorithms.name or "")
         return ReadDtype(name, algorithms.key, "" if name else _unknown(algorithms.key, algorithms.name))
     for one in (table, around):
         if isinstance(text := one.table.get("expert_dtype"), str):
@@ -63,14 +65,41 @@ def _quantized(table: Fields, around: Fields) -> ReadDtype:
                 return _named(text, key)
     if isinstance(text := table.table.get("qformat_weight"), str):  # Mistral's params.json
         return _named(text, table.key("qformat_weight"))
-    named = table.has("quant_method") or not table.has("quant_algo")
-    key = table.key("quant_method" if named else "quant_algo")
-    method = str(table.table.get("quant_method") or "modelopt").lower().replace("_", "-")
+    key, method = _method(table)
     if left_out := _experts_left_out(table):
         return ReadDtype(None, key, f"{left_out} names experts, so that their data type is not plain")
     reader = _METHODS.get(method)
     found = reader(table.table) if reader is not None else None
     return ReadDtype(found, key, "" if found else _unknown(key, method))
+
+
+def _method(table: Fields) -> tuple[str, str]:
+    """The key of the method of a quantization table, and the method, as :data:`_METHODS` names it."""
+    named = table.has("quant_method") or not table.has("quant_algo")
+    key = table.key("quant_method" if named else "quant_algo")
+    return key, str(table.table.get("quant_method") or "modelopt").lower().replace("_", "-")
+
+
+def type_of_linear_layers(table: Fields) -> str | None:
+    """The type that a quantization table gives to linear layers, or None where it leaves them as they were.
+
+    Args:
+        table: of a method that is the same for all linear layers that it does not leave out.
+
+    Raises:
+        UserError: its form is not known here, or groups of layers differ.
+    """
+    key, method = _method(table)
+    if method == "mxfp4" and not table.has("config_groups"):  # gpt-oss: the experts alone
+        return None
+    if isinstance(text := table.table.get("qformat_weight"), str):  # Mistral's params.json
+        found = name_of_dtype(text)
+    else:
+        reader = _METHODS.get(method)
+        found = reader(table.table) if reader is not None else None
+    if found is None:
+        raise UserError(f"{table.source}: {_unknown(key, method)}".replace("of the experts", "of linear layers"))
+    return found
 
 
 def _unknown(key: str | None, value: str | None) -> str:
@@ -121,11 +150,12 @@ def _groups(table: Mapping[str, Any]) -> str | None:
     of_experts = [
         group for group in found if any(_EXPERTS.search(str(target)) for target in group.get("targets") or ())
     ]
-    names = {_group(group) for group in of_experts or found}
+    names = {type_of_group(group) for group in of_experts or found}
     return names.pop() if len(names) == 1 else None
 
 
-def _group(group: Mapping[str, Any]) -> str | None:
+def type_of_group(group: Mapping[str, Any]) -> str | None:
+    """The type of a group of layers of compressed-tensors or ModelOpt, or None where its form is not known here."""
     weights, entering = group.get("weights"), group.get("input_activations")
     if not isinstance(weights, dict):
         return None
@@ -145,7 +175,7 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
-_ALGORITHMS = {
+ALGORITHMS = {
     "FP8": "fp8",
     "FP8_PB_WO": "fp8_block",
     "NVFP4": "nvfp4",
@@ -159,7 +189,7 @@ _ALGORITHMS = {
 
 
 def _modelopt(table: Mapping[str, Any]) -> str | None:
-    return _ALGORITHMS.get(str(table.get("quant_algo")).upper()) or _groups(table)
+    return ALGORITHMS.get(str(table.get("quant_algo")).upper()) or _groups(table)
 
 
 def _quark(table: Mapping[str, Any]) -> str | None:
