@@ -18,12 +18,20 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from moe_codesign.chips import link, schema
 from moe_codesign.formats import columns
 from moe_codesign.regression import suite
 from moe_codesign.study import constraints, space, space_tables
 
 FOLDER = Path(__file__).parent
 SCHEMAS: dict[str, type[BaseModel]] = {
+    "a chip": schema.GpuChip,
+    "[memory] of a GPU": schema.GpuMemory,
+    "[core] of a GPU": schema.GpuCore,
+    "[core] of a TPU": schema.TpuCore,
+    "[core] of another chip": schema.DatasheetCore,
+    "[link]": link.Link,
+    "[power]": schema.Power,
     "a space": space.Space,
     "[[workloads]]": space_tables.WorkloadTable,
     "[constraints]": constraints.Constraints,

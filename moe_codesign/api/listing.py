@@ -21,17 +21,26 @@ def _chips() -> list[dict[str, Any]]:
             {
                 "chip": chip.name,
                 "product": chip.product,
-                "bf16 TFLOP/s": f"{chip.peak('bfloat16') / 1e12:.4g}" if chip.has("bfloat16") else None,
-                "TB/s": f"{chip.memory.hbm_bytes_per_s / 1e12:.3g}",
-                "GB": f"{chip.memory.hbm_bytes / 1e9:.0f}",
+                "bf16 TFLOP/s": _three_digits(chip.peak("bfloat16") / 1e12) if chip.has("bfloat16") else None,
+                "TB/s": _three_digits(chip.memory.hbm_bytes_per_s / 1e12),
+                "GB": _three_digits(chip.memory.hbm_bytes / 1e9),
+                "memory": chip.memory.kind,
+                "link GB/s": f"{chip.link.bytes_per_s / 1e9:g}" if chip.link else None,
+                "domain": chip.link.domain_chips if chip.link else None,
                 "compile target": chip.target,
                 "$/h": price.usd_per_hour if price else None,
                 "price of": f"{price.kind}, {price.date}" if price else None,
                 "grade without the chip": chip.grade,
                 "price source": price.source if price else None,
+                "numbers": chip.confidence,
             }
         )
     return found
+
+
+def _three_digits(value: float) -> str:
+    """At least three digits, and never an exponent: 0.23, 141, 21000."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _models() -> list[dict[str, Any]]:

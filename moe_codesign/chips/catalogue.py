@@ -29,10 +29,10 @@ def load_chip(name: str) -> Chip:
     Raises:
         UserError: there is no such chip, or its file is wrong; says where.
     """
-    if name == "cpu":
-        return _host()
     if not name.endswith(".toml") and not (_FOLDER / f"{name}.toml").is_file():
         name = chip_named(name) or name
+    if name == "cpu":
+        return _host()
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
     try:
         status = path.stat() if len(name) <= 1000 else None
@@ -50,8 +50,11 @@ def load_chip(name: str) -> Chip:
 def chip_named(text: str) -> str | None:
     """The catalogue name of a chip from the words that people and drivers have for it, or None.
 
-    What is said must be part of one chip's names (its own, its product's and its driver's) and of no other chip's.
+    What is said must be a chip's own name, in any case, or part of one chip's names (its own, its product's and its
+    driver's) and of no other chip's.
     """
+    if (plain := re.sub(r"[ _-]+", "_", text.strip().lower())) in chip_names():
+        return plain
     said = _words(text)
     matches = [name for name, words in _names().items() if said and said <= words and _told_apart(said, words)]
     return matches[0] if len(matches) == 1 else None
@@ -67,7 +70,15 @@ _MAKERS = frozenset((
     "server", "edition", "gb", "tensor", "core", "the",
 ))  # fmt: skip
 """Words that tell no chip of the catalogue from another."""
-_SAME = {"v5litepod": "v5e", "v5lite": "v5e", "v6lite": "v6e", "v7x": "tpu7x", "trn2": "trainium2", "7x": "tpu7x"}
+_SAME = {
+    "v5litepod": "v5e",
+    "v5lite": "v5e",
+    "v6lite": "v6e",
+    "v7x": "tpu7x",
+    "trn2": "trainium2",
+    "trn3": "trainium3",
+    "7x": "tpu7x",
+}
 
 
 def _words(text: str) -> frozenset[str]:

@@ -52,6 +52,7 @@ def detect() -> HostChip:
             "memory.hbm_bytes_per_s": f"probed on this host: best streaming read x {_BANDWIDTH_MARGIN}",
             "memory": "read from the operating system",
             "core": "read from the operating system",
+            "link": "a host is one machine, and its links to others are not probed",
         },
     )
 

@@ -4,10 +4,12 @@ The file's ``backend`` says which class it is: ``triton`` a GPU, ``pallas`` a TP
 datasheet speaks for. Every number has a source, and every price a date.
 """
 
+import math
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, field_validator, model_validator
 
+from moe_codesign.chips.link import Link
 from moe_codesign.errors import UserError
 from moe_codesign.tables import Label, Name, Table
 
@@ -15,9 +17,19 @@ _RATE_OF = {"fp8_block": "fp8", "mxfp4": "bfloat16", "int4": "bfloat16"}
 """Data types that run at another one's rate: 4-bit weights are widened to 16 bits."""
 
 
-class Memory(Table):
-    """Memory outside the cores, of the whole chip: bytes, and bytes per second at peak."""
+MemoryKind = Literal["hbm", "gddr", "lpddr", "ddr", "sram"]
 
+
+class Memory(Table):
+    """The memory that holds a model's weights, of the whole chip.
+
+    Args:
+        kind: `hbm`, `gddr`, `lpddr`, `ddr`, or `sram`: memory on the die, of which a model needs that of many chips.
+        hbm_bytes_per_s: bytes per second at peak, whichever kind it is.
+        hbm_bytes: bytes that a model can be put in.
+    """
+
+    kind: MemoryKind = "hbm"
     hbm_bytes_per_s: PositiveFloat
     hbm_bytes: PositiveFloat
 
@@ -25,8 +37,9 @@ class Memory(Table):
 class GpuMemory(Memory):
     """A GPU's memory and caches.
 
-    Attributes:
-        l2_bytes, l2_bytes_per_s: the L2 of the whole chip.
+    Args:
+        l2_bytes: the L2 of the whole chip.
+        l2_bytes_per_s: what all cores together read from it.
         l3_bytes: a cache behind the L2, on chips that have one (AMD's Infinity Cache).
         hbm_efficiency: share of the peak bandwidth that a streaming read reaches.
         hbm_latency_ns: of one load that no cache holds.
@@ -47,17 +60,21 @@ class GpuMemory(Memory):
 class HostMemory(Memory):
     """The host's memory, and its last-level cache: 0 bytes where the operating system does not say."""
 
+    kind: MemoryKind = "ddr"
     cache_bytes: NonNegativeFloat
 
 
 class GpuCore(Table):
     """One streaming multiprocessor (NVIDIA) or compute unit (AMD).
 
-    Attributes:
+    Args:
         count: cores of the chip.
-        shared_bytes, shared_bytes_per_block: shared memory (LDS) of a core, and the most that one block may have.
+        clock_hz: cycles per second at which the peaks hold.
+        shared_bytes: shared memory (LDS) of a core.
+        shared_bytes_per_block: the most of it that one block may have.
         registers: registers of 4 bytes of a core.
-        max_threads, max_blocks: that are resident at once.
+        max_threads: threads that are resident at once.
+        max_blocks: blocks that are resident at once.
         schedulers: units that issue one instruction per cycle each.
         warp_size: threads of a warp or wavefront.
     """
@@ -76,10 +93,12 @@ class GpuCore(Table):
 class TpuCore(Table):
     """One TensorCore.
 
-    Attributes:
+    Args:
         count: cores of the chip.
+        clock_hz: cycles per second at which the peaks hold.
         vmem_bytes: vector memory of a core.
-        mxu_count, mxu_dim: matrix units of a core, and rows and columns of each.
+        mxu_count: matrix units of a core.
+        mxu_dim: rows and columns of each.
         profile_cycles_per_ns: the compiler's static cycles in a nanosecond, fitted to published times.
         devices_per_chip: devices that JAX sees a chip as.
     """
@@ -114,14 +133,24 @@ class HostCore(Table):
 
 
 class DatasheetCore(Table):
-    """One core of a chip without a compiler here; the roofline reads nothing of it."""
+    """One core of a chip without a compiler here; the roofline reads nothing of it.
+
+    Args:
+        count: cores of the chip.
+        clock_hz: cycles per second.
+    """
 
     count: PositiveInt
     clock_hz: PositiveFloat | None = None
 
 
 class Power(Table):
-    """Power of the chip alone (W), and with its share of server and cooling (kW)."""
+    """What a chip draws.
+
+    Args:
+        tdp_w: watts of the chip alone, at most.
+        all_in_kw: kilowatts with its share of server, network and cooling.
+    """
 
     tdp_w: PositiveFloat | None = None
     all_in_kw: PositiveFloat | None = None
@@ -135,6 +164,7 @@ Costs are by the first of these that a chip file lists."""
 
 PRICE_DATE = r"^\d{4}-\d{2}(-\d{2})?$"
 """Month or day of a price, as 2026-07 or 2026-07-31."""
+Date = Annotated[str, Field(pattern=PRICE_DATE)]
 
 
 class Price(NamedTuple):
@@ -160,8 +190,36 @@ class OwnPower(NamedTuple):
     source: str | None
 
 
+Confidence = Literal["vendor", "second_hand"]
+SECOND_HAND_DOUBT = 2.0
+"""By what a second-hand number may be off, either way. A figure that is passed on is mostly off by this very factor:
+the peak of sparse matrices for that of dense ones, two dies for one, both directions of a wire for one. Claims about
+the chips that are so marked differ by up to 1.5 (4-bit peak of Rubin: 33 to 50 PFLOP/s)."""
+
+
 class _Chip(Table):
-    """What every chip has. Peaks are dense FLOP/s of the whole chip by data type."""
+    """What every chip has.
+
+    Args:
+        name: what commands and results call it.
+        product: its maker's name for it.
+        vendor: its maker.
+        backend: what kind of chip it is: `triton` (a GPU that Triton compiles for), `pallas` (a TPU) or `none` (known
+            from its data sheet alone).
+        target: of the compiler: `cuda:90`, `hip:gfx942`, `v6e:2x2`.
+        confidence: whose numbers they are: `vendor`, the maker's own; or `second_hand`, which others report or which
+            are disputed. On such a chip every interval is twice as wide on either side, and the bound half as high.
+        peak_flops_per_s: dense FLOP/s of the whole chip by data type.
+        memory: where a model's weights lie.
+        core: what the chip has many of.
+        link: how it reaches other chips.
+        power: what it draws.
+        price_usd_per_hour: dollars for an hour of one chip by kind: on_demand, rental_3y, own.
+        price_date: month or day on which each price was listed, by the same kinds; one date for all of them may stand
+            alone.
+        sources: where each number is from, by its key or by that of its table. `link` there says why a chip without
+            [link] has none.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ()
     """Data types whose peak the models of this kind of chip read whatever the problem's type."""
@@ -177,14 +235,24 @@ class _Chip(Table):
     product: Label
     vendor: Label
     backend: str
+    confidence: Confidence = "vendor"
     peak_flops_per_s: dict[str, PositiveFloat]
+    memory: Memory
+    link: Link | None = None
     power: Power = Power()
     price_usd_per_hour: dict[PriceKind, PositiveFloat] = {}
-    price_date: Annotated[str, Field(pattern=PRICE_DATE)] | None = None
-    """Month or day on which the prices were listed."""
+    price_date: dict[PriceKind, Date] = {}
     sources: dict[str, Annotated[str, Field(min_length=1)]]
     _own_price: Price | None = PrivateAttr(default=None)
     _own_power: OwnPower | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_date(cls, data: Any) -> Any:
+        """One date for all prices, as one for each."""
+        if isinstance(data, dict) and isinstance(date := data.get("price_date"), str):
+            return {**data, "price_date": dict.fromkeys(data.get("price_usd_per_hour", ()), date)}
+        return data
 
     @field_validator("peak_flops_per_s")
     @classmethod
@@ -201,8 +269,11 @@ class _Chip(Table):
         for leaf in _numeric_leaves(self.model_dump(exclude={"sources"}, exclude_unset=True)):
             if not any(leaf == key or leaf.startswith(key + ".") for key in self.sources):
                 raise ValueError(f"{leaf} has no source; add it to [sources]")
-        if self.price_usd_per_hour and self.price_date is None:
-            raise ValueError("price_date is missing; say when the prices were listed, as in 2026-07")
+        for kind in PRICE_KINDS:
+            if kind in self.price_usd_per_hour and kind not in self.price_date:
+                raise ValueError(f"price_date.{kind} is missing; say when that price was listed, as in 2026-07")
+            if kind in self.price_date and kind not in self.price_usd_per_hour:
+                raise ValueError(f"price_date.{kind} is the date of no price; leave it out")
         return self
 
     def __hash__(self) -> int:
@@ -232,14 +303,20 @@ class _Chip(Table):
         """Dense FLOP/s for ``dtype``, 4-bit weights at the rate of 16 bits.
 
         Raises:
-            UserError: the chip has no matrix units for it.
+            UserError: the chip has no matrix units for it, or its data sheet does not say.
         """
         found = self.peak_flops_per_s.get(_RATE_OF.get(dtype, dtype))
         if found is None:
-            raise UserError(
-                f"{self.name} has no {dtype} matrix units", fix="use one of " + ", ".join(self.peak_flops_per_s)
-            )
+            # What its maker does not say of a chip, it may have all the same.
+            what = f"no peak of {self.name} for {dtype} is known" if self.grade == "datasheet" else None
+            known = ", ".join(self.peak_flops_per_s)
+            raise UserError(what or f"{self.name} has no {dtype} matrix units", fix=f"use one of {known}")
         return found
+
+    @property
+    def prices(self) -> dict[PriceKind, Price]:
+        """Every price of one chip-hour that is listed, by kind, in the order of PRICE_KINDS."""
+        return {kind: self._price(kind) for kind in PRICE_KINDS if kind in self.price_usd_per_hour}
 
     @property
     def price(self) -> Price | None:
@@ -247,11 +324,31 @@ class _Chip(Table):
         listed; None without any."""
         if self._own_price is not None:
             return self._own_price
-        kind = next((kind for kind in PRICE_KINDS if kind in self.price_usd_per_hour), None)
-        if self.price_date is None or kind is None:
-            return None
+        return next((self._price(kind) for kind in PRICE_KINDS if kind in self.price_usd_per_hour), None)
+
+    def _price(self, kind: PriceKind) -> Price:
         source = self.sources.get(f"price_usd_per_hour.{kind}") or self.sources["price_usd_per_hour"]
-        return Price(self.price_usd_per_hour[kind], kind, self.price_date, source)
+        return Price(self.price_usd_per_hour[kind], kind, self.price_date[kind], source)
+
+    @property
+    def doubt(self) -> float:
+        """By what factor the chip's numbers may be off, either way; 1 where they are its maker's own."""
+        return SECOND_HAND_DOUBT if self.confidence == "second_hand" else 1.0
+
+    def chips_that_hold(self, data_bytes: float) -> int:
+        """The fewest such chips whose memory holds so many bytes, at least one: a model over SRAM takes hundreds."""
+        return max(math.ceil(data_bytes / self.memory.hbm_bytes), 1)
+
+    def linked(self) -> Link:
+        """How it reaches the other chips that a layer or a model is split over.
+
+        Raises:
+            UserError: its file does not say, so that nothing can be split over several of them.
+        """
+        if self.link is None:
+            why = self.sources.get("link", "its file has no [link]")
+            raise UserError(f"a split over several {self.name} cannot be timed: {why}", fix="ask for one chip")
+        return self.link
 
     @property
     def own_power(self) -> OwnPower | None:
@@ -279,9 +376,9 @@ class _Chip(Table):
 class GpuChip(_Chip):
     """A GPU that Triton compiles for.
 
-    Attributes:
+    Args:
         device_names: as the serving stacks' tuned files call it; where drivers differ, the usual name first.
-        target: Triton's, ``cuda:SM`` or ``hip:GFX``.
+        target: of the compiler: ``cuda:SM`` or ``hip:GFX``.
     """
 
     kind = "GPU"

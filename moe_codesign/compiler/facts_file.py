@@ -8,7 +8,16 @@ from pathlib import Path
 from moe_codesign.chips import chip_names, load_chip
 from moe_codesign.compiler.artifact import Artifact
 from moe_codesign.compiler.request import Request, request
-from moe_codesign.compiler.shipped import FOLDER, Key, ShippedTable, key_of, path_of, read_table, write_table
+from moe_codesign.compiler.shipped import (
+    FOLDER,
+    SAME_BINARIES,
+    Key,
+    ShippedTable,
+    key_of,
+    path_of,
+    read_table,
+    write_table,
+)
 from moe_codesign.compiler.source_hash import source_hash
 from moe_codesign.compiler.tile_table import DEFAULT_ROWS, tiles_of
 from moe_codesign.models import models
@@ -81,10 +90,13 @@ class FactsFile:
 
 
 def every_file(folder: Path = FOLDER) -> list[FactsFile]:
-    """The files of every kernel that is compiled ahead of time, target of the catalogue, data type and op."""
+    """The files of every kernel that is compiled ahead of time, target of the catalogue, data type and op.
+
+    Targets that another one's facts serve have none.
+    """
     targets: dict[str, set[str]] = {}
     for chip in map(load_chip, chip_names()):
-        if chip.compiles and chip.target is not None:
+        if chip.compiles and chip.target is not None and chip.target not in SAME_BINARIES:
             targets.setdefault(chip.backend, set()).add(chip.target)
     files = (
         FactsFile(kernel, target, dtype, op, folder)

@@ -27,6 +27,13 @@ from moe_kernels.tile import TileConfig, Value
 FOLDER = Path(__file__).with_name("facts")
 FORMAT = 1
 
+SAME_BINARIES: Mapping[str, tuple[str, frozenset[str]]] = {
+    "cuda:121": ("cuda:120", frozenset({"bfloat16", "float16", "mxfp4", "int4"})),
+}
+"""Targets without files of their own: another target's facts are theirs for those data types, for which the compiler
+makes the same binaries. In 8 bits it does not: Triton 3.7 knows no such matrix instruction of compute capability 12.1
+and widens operands to 16 bits, so that those tiles are compiled where they are asked for."""
+
 Key = tuple[Value, ...]
 """A tile's values, in the order of its type's fields."""
 
@@ -62,7 +69,9 @@ def path_of(kernel: str, target: str, dtype: str, op: Op, folder: Path = FOLDER)
 
 def find(request: Request) -> Artifact | None:
     """The shipped artifact of this request, or None. It may be by another compiler than the request's."""
-    table = _table(path_of(request.kernel, request.target, request.dtype, request.op))
+    twin, dtypes = SAME_BINARIES.get(request.target, (request.target, frozenset[str]()))
+    target = twin if request.dtype in dtypes else request.target
+    table = _table(path_of(request.kernel, target, request.dtype, request.op))
     if table is None or table.source_hash != request.source_hash or table.fields != request.tile.fields():
         return None
     return table.artifacts.get(key_of(request.tile))

@@ -19,14 +19,21 @@ N = TypeVar("N", float, F64)
 
 @dataclass(frozen=True)
 class Bound:
-    """The physical bound and which side sets it."""
+    """The physical bound and which side sets it.
+
+    Args:
+        compute_us, memory_us: by the numbers of the chip's file.
+        doubt: by what factor these may be off; see :attr:`moe_codesign.chips.schema._Chip.doubt`.
+    """
 
     compute_us: float
     memory_us: float
+    doubt: float = 1.0
 
     @property
     def us(self) -> float:
-        return max(self.compute_us, self.memory_us)
+        """What no time is below, the chip being as much better than its file says as it may be."""
+        return max(self.compute_us, self.memory_us) / self.doubt
 
     @property
     def kind(self) -> str:
@@ -35,25 +42,31 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """Bounds of many problems [problems]."""
+    """Bounds of many problems on one chip [problems]; see :class:`Bound`."""
 
     compute_us: F64
     memory_us: F64
+    doubt: float = 1.0
 
     @property
     def us(self) -> F64:
+        return self.stated_us / self.doubt
+
+    @property
+    def stated_us(self) -> F64:
+        """The roofline by the numbers of the chip's file, which a chip may beat whose numbers are in doubt."""
         return np.maximum(self.compute_us, self.memory_us)
 
     def of(self, place: int) -> Bound:
         """One of them."""
-        return Bound(float(self.compute_us[place]), float(self.memory_us[place]))
+        return Bound(float(self.compute_us[place]), float(self.memory_us[place]), self.doubt)
 
 
 def _bounds(chip: Chip, flops: F64, bytes_moved: F64, dtype: str) -> Bounds:
     # A host that runs the same batch again finds what fits in its last-level cache; no device timing here does.
     cached = chip.memory.cache_bytes if isinstance(chip, HostChip) else 0.0
     moved = np.maximum(bytes_moved - cached, 0.0)
-    return Bounds(1e6 * flops / chip.peak(dtype), 1e6 * moved / chip.memory.hbm_bytes_per_s)
+    return Bounds(1e6 * flops / chip.peak(dtype), 1e6 * moved / chip.memory.hbm_bytes_per_s, chip.doubt)
 
 
 def layer_flops(*, rows: N, hidden: N, up_width: N, width: N) -> N:

@@ -136,6 +136,13 @@ def narrow_note(gemms: GroupedGemms, place: int) -> str:
     return f"rows of {k} or {n} elements are not a multiple of 16 bytes: loads are narrow"
 
 
+def doubt_notes(doubt: float) -> tuple[str, ...]:
+    """What widens every interval on a chip whose numbers may be off by that factor."""
+    if doubt == 1.0:
+        return ()
+    return (f"the chip's numbers are second-hand: the interval is {doubt:g} times as wide on either side",)
+
+
 def timing_of(
     chip: Chip,
     bound: Bound,
@@ -157,9 +164,9 @@ def timing_of(
         grade: of the time.
     """
     latency = max(total, bound.us)
-    low, high = interval
+    low, high = interval[0] / bound.doubt, interval[1] * bound.doubt
     gemms = GroupedGemms.of([gemm])
-    notes = []
+    notes = list(doubt_notes(bound.doubt))
     if narrow_loads(chip, gemms)[0]:
         high *= NARROW_WIDENING
         notes.append(narrow_note(gemms, 0))

@@ -15,7 +15,8 @@ def over_memory(chip: Chip, shape: MoEShape, workload: Workload) -> tuple[str, .
     if chip.is_host or used <= there:
         return ()
     layers = f"the {shape.num_layers} MoE layers have" if shape.num_layers > 1 else "the layer has"
+    fewest = chip.chips_that_hold(shape.weight_bytes(workload.dtype))
     return (
-        f"does not fit: {layers} {used / 1e9:.0f} GB of weights on each {chip.name}, which holds {there / 1e9:.0f} GB; "
-        "raise tp or ep",
+        f"does not fit: {layers} {used / 1e9:.0f} GB of weights on each {chip.name}, which holds {there / 1e9:.3g} GB; "
+        f"raise tp or ep: they take {fewest} of them or more",
     )

@@ -39,7 +39,8 @@ def test_every_chip_file_loads_by_its_name_with_sources(name: str) -> None:
     assert chip.name == name
     assert min(chip.peak_flops_per_s.values()) > 1e9
     assert all(chip.sources.values())
-    assert chip.price is None or chip.price.source
+    assert chip.price in (None, *chip.prices.values())
+    assert all(price.source and price.date for price in chip.prices.values())
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -90,10 +91,21 @@ def test_a_number_without_source_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_price_without_date_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"price_date is missing; say when"):
+    with pytest.raises(UserError, match=r"price_date\.rental_3y is missing; say when"):
         load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", without="price_date"))
-    with pytest.raises(UserError, match=r"price_date = 'last year'"):
+    with pytest.raises(UserError, match=r"price_date\.own = 'last year'"):
         load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", {"price_date": '"last year"'}))
+    dates = '{ own = "2026-07", rental_3y = "2026-07", on_demand = "2026-07" }'
+    with pytest.raises(UserError, match=r"price_date\.on_demand is the date of no price"):
+        load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", {"price_date": dates}))
+
+
+def test_each_kind_of_price_has_its_own_date(tmp_path: Path) -> None:
+    dates = '{ own = "2026-07", rental_3y = "2026-08-31" }'
+    chip = load_chip(copy_of("h100_sxm", tmp_path / "mine.toml", {"price_date": dates}))
+    assert {kind: price.date for kind, price in chip.prices.items()} == {"rental_3y": "2026-08-31", "own": "2026-07"}
+    assert chip.price is not None
+    assert (chip.price.kind, chip.price.date) == ("rental_3y", "2026-08-31")
 
 
 @pytest.mark.parametrize(
@@ -171,9 +183,25 @@ def test_chips_are_keys_by_all_that_they_are() -> None:
     assert len({chip, changed, load_chip("h100_sxm")}) == 2
 
 
+def test_chips_that_hold_a_model() -> None:
+    chip = load_chip("h100_sxm")
+    assert [chip.chips_that_hold(n * 80e9) for n in (0, 0.5, 1, 1.01, 17)] == [1, 1, 1, 2, 17]
+    sram = [name for name in FILES if load_chip(name).memory.kind == "sram"]
+    for name in sram:
+        (row,) = mc.audit("DeepSeek-V3", [name], tokens=[1], dtype=next(iter(load_chip(name).peak_flops_per_s)))
+        assert row.estimate is not None, row.error
+        assert re.search(r"raise tp or ep: they take \d\d+ of them or more", row.estimate.notes[0])
+    assert sram
+
+
 def test_an_unknown_chip_names_those_there_are() -> None:
     with pytest.raises(UserError, match="h100_sxm"):
         load_chip("h101")
+
+
+def test_a_peak_that_a_data_sheet_does_not_say_is_unknown() -> None:
+    with pytest.raises(UserError, match="no peak of trainium2 for int8 is known; use one of bfloat16"):
+        load_chip("trainium2").peak("int8")
 
 
 def test_the_host_is_detected() -> None:

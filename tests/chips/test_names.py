@@ -25,6 +25,18 @@ SPELT = {
     "tpu_v6e": ("v6e", "tpu-v6e", "Trillium", "TPU v6 lite"),
     "tpu7x": ("TPU7x", "Ironwood"),
     "trainium2": ("Trainium2", "trn2", "AWS Trainium2"),
+    "trainium3": ("Trainium3", "trn3"),
+    "h20": ("H20", "NVIDIA H20", "NVIDIA_H20", "h20-96gb"),
+    "mi325x": ("MI325X", "AMD_Instinct_MI325X", "AMD_Instinct_MI325_OAM"),
+    "l4": ("L4", "NVIDIA L4"),
+    "l40s": ("L40S", "NVIDIA_L40S"),
+    "gb10": ("GB10", "DGX Spark", "NVIDIA_GB10"),
+    "vr200": ("VR200", "Rubin"),
+    "cerebras_wse3": ("WSE-3", "Cerebras", "CS-3"),
+    "groq3_lpu": ("LP30",),
+    "ascend_910c": ("Ascend 910C", "910C"),
+    "gaudi3": ("Gaudi3",),
+    "arc_pro_b60": ("B60", "Arc Pro B60"),
 }
 
 
@@ -41,7 +53,7 @@ def test_a_variant_that_the_catalogue_lacks_is_refused_and_names_the_one_it_has(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "80GB", "sxm", "tpu", "nvidia", "gpu", "triton", "H20", "L40", "A10", "B20", "x" * 9999]
+    "text", ["", "80GB", "sxm", "tpu", "nvidia", "gpu", "triton", "H20-3e", "L40", "groq", "A10", "B20", "x" * 9999]
 )
 def test_words_that_name_no_chip(text: str) -> None:
     assert chip_named(text) is None

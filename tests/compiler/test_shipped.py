@@ -20,12 +20,13 @@ from moe_codesign.compiler import (
     shipped,
     tile_table,
 )
-from moe_codesign.compiler.artifact import Artifact, GpuFacts, TpuFacts
+from moe_codesign.compiler.artifact import Artifact, CompileResult, GpuFacts, TpuFacts
 from moe_codesign.compiler.check_facts import stale_files
 from moe_codesign.compiler.facts_file import every_file
+from moe_codesign.compiler.gpu import compile_gpu
 from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.request import request
-from moe_codesign.compiler.shipped import FOLDER, ShippedTable, key_of, path_of, read_table, write_table
+from moe_codesign.compiler.shipped import FOLDER, SAME_BINARIES, ShippedTable, key_of, path_of, read_table, write_table
 from moe_codesign.compiler.source_hash import source_hash
 from moe_codesign.compiler.tile_table import Tables, tiles_of
 from moe_codesign.errors import UserError
@@ -238,7 +239,7 @@ def whole(name: str, target: str, op: Op) -> bool:
     """Whether every tile that a table is made of is among the shipped facts."""
     kernel = kernel_named(name)
     assert kernel is not None
-    made = read_table(path_of(name, target, "bfloat16", op))
+    made = read_table(path_of(name, SAME_BINARIES.get(target, (target,))[0], "bfloat16", op))
     keys = {
         key_of(request(kernel, op, tile, "bfloat16", target).tile) for tile in tiles_of(kernel, target, op, "bfloat16")
     }
@@ -258,6 +259,25 @@ def test_an_audit_of_any_model_compiles_nothing_where_the_facts_are_whole(
             (row,) = audit_shape(shape, [one], [64], tables)
             assert row.estimate is not None, row.error
             assert row.estimate.timing.grade != "datasheet"
+
+
+@pytest.mark.parametrize(("target", "dtype"), [(t, d) for t, (_, ds) in SAME_BINARIES.items() for d in sorted(ds)])
+def test_a_target_that_borrows_facts_compiles_to_the_same(target: str, dtype: str) -> None:
+    asked_there = request(KERNEL, "gate_up", TILE, dtype, target)
+    here = compile_gpu(asked_there)
+    assert isinstance(here, Compiled)
+    twin: CompileResult | None = shipped.find(asked_there)
+    if not isinstance(twin, Compiled) or twin.compiler != here.compiler:
+        twin = compile_gpu(dataclasses.replace(asked_there, target=SAME_BINARIES[target][0]))
+    assert isinstance(twin, Compiled)
+    assert here.facts == twin.facts
+
+
+def test_a_target_borrows_no_facts_of_other_types_and_ships_none() -> None:
+    for target, (_, dtypes) in SAME_BINARIES.items():
+        for dtype in set(KERNEL.dtypes) - dtypes:
+            assert shipped.find(request(KERNEL, "gate_up", TILE, dtype, target)) is None
+        assert not any(file.target == target for file in every_file())
 
 
 def test_files_are_where_they_are_looked_for() -> None:

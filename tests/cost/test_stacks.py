@@ -177,6 +177,22 @@ def test_a_chip_without_rows_takes_the_nearest_ones_and_says_so() -> None:
         assert said.high_us[0] / said.latency_us[0] > narrow.high_us[0] / narrow.latency_us[0]
 
 
+def test_new_chips_take_the_nearest_of_their_architecture_but_the_width_of_another_ones() -> None:
+    columns = columns_of([(SHAPE, work(64))])
+
+    def width(name: str, donor: str) -> float:
+        chip = GpuChip.of(load_chip(name))
+        found = shipped.find(chip, "sglang", "bfloat16", without=name, shipped_only=True)
+        assert found.chip == donor
+        said = found.value.predict(chip, columns)
+        return float(np.log(said.high_us[0] / said.latency_us[0] / chip.doubt)) / found.value.file.interval[0]
+
+    # No pair of withheld chips is as far apart as these are from their donors.
+    for name, donor in (("h20", "h200_sxm"), ("l4", "l40s"), ("gb10", "rtx_pro_6000"), ("mi325x", "h200_sxm")):
+        assert width(name, donor) == pytest.approx(3.0)
+    assert width("h200_sxm", "h100_sxm") == pytest.approx(1.5)
+
+
 def test_a_problem_outside_of_the_fit_has_a_wider_interval_and_says_so() -> None:
     chip = GpuChip.of(load_chip("h100_sxm"))
     found = shipped.find(chip, "vllm", "bfloat16").value

@@ -12,7 +12,14 @@ from moe_codesign.compiler.kernels import kernel_for
 from moe_codesign.compiler.tile_table import Tables, TileSpace, TileTable
 from moe_codesign.cost.bound import Bounds, gemm_bounds, layer_bounds
 from moe_codesign.cost.datasheet import HIGH, Slowdown, datasheet, datasheet_us, gemm_slowdown, layer_slowdown
-from moe_codesign.cost.estimate import NARROW_WIDENING, Estimate, NoTileError, narrow_loads, narrow_note
+from moe_codesign.cost.estimate import (
+    NARROW_WIDENING,
+    Estimate,
+    NoTileError,
+    doubt_notes,
+    narrow_loads,
+    narrow_note,
+)
 from moe_codesign.cost.occupancy import LAUNCH_US, TPU_LAUNCH_US
 from moe_codesign.cost.ours import gpu
 from moe_codesign.cost.ours.chosen import Chosen, fastest, given
@@ -85,6 +92,7 @@ class OurTimes:
         narrow = [one.gemms for one, is_narrow in zip(self.chosen, self._narrow, strict=True) if is_narrow[place]]
         warning = self._warnings.get(place)
         notes = [narrow_note(gemms, place) for gemms in narrow[:1]] + ([warning] if warning else [])
+        notes += doubt_notes(self.bounds.doubt)
         return (*notes, *dict.fromkeys(one.table.note for one in self.chosen if one.table.note))
 
     @functools.cached_property
@@ -123,7 +131,7 @@ class DatasheetTimes:
 
     @property
     def high_us(self) -> F64:
-        return self.latency_us * HIGH
+        return self.latency_us * HIGH * self.bounds.doubt
 
     def estimate(self, place: int) -> Estimate:
         """One problem's answer.
@@ -234,5 +242,6 @@ def _composed(chip: Chip, bounds: Bounds, chosen: tuple[Chosen, ...], overhead: 
     # Both GEMMs of a layer have the same rows.
     low, high = chosen[0].prices.interval(chosen[0].gemms, of_layer=len(chosen) > 1)
     narrow = np.logical_or.reduce([narrow_loads(chip, one.gemms) for one in chosen])
-    high = np.where(narrow, high * NARROW_WIDENING, high)
+    high = np.where(narrow, high * NARROW_WIDENING, high) * bounds.doubt
+    low = low / bounds.doubt
     return OurTimes(chip, bounds, latency, np.maximum(latency * low, bounds.us), latency * high, parts, chosen)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.arrays import F64, Mask
-from moe_codesign.calibrations.catalogue import family
+from moe_codesign.calibrations.catalogue import distance
 from moe_codesign.calibrations.stacks import StackCoefficients, StackFile
 from moe_codesign.calibrations.trees import SymmetricTrees
 from moe_codesign.chips import Chip, GpuChip, load_chip
+from moe_codesign.cost.estimate import doubt_notes
 from moe_codesign.cost.stacks import physics as fused_moe
 from moe_codesign.cost.stacks.columns import Columns
 from moe_codesign.cost.stacks.conventions import Conventions, timed_terms
@@ -28,8 +29,11 @@ from moe_codesign.formats.tuned_files import Tuned
 from moe_codesign.stacks.tiles import StackTiles
 
 _SIBLING_WIDENING, _TRANSFER_WIDENING = 1.5, 3.0
-"""Factors on the interval of a donor of the same architecture, and of another: results/accuracy/README.md has what
+"""Factors on the interval of a near donor of the same architecture, and of another: results/accuracy/README.md has what
 they hold of chips whose rows are withheld."""
+_NEAR = 0.5
+"""Distance of a donor, up to which the lesser factor serves: withheld chips of one architecture are 0.36 apart at most
+(:func:`moe_codesign.calibrations.catalogue.distance`), an H20 is 2.7 from its donor."""
 OUTSIDE_WIDENING = 2.0
 """On the logarithm of the interval of a problem outside of the range of the fit. Chosen: there are no rows to ask."""
 TOKEN_BUCKETS = (128, 1024)
@@ -144,16 +148,16 @@ class Calibration:
         width = np.array(self.file.interval)[np.searchsorted(TOKEN_BUCKETS, columns.num_tokens)]
         width = width * np.where(np.any(list(outside.values()), axis=0), OUTSIDE_WIDENING, 1.0)
         if not self.is_of(chip):
-            sibling = family(GpuChip.of(load_chip(self.file.chip))) == family(chip)
-            width = width * (_SIBLING_WIDENING if sibling else _TRANSFER_WIDENING)
+            near = distance(GpuChip.of(load_chip(self.file.chip)), chip) < _NEAR
+            width = width * (_SIBLING_WIDENING if near else _TRANSFER_WIDENING)
         run = launched(columns, chip, self.file.stack, self.file.dtype, tuned)
         notes = self._notes(columns, outside, chip, tuned)
         for row, note in run.notes.items():
             notes[row] = "; ".join(filter(None, (notes[row], note)))
         return Prediction(
             latency_us=latency,
-            low_us=np.maximum(latency * np.exp(-width), bound),
-            high_us=latency * np.exp(width),
+            low_us=np.maximum(latency * np.exp(-width) / chip.doubt, bound),
+            high_us=latency * np.exp(width) * chip.doubt,
             bound_us=bound,
             limiter=fused_moe.limiters(self.coefficients, t, parts),
             # The correction is of the whole: each part bears its share.
@@ -166,6 +170,7 @@ class Calibration:
     def _notes(self, columns: Columns, outside: dict[str, Mask], chip: GpuChip, tuned: Tuned | None) -> list[str]:
         found = self.conventions_on(chip)
         always = [] if self.is_of(chip) else [f"coefficients of {self.file.chip}, which has measurements"]
+        always += doubt_notes(chip.doubt)
         if chip.vendor != "nvidia":
             always.append("tiles by the stack's default rule for CUDA")
         unpublished = found.has_tuned(columns) if tuned is None else np.zeros(len(columns), dtype=bool)

@@ -136,7 +136,8 @@ def bound_us(columns: Columns, chip: GpuChip, dtype: str) -> F64:
         up_width=c.up_width,
         width=c.width,
     )
-    return np.maximum(1e6 * flops / chip.peak(dtype), 1e6 * least_bytes / chip.memory.hbm_bytes_per_s)
+    least = np.maximum(1e6 * flops / chip.peak(dtype), 1e6 * least_bytes / chip.memory.hbm_bytes_per_s)
+    return np.asarray(least / chip.doubt)
 
 
 def terms(columns: Columns, chip: GpuChip, dtype: str, tiles: StackTiles, down: StackTiles | None = None) -> Terms:
