@@ -14,21 +14,28 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
+
+
+class NoServerError(Exception):
+    """No server can be started here, and why."""
 
 
 @contextlib.contextmanager
 def server() -> Iterator[str]:
-    """Start a server that only this machine's processes reach; yields its URL. Skips the test where there is none."""
+    """Start a server that only this machine's processes reach; yields its URL.
+
+    Raises:
+        NoServerError: there is none to start.
+    """
     if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed; pip install 'moe-codesign[postgresql]'")
+        raise NoServerError("psycopg is not installed; pip install 'moe-codesign[postgresql]'")
     if url := os.environ.get("MOE_CODESIGN_TEST_POSTGRESQL"):
         yield url
         return
     programs = _programs()
     if programs is None:
-        pytest.skip("there is no PostgreSQL server on this machine; apt-get install postgresql")
+        raise NoServerError("there is no PostgreSQL server on this machine; apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="pg-"))  # a socket's path may have 107 characters
     user = None
     if os.geteuid() == 0:  # the server refuses to run as root

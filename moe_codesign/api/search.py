@@ -11,9 +11,10 @@ from moe_codesign.files import check_folder
 from moe_codesign.storage import DEFAULT_STORAGE
 from moe_codesign.storage.database import Database
 from moe_codesign.storage.studies import Studies, check_study
-from moe_codesign.study.runner import SearchResult, TrialProgress, run_search
+from moe_codesign.study.runner import SearchResult, run_search
 from moe_codesign.study.space import Space, load_space
 from moe_codesign.study.space_tables import MOST_TRIALS
+from moe_codesign.study.trials import TrialProgress
 from moe_codesign.versions import provenance
 
 

@@ -1,27 +1,26 @@
 """The SQL database that results are kept in, beside Optuna's studies: engine, format version, locks."""
 
 import contextlib
-import hashlib
 import os
 import re
-import time
 import urllib.parse
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
-from filelock import FileLock, Timeout
 
 from moe_codesign.errors import MachineError, UserError, first_line, printable
+from moe_codesign.extras import require
+from moe_codesign.storage.locks import Held, file_lock, server_lock
 
 METADATA = sa.MetaData()
 """Every table of ours; the modules beside this one add theirs."""
-FORMAT = 4
+FORMAT = 5
 """Number of the tables' layout and of what their JSON columns hold. A change to either counts it up. Format 3 has notes
 on pairs, their quality by other laws, workloads without a seed, and the table of enumerations; format 4 has the table
-of polishes and their trials. Formats 2 and 3 are read without what came later."""
-_READ_TOO = (2, 3)
+of polishes and their trials; format 5 has the tables of claims and of batches. Formats 2 to 4 are read without what
+came later."""
+_READ_TOO = (2, 3, 4)
 """Earlier formats that are read as they are, and become this one where the database is written to."""
 _VERSION = sa.Table(
     "moe_codesign_version",
@@ -29,17 +28,13 @@ _VERSION = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("format", sa.Integer, nullable=False),
 )
-ENGINE_OPTIONS = {"pool_pre_ping": True}
-"""Of SQLAlchemy: a connection that the server has closed while it was idle is opened anew."""
+_CONNECT_S = 15
+"""How long a server may take to answer before it is taken to be away."""
 _MAKING = ""
 """The lock that is held while tables are made; no study has such a name."""
 _WAIT_S = 60.0
 _OF_FORMAT_1 = ("moe_codesign_studies", "moe_codesign_trials", "moe_codesign_regressions")
 """Tables of the first format, which had no version."""
-
-
-Held = Callable[[], None]
-"""Whether a lock is still held: raises MachineError where it is not."""
 
 
 class Database:
@@ -52,7 +47,8 @@ class Database:
         must_exist: an SQLite file that is not there is an error: there is nothing to read in it.
 
     Attributes:
-        url: as it was given, for a library that opens the database too.
+        url: as it was given, with the driver that is used here, for a library that opens the database too.
+        file: of SQLite; None for a server, whose studies many processes may work on.
         name: the URL for people to read, without a password.
 
     Raises:
@@ -60,21 +56,21 @@ class Database:
     """
 
     def __init__(self, url: str, *, must_exist: bool = False) -> None:
-        self.url, self.name = url, shown(url)
+        self.url, self.name = _with_driver(url), shown(url)
         if must_exist and not exists(url):
             raise UserError("storage", value=self.name, fix="there is no such file; run `moe-codesign search` first")
         try:
-            self._file = _sqlite_file(url)
-            read_only = self._file is not None and _is_read_only(self._file)
-            if self._file is not None and not read_only:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-            opened = _read_only_url(self._file) if read_only and self._file else url
-            self.engine = sa.create_engine(opened, **ENGINE_OPTIONS)
+            self.file = _sqlite_file(url)
+            read_only = self.file is not None and _is_read_only(self.file)
+            if self.file is not None and not read_only:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+            opened = _read_only_url(self.file) if read_only and self.file else self.url
+            self.engine = sa.create_engine(opened, **engine_options(self.url))
             if self.engine.dialect.name not in ("sqlite", "postgresql"):
                 raise ValueError(f"{self.engine.dialect.name} has no locks that are known here")
-            if self.engine.dialect.name == "sqlite" and self._file is None:
+            if self.engine.dialect.name == "sqlite" and self.file is None:
                 raise ValueError("a database in memory is gone with the command")
-            if self._file is not None and not read_only:
+            if self.file is not None and not read_only:
                 sa.event.listen(self.engine, "connect", configure_sqlite)
             with contextlib.ExitStack() as undo:
                 undo.callback(self.engine.dispose)
@@ -86,9 +82,9 @@ class Database:
                 undo.pop_all()
         except (sa.exc.SQLAlchemyError, ImportError, OSError, ValueError) as error:
             text = _without_password(first_line(error), url)
-            raise UserError(
-                f"storage {self.name!r} cannot be opened ({text})", fix="try sqlite:///results.db"
-            ) from None
+            away = isinstance(error, sa.exc.OperationalError) and self.file is None
+            fix = "see that the server runs and lets this machine in" if away else "try sqlite:///results.db"
+            raise UserError(f"storage {self.name!r} cannot be opened ({text})", fix=fix) from None
         say_in_one_line(self.engine, self.name)
 
     def __enter__(self) -> Self:
@@ -97,70 +93,24 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self.engine.dispose()
 
-    @contextlib.contextmanager
-    def lock(self, name: str, *, wait_s: float = 0.0) -> Iterator[Held]:
-        """Hold a study for this process; released by the system when the process dies, however it dies.
+    def lock(self, name: str, *, wait_s: float = 0.0) -> contextlib.AbstractContextManager[Held]:
+        """Hold a name for this process; released by the system when the process dies, however it dies.
 
         Args:
-            name: of the study.
+            name: of a study, which the error names.
             wait_s: how long to wait for another process that holds it.
 
-        Yields:
-            A function that raises MachineError where the lock has been lost since, with the server's connection.
+        Returns:
+            A context that gives a function, which raises MachineError where the lock has been lost since, with the
+            server's connection.
 
         Raises:
-            UserError: another process is running the study.
+            UserError: another process holds it.
         """
-        busy = UserError(f"study {name!r} is being run by another process", fix="wait for it, or give another --study")
-        if self._file is not None:
+        if self.file is not None:
             # By the file that the name leads to: a link to it is the same database.
-            path = f"{self._file.resolve()}.{hashlib.sha256(name.encode()).hexdigest()[:8]}.lock"
-            lock = FileLock(path, timeout=wait_s)
-            try:
-                lock.acquire()
-            except Timeout:
-                raise busy from None
-            except OSError as error:
-                raise UserError(
-                    f"study {name!r} cannot be locked ({path}: {error.strerror or first_line(error)})",
-                    fix="remove that file, or give another --storage",
-                ) from None
-            try:
-                yield lambda: None
-            finally:
-                lock.release()
-            return
-        with self._advisory_lock(name, wait_s, busy) as held:
-            yield held
-
-    @contextlib.contextmanager
-    def _advisory_lock(self, name: str, wait_s: float, busy: UserError) -> Iterator[Held]:
-        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
-        # Outside of a transaction: one that idles as long as a search runs holds back the server's clean-up, and many
-        # servers end it after some minutes, and with it the lock.
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            with contextlib.suppress(sa.exc.DBAPIError):  # an older server, which has no such limit
-                connection.execute(sa.text("set idle_session_timeout = 0"))
-            until = time.monotonic() + wait_s
-            while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))):
-                if time.monotonic() >= until:
-                    raise busy
-                time.sleep(0.05)
-
-            def held() -> None:
-                try:
-                    connection.scalar(sa.select(1))
-                except (sa.exc.SQLAlchemyError, MachineError):
-                    raise MachineError(
-                        f"the server has closed the connection that holds study {name!r}; what was stored is safe, and "
-                        "the same command goes on"
-                    ) from None
-
-            try:
-                yield held
-            finally:
-                with contextlib.suppress(sa.exc.SQLAlchemyError, MachineError):  # the lock goes with the connection
-                    connection.scalar(sa.select(sa.func.pg_advisory_unlock(key)))
+            return file_lock(self.file.resolve(), name, wait_s)
+        return server_lock(self.engine, name, wait_s)
 
     def making_tables(self) -> contextlib.AbstractContextManager[Held]:
         """Hold off other processes while a library makes its tables here: two at once get in each other's way."""
@@ -200,6 +150,35 @@ class Database:
             f"storage {self.name!r} was written by {writer}; this one reads format {FORMAT}",
             fix="give another --storage, or move the old results away",
         )
+
+
+def engine_options(url: str) -> dict[str, Any]:
+    """Of SQLAlchemy: a connection that the server has closed while it was idle is opened anew; and a server that is
+    away, or a machine that has vanished with its connections open, is noticed within a minute."""
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if _is_postgresql(url):
+        alive = "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+        options["connect_args"] = {"connect_timeout": _CONNECT_S, "options": alive}
+    return options
+
+
+def _with_driver(url: str) -> str:
+    """The URL with the driver that the extra installs, where it names none.
+
+    Raises:
+        UserError: the driver is not installed.
+    """
+    if not _is_postgresql(url):
+        return url
+    scheme, rest = url.split("://", 1)
+    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        require("psycopg", "storage on PostgreSQL")
+        return f"postgresql+psycopg://{rest}"
+    return url
+
+
+def _is_postgresql(url: str) -> bool:
+    return re.match(r"postgres(ql)?(\+\w+)?://", url) is not None
 
 
 def exists(url: str) -> bool:

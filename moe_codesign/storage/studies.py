@@ -16,6 +16,8 @@ from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.polish import Polish
 from moe_codesign.domain.trial import Outcome, Parameter, Trial
 from moe_codesign.errors import UserError
+from moe_codesign.storage.batches import drop_batches
+from moe_codesign.storage.claims import Claim, still_holds
 from moe_codesign.storage.database import METADATA, Database
 from moe_codesign.tables import check_name
 
@@ -160,13 +162,36 @@ class Studies:
         with self._engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(query.order_by(_STUDIES.c.created))]
 
-    def put(self, study: str, trial: Trial) -> None:
-        """Store one trial; a trial that is evaluated again after a kill replaces what it left."""
-        key = {"study": study, "chip": trial.chip, "mode": trial.mode, "number": trial.number}
-        values = {"params": _dump(_params(), trial.params), "outcome": _dump(_outcome(), trial.outcome)}
+    def put(self, study: str, trial: Trial, *, claim: Claim | None = None) -> bool:
+        """Store one trial, instead of one with its number.
+
+        Args:
+            study: its name.
+            trial: what came of it.
+            claim: by which its process has it; a trial that was given to another process meanwhile is not stored.
+
+        Returns:
+            Whether it was stored.
+        """
+        row = {"study": study, **_row(trial)}
         with self._engine.begin() as connection:
-            connection.execute(_TRIALS.delete().where(*(_TRIALS.c[k] == v for k, v in key.items())))
-            connection.execute(_TRIALS.insert().values(**key, **values))
+            if claim is not None and not still_holds(connection, claim):
+                return False
+            connection.execute(_TRIALS.delete().where(*_is_trial(study, trial.chip, trial.mode, trial.number)))
+            connection.execute(_TRIALS.insert().values(**row))
+        return True
+
+    def outcome(self, claim: Claim) -> Outcome | None:
+        """What came of a claimed trial whose process was killed after it had stored it; None where it had not.
+
+        Raises:
+            UserError: the stored trial cannot be read.
+        """
+        of_claim = _is_trial(claim.study, claim.chip, claim.mode, claim.number)
+        with self._engine.connect() as connection:
+            text = connection.scalar(sa.select(_TRIALS.c.outcome).where(*of_claim))
+        what = f"study {claim.study!r}: trial {claim.number} of {claim.chip}, {claim.mode}"
+        return None if text is None else _load(_outcome(), text, what)
 
     def trials(self, study: str) -> list[Trial]:
         """Every stored trial of a study, in the order of chip, mode and number.
@@ -210,6 +235,7 @@ class Studies:
             connection.execute(_TRIALS.delete().where(*(_TRIALS.c[k] == v for k, v in earlier.items())))
             if rows:
                 connection.execute(_TRIALS.insert(), rows)
+            drop_batches(connection, study, enumeration.chip)
 
     def put_polish(self, study: str, done: Polish, trials: Sequence[Trial]) -> None:
         """Store what came of the neighbours of a chip's frontier, instead of an earlier polish; all or nothing."""
@@ -263,6 +289,11 @@ class Studies:
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(table).where(table.c.study == study).order_by(table.c.chip)).all()
         return {row.chip: _load(_pairs(), row.pairs, f"study {study!r}: reference on {row.chip}") for row in rows}
+
+
+def _is_trial(study: str, chip: str, mode: str, number: int) -> tuple[sa.ColumnElement[bool], ...]:
+    of = {"study": study, "chip": chip, "mode": mode, "number": number}
+    return tuple(_TRIALS.c[name] == value for name, value in of.items())
 
 
 def _row(trial: Trial) -> dict[str, Any]:

@@ -25,8 +25,9 @@ from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.points import point_count, points
 from moe_codesign.study.space import Space
 
-_AT_ONCE = 1024
-"""Shapes that are timed at a time; memory does not grow with the space beyond its objectives' values."""
+AT_ONCE = 1024
+"""Shapes that are timed at a time; memory does not grow with the space beyond its objectives' values. A stored batch
+has so many, so that another number is another format of the storage."""
 _FEWEST_PARTS = 4
 """Parts of a space that is shared out: a process takes longer to start than to judge a part."""
 _TIME_LIMIT_S = 3600.0
@@ -50,10 +51,8 @@ class TimedPoints:
     refused: Counter[FailureKind]
 
 
-def enumerate_space(
-    evaluator: Evaluator, progress: Callable[[int, int], None] | None = None
-) -> tuple[Enumeration, list[Trial]]:
-    """Judge and time every shape of a space on one chip.
+def time_all(evaluator: Evaluator, progress: Callable[[int, int], None] | None = None) -> TimedPoints:
+    """Judge and time every point of a space on one chip.
 
     A space of many shapes is shared out to as many processes as compile.
 
@@ -61,13 +60,29 @@ def enumerate_space(
         evaluator: of the space on the chip, which is estimated and not measured.
         progress: called with (shapes done, shapes of the space).
 
-    Returns:
-        What came of all of them, and the shapes to keep as trials, each numbered by its place in the space.
-
     Raises:
         MachineError: a child process ended without an answer.
     """
-    every = time_all(evaluator, progress)
+    total = point_count(evaluator.space)
+    found: dict[int, TimedPoints] = {}
+    for first, part in timed_batches(evaluator, batches_of(evaluator.space)):
+        found[first] = part
+        if progress:
+            progress(min(len(found) * AT_ONCE, total), total)
+    return together([found[first] for first in sorted(found)])
+
+
+def together(parts: Sequence[TimedPoints]) -> TimedPoints:
+    """Parts of a space as one."""
+    return TimedPoints(
+        [number for part in parts for number in part.numbers],
+        np.concatenate([part.values for part in parts]),
+        sum((part.refused for part in parts), Counter()),
+    )
+
+
+def counted(evaluator: Evaluator, every: TimedPoints) -> tuple[Enumeration, list[Trial]]:
+    """What came of all points of a space, and the shapes to keep as trials, each numbered by its place in the space."""
     kept = [every.numbers[i] for i in _nearest(every.values, evaluator.space.maximised())]
     trials = trials_of(evaluator, kept, "exact")
     counts = Enumeration(
@@ -80,26 +95,15 @@ def enumerate_space(
     return counts, trials
 
 
-def time_all(evaluator: Evaluator, progress: Callable[[int, int], None] | None = None) -> TimedPoints:
-    """Judge and time every point of the space; arguments and errors are those of :func:`enumerate_space`."""
-    total = point_count(evaluator.space)
-    found: dict[int, TimedPoints] = {}
-    for first, part in _judged(evaluator, range(0, total, _AT_ONCE)):
-        found[first] = part
-        if progress:
-            progress(min(len(found) * _AT_ONCE, total), total)
-    in_order = [found[first] for first in sorted(found)]
-    return TimedPoints(
-        [number for part in in_order for number in part.numbers],
-        np.concatenate([part.values for part in in_order]),
-        sum((part.refused for part in in_order), Counter()),
-    )
+def batches_of(space: Space) -> range:
+    """The first point of each batch of a space."""
+    return range(0, point_count(space), AT_ONCE)
 
 
-def _judged(evaluator: Evaluator, starts: range) -> Iterator[tuple[int, TimedPoints]]:
-    """Each part by its first point, in the order in which they finish."""
+def timed_batches(evaluator: Evaluator, starts: Iterable[int]) -> Iterator[tuple[int, TimedPoints]]:
+    """Each batch by its first point, in the order in which they finish. Few are taken before they are begun."""
     jobs = evaluator.tables.jobs
-    if jobs == 1 or len(starts) < _FEWEST_PARTS:
+    if jobs == 1 or len(batches_of(evaluator.space)) < _FEWEST_PARTS:
         for first in starts:
             yield first, _judge(evaluator, first)
         return
@@ -107,7 +111,7 @@ def _judged(evaluator: Evaluator, starts: range) -> Iterator[tuple[int, TimedPoi
     with Pool(jobs, initializer=_start, initargs=arguments) as pool:
         for first, called in pool.map_unordered(_judge_there, starts, time_limit_s=_TIME_LIMIT_S):
             if not isinstance(called, Done):
-                raise MachineError(f"{_AT_ONCE} shapes of the space were not timed ({called}); try again")
+                raise MachineError(f"{AT_ONCE} shapes of the space were not timed ({called}); try again")
             yield first, called.value
 
 
@@ -126,7 +130,7 @@ def _judge_there(first: int) -> TimedPoints:
 
 def _judge(evaluator: Evaluator, first: int) -> TimedPoints:
     """Judge and time the points from number ``first`` on."""
-    return time_points(evaluator, range(first, min(first + _AT_ONCE, point_count(evaluator.space))))
+    return time_points(evaluator, range(first, min(first + AT_ONCE, point_count(evaluator.space))))
 
 
 def time_points(evaluator: Evaluator, asked: Iterable[int]) -> TimedPoints:
@@ -167,8 +171,8 @@ def time_points(evaluator: Evaluator, asked: Iterable[int]) -> TimedPoints:
 def trials_of(evaluator: Evaluator, numbers: Sequence[int], mode: Mode) -> list[Trial]:
     """Points that meet the constraints as trials, each with its pairs at its best tiles."""
     trials = []
-    for start in range(0, len(numbers), _AT_ONCE):
-        some = list(points(evaluator.space, evaluator.reference, numbers[start : start + _AT_ONCE]))
+    for start in range(0, len(numbers), AT_ONCE):
+        some = list(points(evaluator.space, evaluator.reference, numbers[start : start + AT_ONCE]))
         outcomes = evaluator.evaluate_all([shape for _, (_, shape) in some if isinstance(shape, MoEShape)])
         trials += [
             Trial(chip=evaluator.chip.name, mode=mode, number=number, params=dict(params), outcome=outcome)

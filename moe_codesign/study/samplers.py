@@ -114,16 +114,28 @@ class Proposals:
             self.open.used[number] += 1
             self._tried.add(_key(params))
 
-    def sampler(self, number: int) -> optuna.samplers.BaseSampler:
+    def sampler(self, number: int, chosen: Mapping[str, Any] | None = None) -> "_NewPoints":
         """The sampler that proposes one trial, seeded by the trial's number.
 
         A search that was interrupted thus proposes what an uninterrupted one would have.
+
+        Args:
+            number: of the trial.
+            chosen: what was proposed for it before, if anything was.
         """
         text = f"{self._seed}/{number}" if self._sampler.by_trial else self._seed
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return _NewPoints(self._sampler.make(seed, len(self.first) + _STARTUP_TRIALS), self)
+            return _NewPoints(self._sampler.make(seed, len(self.first) + _STARTUP_TRIALS), self, chosen or None)
+
+    def choose(self, study: optuna.Study, trial: optuna.Trial) -> dict[str, Any]:
+        """The values of a trial that was just begun with the study's sampler, which is one of :meth:`sampler`."""
+        assert isinstance(study.sampler, _NewPoints)
+        # As the storage has it, which takes many statements to say so.
+        begun = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+        begun.number, begun._trial_id = trial.number, trial._trial_id
+        return dict(study.sampler.choose(study, begun))
 
     def propose(
         self, base: optuna.samplers.BaseSampler, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -164,9 +176,16 @@ class Proposals:
 class _NewPoints(optuna.samplers.BaseSampler):
     """A sampler whose proposals are new and open. One is made for each trial."""
 
-    def __init__(self, base: optuna.samplers.BaseSampler, proposals: Proposals) -> None:
-        self._base, self._proposals = base, proposals
-        self._chosen: dict[str, Any] | None = None
+    def __init__(
+        self, base: optuna.samplers.BaseSampler, proposals: Proposals, chosen: Mapping[str, Any] | None
+    ) -> None:
+        self._base, self._proposals, self._chosen = base, proposals, chosen
+
+    def choose(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Mapping[str, Any]:
+        """The trial's values, which stay what they are."""
+        if self._chosen is None:
+            self._chosen = self._proposals.propose(self._base, study, trial)
+        return self._chosen
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -185,9 +204,7 @@ class _NewPoints(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        if self._chosen is None:
-            self._chosen = self._proposals.propose(self._base, study, trial)
-        return self._chosen[param_name]
+        return self.choose(study, trial)[param_name]
 
     def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         self._base.before_trial(study, trial)

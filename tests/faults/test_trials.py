@@ -79,7 +79,7 @@ def test_a_proposal_that_raises_is_a_stored_result(url: str, monkeypatch: pytest
     def overflow(*_: Any) -> NoReturn:
         raise OverflowError("int too large")
 
-    monkeypatch.setattr("moe_codesign.study.runner.suggest_shape", overflow)
+    monkeypatch.setattr("moe_codesign.study.trials.suggest_shape", overflow)
     result = mc.search(make_space(), trials=3, storage=url)
     assert [str(trial.failure) for trial in result.trials] == ["error: OverflowError: int too large"] * 3
 

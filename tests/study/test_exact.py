@@ -81,11 +81,11 @@ def test_the_frontier_is_that_of_a_plain_loop(chip: str, tmp_path: Path) -> None
 
 def test_what_is_kept_of_many_is_the_frontier_and_what_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "MOST_KEPT", 20)
-    monkeypatch.setattr(exact, "_AT_ONCE", 50)
+    monkeypatch.setattr(exact, "AT_ONCE", 50)
     space = make_space(chips=["trainium2"], constraints={"min_quality_ratio": 0.8})
     evaluator = Evaluator(space, space.chips[0], QWEN, Tables(), None)
     seen: list[tuple[int, int]] = []
-    counts, trials = exact.enumerate_space(evaluator, lambda done, total: seen.append((done, total)))
+    counts, trials = exact.counted(evaluator, exact.time_all(evaluator, lambda done, total: seen.append((done, total))))
     total = point_count(space)
     assert seen[-1] == (total, total) == (576, 576)
     assert counts.kept == len(trials) == max(20, len(trials))
@@ -115,7 +115,7 @@ def test_many_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> 
     found = []
     for jobs in (1, 2):
         evaluator = Evaluator(space, space.chips[0], QWEN, Tables(jobs=jobs), None)
-        found.append(exact.enumerate_space(evaluator))
+        found.append(exact.counted(evaluator, exact.time_all(evaluator)))
     assert found[0] == found[1]
     assert found[0][0].feasible > 1000
 
@@ -162,7 +162,7 @@ def test_a_number_of_trials_asks_for_a_sampler(tmp_path: Path) -> None:
 
 def test_a_second_run_enumerates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = searched(tmp_path)
-    monkeypatch.setattr("moe_codesign.study.runner.enumerate_space", None)
+    monkeypatch.setattr("moe_codesign.study.enumeration.timed_batches", None)
     again = searched(tmp_path)
     assert again.trials == first.trials
     assert again.enumerations == first.enumerations
