@@ -83,9 +83,10 @@ class Batches:
             ) from None
 
 
-def drop_batches(connection: sa.Connection, study: str, chip: str) -> None:
-    """Remove the batches of a chip, whose enumeration is stored by the same transaction."""
-    connection.execute(_BATCHES.delete().where(*_of(study, chip)))
+def drop_batches(connection: sa.Connection, study: str, chip: str | None = None) -> None:
+    """Remove the batches of a chip, whose enumeration is stored by the same transaction; or of all chips."""
+    of_chips = () if chip is None else (_BATCHES.c.chip == chip,)
+    connection.execute(_BATCHES.delete().where(_BATCHES.c.study == study, *of_chips))
 
 
 def _of(study: str, chip: str) -> tuple[sa.ColumnElement[bool], ...]:

@@ -129,8 +129,12 @@ class Studies:
             )
 
     def put_identity(self, name: str, identity: str) -> None:
-        """Replace the text of a study's space, which is the same space at other prices."""
+        """Replace the text of a study's space, which is the same space at other prices.
+
+        Batches of an unfinished enumeration have values at the earlier prices, and go.
+        """
         with self._engine.begin() as connection:
+            drop_batches(connection, name)
             connection.execute(_STUDIES.update().where(_STUDIES.c.name == name).values(identity=identity))
 
     def get(self, name: str) -> StoredStudy:
