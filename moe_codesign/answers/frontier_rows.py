@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moe_codesign.answers.importances import importances_on
 from moe_codesign.answers.money import own_notes
 from moe_codesign.answers.recommendation import recommendations
 from moe_codesign.chips import Chip
@@ -175,8 +176,8 @@ def pair_notes(rows: Sequence[ReportRow], reference: Mapping[str, Sequence[Pair]
 def json_rows(result: "SearchResult") -> dict[str, Any]:
     """What ``--json`` gives of a study's pairs.
 
-    ``recommendation`` is each chip's, ``pairs`` are the frontier, ``all_pairs`` every pair, ``notes`` those on the run
-    and those on pairs, each once.
+    ``recommendation`` is each chip's, ``importances`` by chip and objective the share of each field, ``pairs`` are the
+    frontier, ``all_pairs`` every pair, ``notes`` those on the run and those on pairs, each once.
     """
     rows = report_rows(result)
     return {
@@ -184,6 +185,7 @@ def json_rows(result: "SearchResult") -> dict[str, Any]:
             chip: None if one is None else one.to_dict() for chip, one in recommendations(result).items()
         },
         "notes": [*result.notes, *own_notes(result.space.chips), *map(str, pair_notes(rows, result.reference))],
+        "importances": {chip.name: importances_on(result, chip) for chip in result.space.chips},
         "pairs": [row.to_dict() for row in rows if row.on_frontier],
         "all_pairs": [row.to_dict() for row in rows],
     }

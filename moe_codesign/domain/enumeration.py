@@ -17,6 +17,8 @@ class Enumeration:
         feasible: of these, shapes that have a time under every workload.
         kept: of these, shapes that are stored as trials: the frontier and what comes nearest to it.
         refused: how many shapes were ruled out, by kind of failure.
+        importances: which fields mattered among the feasible ones: by objective, each field's share; see
+            :mod:`moe_codesign.study.importances`.
 
     Raises:
         ValueError: the counts do not add up.
@@ -27,6 +29,7 @@ class Enumeration:
     feasible: int
     kept: int
     refused: dict[FailureKind, int] = field(default_factory=dict)
+    importances: dict[str, dict[str, float]] = field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

@@ -22,6 +22,7 @@ from moe_codesign.domain.trial import Mode, Trial
 from moe_codesign.errors import MachineError
 from moe_codesign.execution import Done, Pool
 from moe_codesign.study.evaluate import Evaluator
+from moe_codesign.study.importances import importances_of_points
 from moe_codesign.study.points import point_count, points
 from moe_codesign.study.space import Space
 
@@ -91,6 +92,7 @@ def counted(evaluator: Evaluator, every: TimedPoints) -> tuple[Enumeration, list
         feasible=len(every.numbers),
         kept=len(trials),
         refused=dict(every.refused),
+        importances=importances_of_points(evaluator, every.numbers, every.values),
     )
     return counts, trials
 

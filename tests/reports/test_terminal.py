@@ -22,7 +22,9 @@ from moe_codesign.domain.workload import Workload
 from moe_codesign.reports.terminal.audit import print_audit
 from moe_codesign.reports.terminal.bench import print_bench
 from moe_codesign.reports.terminal.compiled import print_compiled
+from moe_codesign.reports.terminal.regression import print_history
 from moe_codesign.reports.terminal.search import print_search
+from moe_codesign.storage.regressions import RegressionRun
 from moe_codesign.study.runner import SearchResult
 from moe_kernels.tile import BlockedTile, TritonTile
 from tests.conftest import make_space
@@ -93,6 +95,24 @@ def test_compile() -> None:
         ),
     ]
     assert printed(print_compiled, "h100_sxm", rows) == COMPILE
+
+
+def test_what_a_list_leaves_out_is_counted() -> None:
+    many = {f"HGMMA.64x{8 * n}x16.F32.BF16": n for n in range(1, 11)}
+    facts = artifact.GpuFacts(
+        registers=128, spill_bytes=0, stack_bytes=0, shared_bytes=65536, code_bytes=4096, loop_instructions=60,
+        loop_matrix=8, instructions=many,
+    )  # fmt: skip
+    asked = Request("triton.grouped_gemm", "down", TILE, "bfloat16", "cuda:90", "triton 3.7.1", "0123")
+    rows = [CompiledKernel(asked, artifact.Compiled(facts=facts, compiler="triton 3.7.1"), None)]
+    (line,) = [one for one in printed(print_compiled, "h100_sxm", rows).splitlines() if "matrix, wgmma" in one]
+    assert line.endswith("3 HGMMA.64x24x16.F32.BF16 and 2 more")
+    runs = [
+        RegressionRun("s", f"2026-01-{number:02}", f"r{number}", {"triton": "triton 3.7.1"}, 0, {})
+        for number in range(1, 24)
+    ]
+    text = printed(print_history, "s", runs, [])
+    assert "not shown: 3 earlier runs\n2026-01-04 r4: 0 worse" in text
 
 
 def test_search() -> None:

@@ -1,6 +1,5 @@
 """The report as one HTML file: plotly's script inside, nothing fetched."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from moe_codesign.answers.frontier_rows import PairNote, ReportRow, pair_notes, report_rows
+from moe_codesign.answers.importances import importances_on
 from moe_codesign.answers.money import cost_notes
 from moe_codesign.answers.quality_notes import quality_notes
 from moe_codesign.answers.recommendation import recommend
@@ -17,6 +17,7 @@ from moe_codesign.domain.pair import Pair
 from moe_codesign.files import replace_file
 from moe_codesign.reports.html import plotly_text
 from moe_codesign.reports.text import interval_text, pair_cells, time_text
+from moe_codesign.reports.tried import tried_text
 from moe_codesign.study.runner import SearchResult
 
 _COLOURS = {"joint": "#d97706", "nested": "#2563eb", "exact": "#2563eb", "polish": "#059669", "reference": "#111827"}
@@ -30,7 +31,6 @@ def write_html(path: Path, result: SearchResult) -> None:
     chips: list[dict[str, Any]] = []
     for chip in result.space.chips:
         own = [row for row in rows if row.pair.chip == chip.name]
-        trials = [t for t in result.asked_for if t.chip == chip.name]
         chips.append(
             {
                 "name": chip.name,
@@ -43,9 +43,11 @@ def write_html(path: Path, result: SearchResult) -> None:
                 ],
                 "frontier": [_cells(row, notes) for row in own if row.on_frontier],
                 "notes": [(number, note) for number, note in enumerate(notes, 1) if note.chip == chip.name],
-                "trials": len(trials),
-                "feasible": sum(not t.failure for t in trials),
-                "refused": Counter(t.failure.kind for t in trials if t.failure).most_common(),
+                "importances": [
+                    (name, ", ".join(f"{field} {share:.0%}" for field, share in shares.items()))
+                    for name, shares in importances_on(result, chip).items()
+                ],
+                "tried": tried_text(result, chip.name),
             }
         )
     environment = jinja2.Environment(

@@ -9,6 +9,9 @@ from moe_codesign.chips import TpuChip, load_chip
 from moe_codesign.compiler.artifact import Compiled, GpuFacts, ProgramFacts, TpuFacts
 from moe_codesign.cost.ours.tpu_step import Step, step_of
 
+_SHORTEST = 0.05
+"""Regions of a program below this share of its bundles are not shown."""
+
 
 def print_compiled(console: Console, chip: str, compiled: Sequence[CompiledKernel]) -> None:
     """Facts of each op's binary."""
@@ -67,16 +70,26 @@ def _print_program(console: Console, program: ProgramFacts) -> None:
             f"    {unit:<18}{count:8} in {program.bundles} bundles, at most {program.widest[unit]} in one",
             highlight=False,
         )
+    short = 0
     for region in program.regions:
-        if region.bundles >= program.bundles / 20:
+        if region.bundles < program.bundles * _SHORTEST:
+            short += 1
+        else:
             where = "once" if region.loops == 0 else f"in {region.loops} loops" if region.loops > 1 else "in the loop"
-            slots = ", ".join(f"{n} {unit}" for unit, n in sorted(region.slots.items(), key=lambda item: -item[1])[:4])
+            slots = _first([f"{n} {unit}" for unit, n in sorted(region.slots.items(), key=lambda item: -item[1])], 4)
             console.print(
                 f"    from {region.start:<6} {region.bundles:6} bundles {where}"
                 f"{', on a condition' if region.conditional else ''}: {slots}",
                 highlight=False,
                 soft_wrap=True,
             )
+    if short:
+        console.print(f"    not shown: {short} regions, each below {_SHORTEST:.0%} of the bundles", highlight=False)
+
+
+def _first(texts: Sequence[str], most: int) -> str:
+    """The first of them, and how many there are beside."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 _GPU_GROUPS = {
@@ -100,4 +113,4 @@ def _print_opcodes(console: Console, counts: dict[str, int], groups: dict[str, t
         # The first group that fits has the opcode: UTMALDG is no LDG.
         found = [f"{rest.pop(op)} {op}" for op in of_group]
         if found:
-            console.print(f"    {name:<18}{', '.join(found[:8])}", highlight=False, soft_wrap=True)
+            console.print(f"    {name:<18}{_first(found, 8)}", highlight=False, soft_wrap=True)

@@ -39,7 +39,7 @@ def regression_lines(result: RegressionResult) -> Iterator[str]:
         without = " without a binary" if word == "new" else ""
         yield from (f"{word}: {place}{without if place in found.new_without else ''}" for place in places[:_MOST])
         if len(places) > _MOST:
-            yield f"{word}: {len(places) - _MOST} more"
+            yield f"{word}: {len(places) - _MOST} more; --json has all"
     counts = Counter(one.change for one in found.findings)
     summary = (
         f"{name}: {result.observed} kernels, {counts['regression']} worse, {counts['better']} better, "
@@ -82,6 +82,8 @@ def print_history(console: Console, suite: str, runs: Sequence[RegressionRun], e
         last = next((r for r in reversed(line.ratios) if r is not None), None)
         table.add_row(line.kernel, line.chip, line.read_from, line.sparkline(), "-" if last is None else f"{last:.3f}")
     console.print(table)
+    if len(runs) > _MOST:
+        console.print(f"not shown: {len(runs) - _MOST} earlier runs", highlight=False)
     for run in runs[-_MOST:]:
         console.print(
             f"{run.created} {run.revision}: {run.regressions} worse; {', '.join(run.versions.values())}",

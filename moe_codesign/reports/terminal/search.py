@@ -1,16 +1,16 @@
 """The table of a search, for a terminal."""
 
-from collections import Counter
-
 from rich.console import Console
 from rich.table import Table
 
 from moe_codesign.answers.frontier_rows import pair_notes, report_rows, thinned
+from moe_codesign.answers.importances import importance_notes
 from moe_codesign.answers.money import cost_notes
 from moe_codesign.answers.quality_notes import quality_notes
 from moe_codesign.answers.recommendation import recommendations
 from moe_codesign.errors import printable
 from moe_codesign.reports.text import pair_cells
+from moe_codesign.reports.tried import tried_text
 from moe_codesign.study.runner import SearchResult
 
 
@@ -51,10 +51,12 @@ def print_search(console: Console, result: SearchResult, *, per_chip: int = 4) -
     costs = cost_notes(result.space.chips, [objective.metric.needs for objective in result.space.objectives])
     for note in (*quality_notes(result), *costs, *result.notes):
         console.print(note, highlight=False, soft_wrap=True)
+    for note in importance_notes(result):
+        console.print(note, highlight=False, soft_wrap=True)
     for number, pair_note in enumerate(notes, 1):
         console.print(f"[{number}] {pair_note}", highlight=False, soft_wrap=True)
     for chip in (chip.name for chip in result.space.chips):
-        console.print(f"{chip}: {_tried(result, chip)}")
+        console.print(f"{chip}: {tried_text(result, chip)}")
 
 
 def _not_shown(alike: int, further: int) -> str:
@@ -64,17 +66,3 @@ def _not_shown(alike: int, further: int) -> str:
         [f"{further:,} more {'pair' if further == 1 else 'pairs'} that differ by more than error"] if further else []
     )
     return ", ".join(texts)
-
-
-def _tried(result: SearchResult, chip: str) -> str:
-    """How many shapes or trials there were on a chip, and what became of them."""
-    if (counts := result.enumerations.get(chip)) is not None:
-        done = f"all {counts.points:,} shapes of the space, {counts.feasible:,} feasible; the frontier is exact"
-        refused = Counter(counts.refused)
-    else:
-        trials = [t for t in result.asked_for if t.chip == chip]
-        done = f"{len(trials)} trials, {sum(not t.failure for t in trials)} feasible"
-        done += f"; {polished}" if (polished := result.polishes.get(chip)) is not None else ""
-        refused = Counter(t.failure.kind for t in trials if t.failure)
-    why = ", ".join(f"{n:,} {reason}" for reason, n in refused.most_common()) or "none"
-    return f"{done}; ruled out: {why}"
