@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from moe_codesign.api.sweet_spots import sweet_spots
     from moe_codesign.api.three_layers import three_layers
     from moe_codesign.chips import load_chip
+    from moe_codesign.domain.model_shape import ModelShape
     from moe_codesign.domain.shape import MoEShape
     from moe_codesign.domain.workload import Workload
-    from moe_codesign.models import find_model
+    from moe_codesign.models import find_model, model_shape
     from moe_codesign.study.space import Space, load_space, parse_space
 
 _HOME = {
+    "ModelShape": "domain.model_shape",
     "MoEShape": "domain.shape",
     "Space": "study.space",
     "Workload": "domain.workload",
@@ -42,6 +44,7 @@ _HOME = {
     "load_study": "api.report",
     "lock_in": "api.lock_in",
     "model": "api.model",
+    "model_shape": "models",
     "parse_space": "study.space",
     "predict": "api.predict",
     "regress": "api.regress",
@@ -57,6 +60,7 @@ _HOME = {
 
 __all__ = [
     "MoEShape",
+    "ModelShape",
     "Space",
     "Workload",
     "audit",
@@ -71,6 +75,7 @@ __all__ = [
     "load_study",
     "lock_in",
     "model",
+    "model_shape",
     "parse_space",
     "predict",
     "regress",

@@ -1,16 +1,22 @@
-"""The catalogue of published MoE shapes (``catalogue.csv``, one row a model), and models by name."""
+"""The catalogue of published MoE shapes (``catalogue.csv``, one row a model), and models by name.
+
+Whole models have a file each in ``whole/``; those without experts stand there alone.
+"""
 
 import csv
 import difflib
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
+from moe_codesign.models.config_fields import NoExpertsError
 from moe_codesign.models.hf_config import read_config
 from moe_codesign.models.read_model import FIELDS, ReadModel, notes_on
 
+WHOLE = Path(__file__).parent / "whole"
 _VARIANTS = re.compile(r"instruct|base|chat|thinking|reasoning|hf|it|bf16|v\d+(\.\d+)?|a?\d+b|\d+e|\d{4}|original")
 """Words after a catalogue name that change nothing of the shape: training, date, parameters."""
 
@@ -19,6 +25,12 @@ _VARIANTS = re.compile(r"instruct|base|chat|thinking|reasoning|hf|it|bf16|v\d+(\
 def catalogue() -> dict[str, ReadModel]:
     """Every catalogue model by name, with its data type and source."""
     return read_catalogue(Path(__file__).parent / "catalogue.csv")
+
+
+@functools.cache
+def whole_names() -> tuple[str, ...]:
+    """Names of the whole models that ship, in ``WHOLE``."""
+    return tuple(sorted(path.stem for path in WHOLE.glob("*.json")))
 
 
 def models() -> dict[str, MoEShape]:
@@ -67,23 +79,42 @@ def read_model_named(name: str) -> ReadModel:
     after it that change nothing of the shape (``-Instruct-2507``).
 
     Raises:
+        NoExpertsError: the model has no experts.
         UserError: neither; names the nearest. Or a file that cannot be read.
     """
     path = Path(name)
-    if name.endswith(".json") or _is_there(path):
+    if name.endswith(".json") or is_there(path):
         return read_config(path)
-    by_key = {_key(known): known for known in catalogue()}
-    short = name.strip().rpartition("/")[2]
-    if _key(short) in by_key:
-        return catalogue()[by_key[_key(short)]]
-    if (known := _without_variant(short, by_key)) is not None:
+    if (known := known_name(name, catalogue())) is not None:
         return catalogue()[known]
-    near = difflib.get_close_matches(_key(short[:100]), by_key, n=3, cutoff=0.4)
+    if (known := known_name(name, whole_names())) is not None:
+        raise NoExpertsError(
+            f"{known} has no experts", fix="`moe-codesign model` shows it; name a mixture of experts here"
+        )
+    raise unknown_name(name, catalogue())
+
+
+def known_name(name: str, names: Iterable[str]) -> str | None:
+    """The one of some names that a name stands for, or None.
+
+    Case, ``-`` and ``_`` do not matter, nor do an organisation before the name and words after it that change nothing
+    of the shape.
+    """
+    by_key = {_key(known): known for known in names}
+    short = name.strip().rpartition("/")[2]
+    return by_key.get(_key(short)) or _without_variant(short, by_key)
+
+
+def unknown_name(name: str, names: Iterable[str]) -> UserError:
+    """The error for a name that is none of some names; it names the nearest."""
+    by_key = {_key(known): known for known in names}
+    near = difflib.get_close_matches(_key(name.strip().rpartition("/")[2][:100]), by_key, n=3, cutoff=0.4)
     hint = "did you mean " + ", ".join(by_key[n] for n in near) + "?" if near else "see `moe-codesign list models`"
-    raise UserError("model", value=name, fix=hint + " (or give a path to a config.json)")
+    return UserError("model", value=name, fix=hint + " (or give a path to a config.json)")
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Whether a path leads to a file, or to a folder that holds a config."""
     try:
         return path.is_file() or any((path / file).is_file() for file in ("config.json", "params.json"))
     except (OSError, ValueError):  # a name that no file can have

@@ -225,7 +225,7 @@ def _shared(fields: Fields, total: int) -> Iterator[bool]:
 
 _LOOKS = re.compile(
     r"attn|attention|window|linear_|mamba|ssm|conv|index|sparse|compress|lora|latent|head_dim|_heads|qk_|kv_|_kv|delta"
-    r"|recur|rwkv|engram|shared_layers|loop|no_op|block_config|per_layer|lightning|retention|gating|^use_cla$|^cla_"
+    r"|recur|rwkv|engram|shared_layers|loop|no_op|block_config|per_layer|lightning|retention|gating|^use_cla$"
 )
 _HARMLESS = re.compile(
     r"bias|dropout|_token_index|ignore_index|norm|_act$|_eps$|rope|theta|dtype|scale|softcap|cross_attention|kernels$"

@@ -12,7 +12,7 @@ from moe_codesign.models.config_fields import Fields
 from moe_codesign.models.mixer_kinds import Kind
 
 _HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads")
-_KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads", "kv_n_heads")
+_KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads", "kv_n_heads", "num_attention_groups")
 _HEAD_DIM = ("head_dim", "attention_head_dim", "kv_channels")
 _INDEX = ("index_n_heads", "index_head_dim", "index_topk")
 _CLASS_HEAD_DIM = ("gpt_oss", "qwen3_next", "qwen3_5", "gemma", "step3p", "mimo", "afmoe", "nemotron_h", "minimax_m")

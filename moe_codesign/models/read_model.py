@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from moe_codesign.domain.model_shape import ModelShape
 from moe_codesign.domain.shape import MoEShape
 
 FIELDS = (
@@ -46,16 +47,39 @@ class ReadModel:
             source says none that is known.
         sources: the key that each field came from, or another word on where.
         notes: what a reader of the numbers should know, a sentence each.
+        whole: the whole model, where it was asked for and could be read.
+        no_whole: why the whole model could not be read; empty where it was, or was not asked for.
     """
 
     shape: MoEShape
     dtype: str | None
     sources: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    whole: ModelShape | None = None
+    no_whole: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the shape's fields at the top level, with ``name``, ``dtype``, ``sources`` and ``notes``."""
-        shape = {name: getattr(self.shape, name) for name in FIELDS}
+        """For JSON: the shape's fields at the top level, with name, dtype, sources, notes and the whole model."""
         return {
-            "name": self.shape.name, **shape, "dtype": self.dtype, "sources": self.sources, "notes": list(self.notes)
-        }  # fmt: skip
+            "name": self.shape.name,
+            **{name: getattr(self.shape, name) for name in FIELDS},
+            "dtype": self.dtype,
+            "sources": self.sources,
+            "notes": list(self.notes),
+            "whole": self.whole.to_dict() if self.whole else None,
+            **({"no_whole": self.no_whole} if self.no_whole else {}),
+        }
+
+
+def dense_to_dict(model: ModelShape) -> dict[str, Any]:
+    """A model without experts for JSON, with the keys of :meth:`ReadModel.to_dict`; what speaks of experts is null."""
+    return {
+        "name": model.name,
+        **dict.fromkeys(FIELDS),
+        "hidden_size": model.hidden_size,
+        "num_layers": 0,
+        "dtype": model.types.dense,
+        "sources": {"hidden_size": model.sources["hidden_size"], "dtype": model.sources["types.dense"]},
+        "notes": [],
+        "whole": model.to_dict(),
+    }

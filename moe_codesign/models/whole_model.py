@@ -5,6 +5,7 @@ another length, or attention of a form that is not known is an error that names 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from moe_codesign.domain.model_shape import Attention, DenseMlp, LayerGroup, ModelShape
@@ -129,7 +130,7 @@ def read_whole_model(config: dict[str, Any], *, source: str = "config.json") -> 
     types = read_types(
         around, dtype_of(around) if moe else None, list(_modules(layers, moe, hidden.value, vocab.value))
     )
-    return ModelShape(
+    found = ModelShape(
         name=moe.name if moe else name_of(top, fields),
         hidden_size=hidden.value,
         vocab_size=vocab.value,
@@ -141,6 +142,20 @@ def read_whole_model(config: dict[str, Any], *, source: str = "config.json") -> 
         sources=sources | types.sources,
         notes=(*notes, *types.notes),
     )
+    return replace(found, sources={key: value for key, value in found.sources.items() if key not in _unused(found)})
+
+
+def _unused(model: ModelShape) -> set[str]:
+    """Keys of types of parts that the model does not have."""
+    held = model.parameters().by_part()
+    mixers = [group.attention for group in model.groups if group.attention is not None]
+    used = {
+        **{part: count > 0 for part, count in held.items() if part != "head"},
+        "kv_cache": any(one.cached_values(1) for one in mixers),
+        "index_cache": any(one.index_values_per_token for one in mixers),
+        "state": any(one.state_values for one in mixers),
+    }
+    return {f"types.{part}" for part, is_used in used.items() if not is_used}
 
 
 def _dense_table(top: Fields) -> list[Fields]:

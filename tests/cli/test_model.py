@@ -21,7 +21,7 @@ def test_each_field_stands_at_the_top_with_its_key(tmp_path: Path) -> None:
     done = invoke("model", "config.json", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
-    assert {name: shown[name] for name in shown if name not in ("sources", "notes", "name")} == {
+    assert {name: shown[name] for name in shown if name not in ("sources", "notes", "name", "whole", "no_whole")} == {
         "hidden_size": 2560,
         "moe_intermediate_size": 1536,
         "num_experts": 72,
@@ -36,7 +36,49 @@ def test_each_field_stands_at_the_top_with_its_key(tmp_path: Path) -> None:
     assert shown["sources"]["num_experts"] == "language_config.n_routed_experts"
     assert shown["sources"]["num_layers"] == "language_config.num_hidden_layers, language_config.first_k_dense_replace"
     assert shown["sources"]["dtype"] == "language_config.torch_dtype"
-    assert shown == mc.model(str(tmp_path / "config.json")).to_dict() | {"name": shown["name"]}
+    assert shown["whole"] is None
+    assert shown["no_whole"] == "config.json: language_config lacks a field; it needs one of vocab_size"
+    same = mc.model(str(tmp_path / "config.json")).to_dict()
+    assert shown == same | {"name": shown["name"], "no_whole": shown["no_whole"]}
+
+
+def test_the_whole_model_stands_beside_its_experts() -> None:
+    shown = json.loads(invoke("model", "DeepSeek-V3", "--json").stdout)
+    assert shown["num_layers"] == 58
+    whole = shown["whole"]
+    assert whole["num_layers"] == 61
+    assert [(group["count"], group["experts"]) for group in whole["groups"]] == [(3, False), (58, True)]
+    assert whole["groups"][0]["attention"]["kind"] == "MLA"
+    assert whole["groups"][0]["dense"] == {"intermediate_size": 18432, "gated": True}
+    assert whole["kv_bytes_per_token"] == 70272
+    assert whole["sources"]["attention.kv_lora_rank"] == "kv_lora_rank"
+    assert whole["types"]["attention"] == "fp8_block"
+    assert "no_whole" not in shown
+
+
+def test_a_dense_model_has_the_same_keys() -> None:
+    done = invoke("model", "Llama-3.1-70B", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert (shown["hidden_size"], shown["num_layers"], shown["num_experts"]) == (8192, 0, None)
+    assert shown["whole"]["num_layers"] == 80
+    assert set(shown) == set(json.loads(invoke("model", "DeepSeek-V3", "--json").stdout))
+
+
+def test_an_attention_that_is_not_known_leaves_the_experts(tmp_path: Path) -> None:
+    table = {**CONFIG["language_config"], "model_type": "brand_new"}  # type: ignore[dict-item]
+    (tmp_path / "config.json").write_text(json.dumps(table))
+    done = invoke("model", "config.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "moe_intermediate_size" in done.stdout
+    assert "the whole model is not shown: config.json: attention of brand_new is of a form" in done.stdout
+
+
+def test_only_a_whole_model_is_shown_of_what_has_no_experts(tmp_path: Path) -> None:
+    done = invoke("audit", "Llama-3.1-70B", "--chips", "h100_sxm")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Llama-3.1-70B has no experts" in done.stderr
 
 
 def test_people_read_it_too(tmp_path: Path) -> None:
