@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from moe_codesign.chips import Chip
 from moe_codesign.cost.ratio import Ratio, joined, ratio
 from moe_codesign.domain.pair import Pair
-from moe_codesign.domain.rank import weight_bytes_per_chip
+from moe_codesign.domain.rank import memory_use, weight_bytes_per_chip
 from moe_codesign.domain.trial import Mode, Trial
 
 if TYPE_CHECKING:  # what prints an audit loads no optimiser and no database
@@ -337,7 +337,7 @@ def _binds(space: "Space", chip: Chip, pairs: Sequence[Pair]) -> tuple[str, ...]
         if 0 <= qualities[law] - least < _NEAR:
             found.append(f"quality binds, with {qualities[law] - least:.1%} to spare by {law}")
     allowed = space.constraints.memory_fraction * chip.memory.hbm_bytes
-    used = max(weight_bytes_per_chip(pair.shape, pair.workload) for pair in pairs)
+    used = max(memory_use(pair.shape, pair.workload).total for pair in pairs)
     if not chip.is_host and 0 <= 1 - used / allowed < _NEAR:
         found.append(f"memory binds, with {(allowed - used) / 1e9:.1f} GB a chip to spare")
     return tuple(found)

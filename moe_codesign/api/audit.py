@@ -36,7 +36,7 @@ def audit(
     Args:
         model: catalogue name, config.json, what :func:`moe_codesign.api.model.model` read, or a shape.
         chips: names or files of chips.
-        tokens: batch sizes.
+        tokens: batch sizes, over all ranks together.
         dtype: type of weights and activations; default the model's own where every chip has it, else bfloat16.
         routing, tp, ep: as in a workload. Of loads that were recorded in several layers, the layer that takes longest
             is shown; ``#N`` behind the file takes layer N.

@@ -39,7 +39,7 @@ def bench(
     Args:
         model: catalogue name, config.json, what :func:`moe_codesign.api.model.model` read, or a shape.
         device: ``cpu``, ``cuda``, ``tpu``, or a catalogue chip that this machine holds.
-        tokens: batch sizes.
+        tokens: batch sizes, over all ranks together.
         tiles: tiles to race, each for both GEMMs; default the kernel's.
         dtype: type of weights and activations; default as :func:`bench_dtype` says.
         routing, tp, ep: as in a workload; one rank is timed.

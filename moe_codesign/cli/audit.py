@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @CHIPS
-@click.option("--tokens", type=Numbers(), default="1,64,4096", show_default=True, help="Batch sizes, in tokens.")
+@click.option(
+    "--tokens",
+    type=Numbers(),
+    default="1,64,4096",
+    show_default=True,
+    help="Batch sizes: tokens over all ranks together.",
+)
 @DTYPE_OF_MODEL
 @ROUTING
 @TP

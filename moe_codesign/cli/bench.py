@@ -17,7 +17,9 @@ from moe_codesign.cli.options import DTYPE_OF_MODEL, EP_HELP, JSON, ROUTING, TP,
 @click.option(
     "--model", default="Qwen3-30B-A3B", show_default=True, help="A model by catalogue name, or a config.json."
 )
-@click.option("--tokens", type=Numbers(), default="8,64", show_default=True, help="Batch sizes, in tokens.")
+@click.option(
+    "--tokens", type=Numbers(), default="8,64", show_default=True, help="Batch sizes: tokens over all ranks together."
+)
 @click.option("--tile", "tiles", type=Fields(), multiple=True, help="A tile to race; may be given again.")
 @DTYPE_OF_MODEL
 @ROUTING

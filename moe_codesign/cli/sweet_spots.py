@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 @click.option("--high", type=click.IntRange(1), required=True, help="Its greatest value.")
 @click.option("--step", type=click.IntRange(1), default=64, show_default=True, help="From one value to the next.")
 @click.option(
-    "--tokens", type=click.IntRange(1), default=4096, show_default=True, help="Tokens of the batch, over all ranks."
+    "--tokens",
+    type=click.IntRange(1),
+    default=4096,
+    show_default=True,
+    help="Tokens of the batch, over all ranks together.",
 )
 @DTYPE_OF_MODEL
 @ROUTING

@@ -10,6 +10,8 @@ from moe_codesign.domain.token_counts import Counts, busiest_counts
 from moe_codesign.domain.workload import Workload
 from moe_codesign.errors import UserError
 
+_ACTIVATION_BYTES = 2
+
 
 @dataclass(frozen=True)
 class RankWork:
@@ -76,6 +78,39 @@ def rank_work(shape: MoEShape, workload: Workload) -> RankWork:
     )
 
 
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes that a model's MoE layers take of one chip's memory.
+
+    Attention, its cache, dense layers and what a runtime keeps for itself are not in it.
+
+    Args:
+        weights: of all MoE layers.
+        activations: of one layer at a time, on the mean of the ranks.
+    """
+
+    weights: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        """Both together."""
+        return self.weights + self.activations
+
+    def __str__(self) -> str:
+        return f"{_gb(self.weights)} of weights + {_gb(self.activations)} of activations = {_gb(self.total)}"
+
+
+def _gb(data_bytes: float) -> str:
+    gb = data_bytes / 1e9
+    return f"{gb:.0f} GB" if gb >= 100 else f"{gb:.3g} GB"
+
+
+def memory_use(shape: MoEShape, workload: Workload) -> MemoryUse:
+    """What the model's MoE layers take of each chip under a workload."""
+    return MemoryUse(weight_bytes_per_chip(shape, workload), activation_bytes_per_chip(shape, workload))
+
+
 def weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
     """Bytes of all the model's MoE layers on one chip.
 
@@ -83,3 +118,16 @@ def weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
     """
     shared = shape.num_layers * shape.shared_params * DTYPE_BYTES[workload.dtype]
     return (shape.weight_bytes(workload.dtype) - shared) / workload.chips + shared / workload.tp
+
+
+def activation_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
+    """Bytes of the rows that one layer holds at a time on one chip, on the mean of the ranks, in 16 bits each.
+
+    They are the tokens as they come and as they go, and for each token and expert its row in expert order, what GEMM 1
+    and the activation make of it, and what GEMM 2 gives.
+    """
+    tokens = workload.num_tokens / workload.ep
+    between = shape.projections * shape.moe_intermediate_size / workload.tp
+    routed = shape.choices_of_experts * (2 * shape.expert_hidden_size + between)
+    shared = shape.n_shared_experts * (2 * shape.hidden_size + between)
+    return _ACTIVATION_BYTES * tokens * (2 * shape.hidden_size + routed + shared)

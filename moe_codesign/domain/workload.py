@@ -66,7 +66,7 @@ class Workload:
 
     Args:
         name: what reports call it ("decode", "prefill").
-        num_tokens: tokens in the batch, over all chips.
+        num_tokens: tokens in the batch, over all ranks together.
         dtype: type of weights and activations.
         routing: which experts the tokens choose; default uniform.
         tp: tensor-parallel ranks (each holds ``moe_intermediate_size / tp`` of every expert).

@@ -46,7 +46,7 @@ LAYER = (
     Column("moe_intermediate_size", "width of one expert"),
     Column("num_experts", "routed experts"),
     Column("num_experts_per_tok", "routed experts that a token visits"),
-    Column("num_tokens", "tokens of the batch, over all ranks"),
+    Column("num_tokens", "tokens of the batch, over all ranks together"),
     Column("n_shared_experts", "experts of the same width that every token visits", "0"),
     Column("gated", "whether experts have a gate: true or false", "true"),
     Column("tp", "tensor-parallel ranks that share every expert", "1"),

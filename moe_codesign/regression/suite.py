@@ -24,7 +24,7 @@ class ProblemTable(Table):
 
     Args:
         model: a catalogue name or a config.json.
-        num_tokens: tokens of the batch.
+        num_tokens: tokens of the batch, over all ranks together.
         routing: how tokens choose experts, as in a space file.
         tp: tensor-parallel ranks.
         ep: expert-parallel ranks.

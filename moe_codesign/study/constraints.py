@@ -44,7 +44,8 @@ class Constraints(Table):
 
     Args:
         min_quality_ratio: the least quality over the reference's; 1.0 is "at least as good".
-        memory_fraction: the share of a chip's memory that the weights of all MoE layers may take.
+        memory_fraction: the share of a chip's memory that the weights of all MoE layers and the activations of one, on
+            the mean of the ranks, may take.
         total_params: parameters of all MoE layers, routers among them, as { low = .., high = .. }; attention, dense
             layers and embeddings do not count.
         active_params: of these, the parameters that a token uses.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from moe_codesign.chips import Chip
 from moe_codesign.domain.failure import Failure, FailureKind
-from moe_codesign.domain.rank import weight_bytes_per_chip
+from moe_codesign.domain.rank import memory_use
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 from moe_codesign.quality import Ablations, Judge, Qualities, law_named
@@ -75,9 +75,12 @@ class Screen:
         for workload in self._workloads:
             if reason := workload.misfit(shape):
                 return Failure(FailureKind.SPLIT, reason)
-            used = weight_bytes_per_chip(shape, workload)
-            allowed = self._limits.memory_fraction * self._chip.memory.hbm_bytes
-            if used > allowed and not self._chip.is_host:  # the host holds one layer, not the model
-                text = f"{used / 1e9:.1f} GB of weights per chip under {workload.name}, {allowed / 1e9:.1f} GB allowed"
-                return Failure(FailureKind.MEMORY, text, used / allowed - 1.0)
+            used, there = memory_use(shape, workload), self._chip.memory.hbm_bytes
+            allowed = self._limits.memory_fraction * there
+            if used.total > allowed and not self._chip.is_host:  # the host holds one layer, not the model
+                text = (
+                    f"{workload.name} ({workload.num_tokens} tokens, tp {workload.tp}, ep {workload.ep}) takes {used}"
+                    f" a chip, above {allowed / 1e9:.3g} GB ({self._limits.memory_fraction:g} of {there / 1e9:.3g})"
+                )
+                return Failure(FailureKind.MEMORY, text, used.total / allowed - 1.0)
         return None

@@ -21,7 +21,7 @@ class WorkloadTable(Table):
 
     Args:
         name: what objectives and reports call it.
-        num_tokens: tokens of the batch, over all ranks.
+        num_tokens: tokens of the batch, over all ranks together.
         dtype: data type of weights and activations; without the key the reference's own where every chip of the space
             has it, else bfloat16.
         routing: how tokens choose experts: uniform, balanced, zipf:ALPHA, power_law:ALPHA or histogram:FILE.json; of

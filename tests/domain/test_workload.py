@@ -70,7 +70,9 @@ def test_what_does_not_fit_is_a_warning_everywhere() -> None:
     big = {"hidden_size": 7168, "moe_intermediate_size": 18432, "num_experts": 256, "num_experts_per_tok": 8}
     row = {"chip": "h100_sxm", "num_tokens": 64, **big}
     rows = mc.predict([row, row | {"stack": "vllm"}, row | {"chip": "trainium2"}, row | {"stack": "vllm", "ep": 8}])
-    said = "does not fit: the layer has 203 GB of weights on each"  # 3 x 7168 x 18432 x 256 x 2 bytes, and the router
+    # 3 x 7168 x 18432 x 256 x 2 bytes, and the router; in each of 64 tokens: 2 x 7168 in and out, and in each of its 8
+    # experts as much beside 3 x 18432.
+    said = "does not fit: the layer has 203 GB of weights + 0.0731 GB of activations = 203 GB on each"
     assert [said in one["warning"] for one in rows] == [True, True, True, False]
     one, split = (
         mc.audit("DeepSeek-V3", chips=["h100_sxm"], tokens=[64], dtype="bfloat16", ep=ep)[0] for ep in (1, 64)
@@ -78,5 +80,16 @@ def test_what_does_not_fit_is_a_warning_everywhere() -> None:
     assert one.estimate is not None
     assert split.estimate is not None
     # 58 layers of 257 experts of 3 x 7168 x 2048 and a router, in two bytes.
-    assert "does not fit: the 58 MoE layers have 1313 GB of weights on each h100_sxm" in one.estimate.notes[0]
+    sum_of = "1313 GB of weights + 0.0254 GB of activations = 1313 GB on each h100_sxm at 64 tokens, tp 1 and ep 1"
+    assert f"does not fit: the 58 MoE layers have {sum_of}" in one.estimate.notes[0]
     assert not any("does not fit" in note for note in split.estimate.notes)
+
+
+def test_a_batch_may_be_what_does_not_fit() -> None:
+    """Weights of 58 GB fit a chip of 80; 8 x 2**20 rows of 2 x (2 x 2048 + 3 x 768) bytes do not beside them."""
+    qwen = {"hidden_size": 2048, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}
+    row = {"chip": "h100_sxm", "stack": "vllm", **qwen}
+    fits, not_so = mc.predict([row | {"num_tokens": n, "num_layers": 1} for n in (64, 2**20)])
+    assert "does not fit" not in fits["warning"]
+    assert "does not fit" in not_so["warning"]
+    assert "+ 116 GB of activations" in not_so["warning"]

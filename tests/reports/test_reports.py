@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import moe_codesign as mc
-from moe_codesign.answers.frontier_rows import report_rows
+from moe_codesign.answers.frontier_rows import json_rows, report_rows
 from moe_codesign.chips import load_chip
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.pair import Pair
@@ -86,6 +86,25 @@ def test_a_reference_that_does_not_fit_says_so(tmp_path: Path) -> None:
     console = Console(record=True, width=400, file=io.StringIO(), markup=False)
     print_search(console, result)
     assert re.search(r"trainium2, the reference: does not fit: the 58 MoE layers have \d+ GB", console.export_text())
+
+
+def test_what_predict_warns_of_reaches_search_and_report(tmp_path: Path) -> None:
+    """A prefill batch on an H100 has more rows per expert than were raced."""
+    text = "more rows per expert than were raced"
+    sizes = {"hidden_size": 2048, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}
+    (row,) = mc.predict([{"chip": "h100_sxm", "num_tokens": 16384, "ep": 4, **sizes}])
+    assert text in row["warning"]
+    shape = {"moe_intermediate_size": [704, 768]}
+    space = make_space(
+        chips=["h100_sxm"], shape=shape, workload={"num_tokens": 16384}, sampler="exact", constraints={}, tiles={}
+    )
+    storage = f"sqlite:///{tmp_path / 's.db'}"
+    for result in (mc.search(space, storage=storage), mc.load_study("test", storage=storage)):
+        console = Console(record=True, width=400, file=io.StringIO(), markup=False)
+        print_search(console, result)
+        assert re.search(rf"\[1\] h100_sxm, 2 of 2 pairs and the reference: {text}", console.export_text())
+        assert any(text in note for note in json_rows(result)["notes"])
+        assert text in mc.report(result, out=tmp_path / "r.html").read_text()
 
 
 def test_rows_hold_the_price_of_their_cost(result: SearchResult) -> None:

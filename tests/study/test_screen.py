@@ -39,7 +39,9 @@ def refused(space: Space, shape: MoEShape) -> tuple[FailureKind, str] | None:
         ({"total_params": {"high": 28.9e9}}, {}, "parameters: total_params 2.9e+10 is above 2.89e+10"),
         ({"active_params": {"low": 2e9}}, {}, "parameters: active_params 1.825e+09 is below 2e+09"),
         ({}, {"num_experts": 130}, "split: num_experts 130 is not a multiple of ep 4"),
-        ({"memory_fraction": 0.1}, {}, "memory: 14.5 GB of weights per chip under decode, 9.6 GB allowed"),
+        ({"memory_fraction": 0.1}, {},
+         "memory: decode (64 tokens, tp 1, ep 4) takes 14.5 GB of weights + 0.00177 GB of activations = 14.5 GB "
+         "a chip, above 10.3 GB (0.1 of 103)"),
     ],
 )  # fmt: skip
 def test_each_constraint_says_what_it_has_against_a_shape(
@@ -88,3 +90,12 @@ def test_own_runs_are_read_from_a_file_and_stored_with_the_study(law: str, tmp_p
     shapes = [QWEN.replaced(moe_intermediate_size=i) for i in range(256, 1537, 64)]
     best = shapes[int(judge.qualities(shapes).ratio.argmax())]
     assert best.moe_intermediate_size in (640, 704, 768)
+
+
+def test_activations_count_against_memory_too() -> None:
+    """At 2**18 tokens on four ranks: 2 x 2**16 x (2 x 2048 + 8 x (2 x 2048 + 3 x 768)) bytes beside the weights."""
+    space = make_space(workload={"num_tokens": 2**18}, constraints={"memory_fraction": 0.2})
+    assert refused(make_space(constraints={"memory_fraction": 0.2}), QWEN) is None
+    found = refused(space, QWEN)
+    assert found is not None
+    assert "14.5 GB of weights + 7.25 GB of activations = 21.7 GB a chip, above 20.6 GB" in found[1]
