@@ -25,6 +25,7 @@ Attention: TypeAlias = (
 )
 """What mixes the tokens of a sequence in a layer: softmax attention, or a recurrence in its place."""
 MAX_LAYERS = 10_000
+"""Of a model; a reader makes a list of all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

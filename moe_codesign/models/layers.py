@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from moe_codesign.domain.model_shape import MAX_LAYERS
 from moe_codesign.errors import UserError
 from moe_codesign.models.config_fields import Fields, NoExpertsError, Whole
 from moe_codesign.models.families import Family
@@ -88,13 +89,22 @@ def total_layers(fields: Fields, family: Family) -> Whole:
     """How many layers the model has, with experts or without.
 
     Raises:
-        UserError: no field says it.
+        UserError: no field says it, or it is more than any model has, for all of which a list is made.
     """
+    total = _total(fields, family)
+    if total.value > MAX_LAYERS:
+        raise UserError(f"{fields.source}: {total.key}", value=total.value, fix=f"give at most {MAX_LAYERS:,} layers")
+    return total
+
+
+def _total(fields: Fields, family: Family) -> Whole:
     if family.num_layers:
         return fields.need(family.num_layers)
     # Nemotron-H is as deep as its list of layers is long, and need not say so.
     for name in ("layers_block_type", "hybrid_override_pattern"):
         if fields.has(name) and not any(fields.has(key) for key in NUM_LAYERS):
+            if not isinstance(fields.table[name], list | str):
+                raise fields.error(name, "give an entry for each layer")
             return Whole(len(fields.table[name]), fields.key(name))
     return fields.need(NUM_LAYERS)
 

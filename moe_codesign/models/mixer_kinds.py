@@ -72,8 +72,10 @@ def kinds_of(fields: Fields, family: str, total: int) -> Kinds:
 def _entries(fields: Fields, name: str, total: int) -> "list[object] | None":
     """The entries of a list that has one for each layer; those of layers for multi-token prediction are cut off."""
     value = fields.table.get(name)
-    if not isinstance(value, list | str) or not value:
+    if value is None or value == []:
         return None
+    if not isinstance(value, list | str):
+        raise fields.error(name, "give a list with an entry for each layer")
     nextn = fields.one_of(tuple(one for one in _AFTER if fields.has(one))[:1])
     if len(value) not in (total, total + (nextn.value if nextn else 0)):
         raise UserError(
@@ -177,11 +179,14 @@ def _from_rule(fields: Fields, family: str, total: int) -> Kinds | None:
     return None
 
 
+_KDA_LISTS = ("kda_layers", "full_attn_layers")
+
+
 def _kda(linear: Fields, total: int) -> Kinds:
     """Kimi-Linear's two lists, which count layers from 1 and name each once."""
-    kda, full = (linear.table.get(name) for name in ("kda_layers", "full_attn_layers"))
+    kda, full = ([*value] if isinstance(value := linear.table.get(name), list) else [value] for name in _KDA_LISTS)
     key = f"{linear.key('kda_layers')}, {linear.key('full_attn_layers')}"
-    if not isinstance(kda, list) or not isinstance(full, list) or sorted((*kda, *full)) != list(range(1, total + 1)):
+    if any(not isinstance(one, int) for one in (*kda, *full)) or sorted((*kda, *full)) != list(range(1, total + 1)):
         raise UserError(f"{linear.source}: {key} do not name each of {total} layers once, from 1", fix="name each once")
     return Kinds(tuple(Kind("linear" if i in kda else "full") for i in range(1, total + 1)), key)
 

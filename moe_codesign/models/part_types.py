@@ -96,7 +96,9 @@ def _plain(around: list[Fields]) -> tuple[str, str]:
     for one in around:
         for name in ("dtype", "torch_dtype"):
             text = one.table.get(name)
-            if isinstance(text, str) and text != "auto":
+            if text is not None and not isinstance(text, str):
+                raise one.error(name, "that data type is not known here")
+            if text is not None and text != "auto":
                 if (known := name_of_dtype(text)) is None:
                     raise one.error(name, "that data type is not known here")
                 if known in ("bfloat16", "float16", "float32"):
@@ -145,6 +147,9 @@ def _rules(table: Fields) -> list[_Rule]:
     Raises:
         UserError: its form is not known here.
     """
+    for name in _LEFT_OUT:
+        if table.has(name) and not isinstance(table.table[name], list):
+            raise table.error(name, "give a list of modules")
     but = _Names.of(one for name in _LEFT_OUT for one in (table.table.get(name) or []))
     layers, groups = table.table.get("quantized_layers"), table.table.get("config_groups")
     if isinstance(layers, dict):  # ModelOpt names each layer that it quantised and how
@@ -260,7 +265,10 @@ def _cache(around: list[Fields], table: Fields | None, plain: str) -> tuple[str,
 def _state(around: list[Fields]) -> tuple[str, str]:
     for one in around:
         for name in ("mamba_ssm_cache_dtype", "mamba_ssm_dtype"):
-            if isinstance(text := one.table.get(name), str) and (known := name_of_dtype(text)) is not None:
+            if one.has(name):
+                text = one.table[name]
+                if not isinstance(text, str) or (known := name_of_dtype(text)) is None:
+                    raise one.error(name, "that data type of a state is not known here")
                 return known, one.key(name)
     return "float32", "no field: float32"
 

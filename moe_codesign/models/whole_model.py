@@ -106,6 +106,8 @@ def read_whole_model(config: dict[str, Any], *, source: str = "config.json") -> 
     fields = around[0]
     known = MOE_FAMILIES if moe is not None else DENSE_FAMILIES
     names = [family_name(one.table) for one in around]
+    if "dim" in config and "n_layers" in config:  # Mistral's params.json, which names no type
+        names = ["mixtral" if moe is not None else "mistral"]
     name = next((one for one in names if one in known), None)
     if name is None:
         what = "attention of" if moe is not None else "the dense model"

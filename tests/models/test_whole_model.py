@@ -4,7 +4,9 @@
 ``benchmarks/models/whole_models.py`` writes it.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from moe_codesign.domain.latent_attention import LatentAttention
 from moe_codesign.domain.model_shape import DenseMlp
 from moe_codesign.domain.recurrence import KimiDeltaAttention, Mamba2
 from moe_codesign.errors import UserError
+from moe_codesign.models.catalogue import WHOLE
 from moe_codesign.models.whole_model import read_whole_model
 
 LINES = Path(__file__).with_name("whole_built.jsonl").read_text(encoding="utf-8").splitlines()
@@ -207,6 +210,11 @@ def test_a_part_that_is_quantised_in_part_has_the_type_of_most_of_it() -> None:
         ),
         ({"quantization_config": {"quant_method": "fp8", "kv_cache_dtype": "odd"}}, "kv_cache_dtype: got 'odd'"),
         ({"torch_dtype": "complex64"}, "torch_dtype: got 'complex64'"),
+        ({"torch_dtype": 16}, "torch_dtype: got 16"),
+        ({"layer_types": 7}, "layer_types: got 7; give a list"),
+        ({"mamba_ssm_dtype": "odd"}, "mamba_ssm_dtype: got 'odd'"),
+        ({"quantization_config": {"quant_method": "fp8", "ignore": "all"}}, "ignore: got 'all'; give a list"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers: got 1000000000; give at most 10,000 layers"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings: got 1"),
     ],
 )
@@ -214,6 +222,39 @@ def test_what_is_not_known_is_one_error_that_names_it(changes: dict[str, Any], s
     with pytest.raises(UserError, match=said) as raised:
         read_whole_model({**DEEPSEEK, **changes})
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["Kimi-K2.5", "Qwen3.5-397B", "Nemotron-3-Nano"])
+def test_whatever_stands_in_a_field_is_read_or_one_plain_error(name: str) -> None:
+    config = json.loads((WHOLE / f"{name}.json").read_text(encoding="utf-8"))["config"]
+    for path in _paths(config):
+        for value in (None, -1, 1.5, True, "x", [], ["x"], [1, 2], {}, {"a": 1}, 10**9, 10**30, float("nan")):
+            with contextlib.suppress(UserError):
+                read_whole_model(_put(config, path, value))
+
+
+def _paths(table: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in table.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from _paths(value, (*above, key))
+
+
+def _put(table: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    return {**table, path[0]: value if len(path) == 1 else _put(table[path[0]], path[1:], value)}
+
+
+def test_mistrals_own_files() -> None:
+    config = {
+        "dim": 4096, "n_layers": 32, "head_dim": 128, "hidden_dim": 14336, "n_heads": 32, "n_kv_heads": 8,
+        "vocab_size": 32000, "moe": {"num_experts_per_tok": 2, "num_experts": 8},
+    }  # fmt: skip
+    found = read_whole_model(config)
+    assert found.parameters() == read_whole_model(MIXTRAL).parameters()
+    assert found.groups == read_whole_model(MIXTRAL).groups
+    dense = read_whole_model({key: value for key, value in config.items() if key != "moe"})
+    assert dense.groups[0].dense == DenseMlp(intermediate_size=14336)
+    assert dense.groups[0].attention == attention_of(MIXTRAL)
 
 
 def test_a_class_with_a_width_of_its_own_needs_the_field() -> None:
