@@ -8,6 +8,7 @@ of its schema's docstring, so that code and documentation cannot drift apart. A 
 """
 
 import argparse
+import dataclasses
 import re
 import sys
 import types
@@ -19,6 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from moe_codesign.chips import link, schema
+from moe_codesign.domain import attention, latent_attention, model_shape, recurrence
 from moe_codesign.formats import columns
 from moe_codesign.regression import suite
 from moe_codesign.study import constraints, space, space_tables
@@ -48,6 +50,21 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "[[timed]]": suite.TimedTable,
 }
 """The tables of space files and suites, by what stands in a page's marker."""
+FIELDS: dict[str, type] = {
+    "a whole model": model_shape.ModelShape,
+    "a group of layers": model_shape.LayerGroup,
+    "the type of each part": model_shape.PartTypes,
+    "GQA": attention.GroupedQueryAttention,
+    "index": attention.SparseIndex,
+    "MLA": latent_attention.LatentAttention,
+    "compressed": latent_attention.CompressedAttention,
+    "gated delta net": recurrence.GatedDeltaNet,
+    "KDA": recurrence.KimiDeltaAttention,
+    "lightning": recurrence.LightningAttention,
+    "Mamba-2": recurrence.Mamba2,
+    "Mamba": recurrence.Mamba1,
+}
+"""Classes whose fields a page lists."""
 _MARKER = re.compile(r"<!-- keys of (?P<name>.+?) -->\n.*?<!-- end -->", re.DOTALL)
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
 
@@ -56,7 +73,8 @@ def page_text(text: str) -> str:
     """A page with its generated parts written anew.
 
     Raises:
-        KeyError: a marker names no schema. ValueError: a key has no description.
+        KeyError: a marker names no schema, or a field of a class has no description.
+        ValueError: a key of a schema has no description.
     """
     return _MARKER.sub(lambda found: f"<!-- keys of {found['name']} -->\n{table_of(found['name'])}<!-- end -->", text)
 
@@ -68,6 +86,11 @@ def table_of(name: str) -> str:
         if name in ("the answer", "the quality"):
             return _markdown(("column", "meaning"), [(column, meaning) for column, _, meaning in rows])
         return _markdown(("column", "default", "meaning"), rows)
+    if name in FIELDS:
+        meanings = _meanings(FIELDS[name])
+        return _markdown(
+            ("field", "meaning"), [(f"`{one.name}`", meanings[one.name]) for one in dataclasses.fields(FIELDS[name])]
+        )
     return _markdown(("key", "value", "default", "meaning"), list(_keys(SCHEMAS[name])))
 
 
@@ -81,7 +104,7 @@ def _keys(schema: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
         yield f"`{key}`", _kind(field.annotation), _default(field), meanings[key]
 
 
-def _meanings(schema: type[BaseModel]) -> dict[str, str]:
+def _meanings(schema: type) -> dict[str, str]:
     """Key to meaning, from the ``Args`` of a schema and of its bases."""
     found: dict[str, str] = {}
     for one in reversed(schema.__mro__):
