@@ -66,8 +66,8 @@ def _like(text: str) -> list[str]:
 
 
 _MAKERS = frozenset((
-    "nvidia", "amd", "aws", "google", "cloud", "gpu", "tpu", "instinct", "accelerator", "chip", "one", "oam", "ac",
-    "server", "edition", "gb", "tensor", "core", "the",
+    "nvidia", "amd", "intel", "huawei", "aws", "google", "cloud", "gpu", "tpu", "instinct", "accelerator", "chip",
+    "one", "oam", "ac", "server", "edition", "gb", "tensor", "core", "the",
 ))  # fmt: skip
 """Words that tell no chip of the catalogue from another."""
 _SAME = {

@@ -51,7 +51,7 @@ def device_for(chip: Chip) -> Platform | None:
         if torch.cuda.is_available():
             total = torch.cuda.get_device_properties(0).total_memory
             same_memory = abs(total / chip.memory.hbm_bytes - 1) < 0.15
-            if same_memory and same_product(chip.product, torch.cuda.get_device_name()):
+            if same_memory and is_device(chip, torch.cuda.get_device_name()):
                 return "cuda"
     # A TPU host shows its chips as /dev/accel* (v4, v5) or /dev/vfio/* (v6e on). A chip of two devices is not
     # measured: one call runs on one of them.
@@ -85,9 +85,14 @@ def _present(*paths: str) -> bool:
     return any(Path(path).exists() for path in paths)
 
 
+def is_device(chip: GpuChip, device_name: str) -> bool:
+    """Whether a driver's name for a GPU is one that the chip's file has, or else says the chip file's product."""
+    return device_name.replace(" ", "_") in chip.device_names or same_product(chip.product, device_name)
+
+
 def same_product(product: str, device_name: str) -> bool:
     """Whether ``NVIDIA H100 80GB HBM3`` is the chip file's ``NVIDIA H100 SXM5 80 GB``: the model word decides."""
-    word = re.search(r"\b([A-Z]{1,2}\d{2,4}[A-Z]?)\b", product)
+    word = re.search(r"\b([A-Z]{1,2}\d{1,4}[A-Z]?)\b", product)
     if ("PCIe" in product) != ("pcie" in device_name.lower()):
         return False
     return word is not None and re.search(rf"\b{word[1]}\b", device_name) is not None

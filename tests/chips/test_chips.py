@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import re
 import tomllib
@@ -9,6 +10,7 @@ import pytest
 import moe_codesign as mc
 import moe_codesign.chips
 from moe_codesign.chips import DatasheetChip, GpuChip, HostChip, TpuChip, chip_names, load_chip, load_chips, parse_chip
+from moe_codesign.cost.datasheet import SRAM, layer_slowdown
 from moe_codesign.errors import UserError
 from moe_codesign.regression.observe import places
 from moe_codesign.regression.suite import parse_suite
@@ -55,6 +57,15 @@ def test_the_kind_of_a_chip_is_its_class() -> None:
     assert {name: type(load_chip(name)) for name in kinds} == kinds
     with pytest.raises(UserError, match="chip tpu_v6e is a TPU, not a GPU"):
         GpuChip.of(load_chip("tpu_v6e"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_gpus_clock_and_cores_make_its_peak(name: str) -> None:
+    """A core does a power of two of FLOPs in a cycle."""
+    chip = load_chip(name)
+    if isinstance(chip, GpuChip):
+        per_cycle = chip.peak("bfloat16") / (chip.core.count * chip.core.clock_hz)
+        assert per_cycle == pytest.approx(2 ** round(math.log2(per_cycle)), rel=0.01)
 
 
 def numbers_of(name: str) -> list[tuple[str, str]]:
@@ -188,6 +199,7 @@ def test_chips_that_hold_a_model() -> None:
     assert [chip.chips_that_hold(n * 80e9) for n in (0, 0.5, 1, 1.01, 17)] == [1, 1, 1, 2, 17]
     sram = [name for name in FILES if load_chip(name).memory.kind == "sram"]
     for name in sram:
+        assert layer_slowdown(load_chip(name)) == SRAM, "they launch nothing"
         (row,) = mc.audit("DeepSeek-V3", [name], tokens=[1], dtype=next(iter(load_chip(name).peak_flops_per_s)))
         assert row.estimate is not None, row.error
         assert re.search(r"raise tp or ep: they take \d\d+ of them or more", row.estimate.notes[0])

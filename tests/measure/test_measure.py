@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from moe_codesign.arrays import F64
+from moe_codesign.chips import GpuChip, chip_names, load_chip
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.tile_pair import TilePair
 from moe_codesign.measure import LayerJob, Measurement, MeasuringProcess, worker
 from moe_codesign.measure.draws import Draw
-from moe_codesign.measure.presence import same_product
+from moe_codesign.measure.presence import is_device, same_product
 from moe_codesign.measure.protocol import measure_layer
 from moe_kernels import reference
 from moe_kernels.tile import BlockedTile
@@ -137,6 +138,13 @@ def test_the_same_tiles_twice_are_two_measurements() -> None:
 )
 def test_a_device_is_the_chip_or_it_is_not(product: str, device: str, same: bool) -> None:
     assert same_product(product, device) == same
+
+
+def test_each_drivers_name_is_one_gpu_of_the_catalogue() -> None:
+    gpus = [chip for chip in map(load_chip, chip_names()) if isinstance(chip, GpuChip)]
+    for chip in gpus:
+        for name in chip.device_names:
+            assert [one.name for one in gpus if is_device(one, name.replace("_", " "))] == [chip.name]
 
 
 def crash_or_hang(job: LayerJob, platform: str) -> list[Measurement | Failure]:
