@@ -61,6 +61,7 @@ FIELDS: dict[str, type] = {
     "gated delta net": recurrence.GatedDeltaNet,
     "KDA": recurrence.KimiDeltaAttention,
     "lightning": recurrence.LightningAttention,
+    "convolution": recurrence.ShortConvolution,
     "Mamba-2": recurrence.Mamba2,
     "Mamba": recurrence.Mamba1,
 }

@@ -31,7 +31,7 @@ _SIDE = re.compile(
     r"vision|visual|audio|talker|image|mtp|multi_modal|speech|lm_head|sound|projector|perception|encoder|code2wav"
     r"|code_predictor|view_seperator"
 )
-_ATTENTION = re.compile(r"attn\.|attention\.|\.mamba\.|\.mixer\.(in_proj|out_proj|conv1d|[qkvo]_proj)")
+_ATTENTION = re.compile(r"attn\.|attention\.|\.mamba\.|\.conv\.|\.mixer\.(in_proj|out_proj|conv1d|[qkvo]_proj)")
 _NEEDS_HEAD_DIM = re.compile(r"glm4|qwen3_omni")
 """Types whose default heads do not divide their default width."""
 KEPT_EXACTLY = ("longcat_flash",)

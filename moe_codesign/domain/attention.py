@@ -52,6 +52,7 @@ class SparseIndex:
         head_dim: width of such a head.
         topk: cached entries that a query attends to.
         block_size: entries that are chosen together; 1 where they are chosen one by one.
+        pooled: whether the keys of a block are pooled into one, by weights of a projection of its own (GLM-5.3-Flash).
         shared: whether the layer uses the choice of an earlier layer: it then has neither matrices nor keys of its own.
 
     Raises:
@@ -62,18 +63,34 @@ class SparseIndex:
     head_dim: int
     topk: int
     block_size: int = 1
+    pooled: bool = False
     shared: bool = False
 
     def __post_init__(self) -> None:
         check_sizes(self, "num_heads", "head_dim", "topk", "block_size")
-        check_flags(self, "shared")
+        check_flags(self, "pooled", "shared")
         if self.topk % self.block_size:
             raise UserError("topk of SparseIndex", value=self.topk, fix=f"give a multiple of block {self.block_size}")
 
+    def cached_values(self, entries: int) -> int:
+        """Numbers that it keeps of cached tokens or entries: head_dim for each, or for each block of pooled ones.
+
+        0 where the choice is another layer's.
+        """
+        keys = -(-entries // self.block_size) if self.pooled else entries
+        return 0 if self.shared else keys * self.head_dim
+
     @property
-    def key_values(self) -> int:
-        """Numbers that it keeps for a cached token or entry: head_dim, or 0 where the choice is another layer's."""
-        return 0 if self.shared else self.head_dim
+    def cached_values_per_entry(self) -> float:
+        """Numbers that each further token or entry adds: head_dim, or its share of a block where they are pooled."""
+        return 0.0 if self.shared else self.head_dim / (self.block_size if self.pooled else 1)
+
+    def key_projections(self, hidden_size: int) -> list[Projection]:
+        """Of the keys, and of the weights by which they are pooled; none where the choice is another layer's."""
+        if self.shared:
+            return []
+        gate = [Projection("index_gate_proj", hidden_size, self.head_dim)] if self.pooled else []
+        return [Projection("index_k_proj", hidden_size, self.head_dim), *gate]
 
     @property
     def label(self) -> str:
@@ -165,7 +182,7 @@ class GroupedQueryAttention(Caching):
         if self.index is not None and not self.index.shared:
             found += [
                 Projection("index_q_proj", hidden_size, self.index.num_heads * self.index.head_dim),
-                Projection("index_k_proj", hidden_size, self.index.head_dim),
+                *self.index.key_projections(hidden_size),
             ]
         return tuple(found)
 
@@ -184,7 +201,7 @@ class GroupedQueryAttention(Caching):
 
     def index_values(self, context: int) -> int:
         """head_dim of the index x context, where the layer has an index of its own."""
-        return 0 if self.index is None else context * self.index.key_values
+        return 0 if self.index is None else self.index.cached_values(context)
 
     @property
     def cached_values_per_token(self) -> float:
@@ -194,7 +211,7 @@ class GroupedQueryAttention(Caching):
     @property
     def index_values_per_token(self) -> float:
         """As :meth:`index_values` of a token."""
-        return float(self.index_values(1))
+        return 0.0 if self.index is None else self.index.cached_values_per_entry
 
     @property
     def label(self) -> str:

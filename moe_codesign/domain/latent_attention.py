@@ -79,7 +79,7 @@ class LatentAttention(Caching):
             assert self.q_lora_rank is not None  # as __post_init__ has checked
             found += [
                 Projection("index_q_proj", self.q_lora_rank, index.num_heads * index.head_dim),
-                Projection("index_k_proj", hidden_size, index.head_dim),
+                *index.key_projections(hidden_size),
                 Projection("index_weights_proj", hidden_size, index.num_heads),
             ]
         return tuple(found)
@@ -94,7 +94,7 @@ class LatentAttention(Caching):
 
     def index_values(self, context: int) -> int:
         """head_dim of the index x context, where the layer has an index of its own."""
-        return 0 if self.index is None else context * self.index.key_values
+        return 0 if self.index is None else self.index.cached_values(context)
 
     @property
     def cached_values_per_token(self) -> float:
@@ -104,7 +104,7 @@ class LatentAttention(Caching):
     @property
     def index_values_per_token(self) -> float:
         """As :meth:`index_values` of a token."""
-        return float(self.index_values(1))
+        return 0.0 if self.index is None else self.index.cached_values_per_entry
 
     @property
     def label(self) -> str:
@@ -208,7 +208,7 @@ class CompressedAttention(Caching):
 
     def index_values(self, context: int) -> int:
         """head_dim of the index x context / ratio, where the layer has an index of its own."""
-        return 0 if self.index is None else self.entries(context) * self.index.key_values
+        return 0 if self.index is None else self.index.cached_values(self.entries(context))
 
     @property
     def cached_values_per_token(self) -> float:
@@ -218,7 +218,7 @@ class CompressedAttention(Caching):
     @property
     def index_values_per_token(self) -> float:
         """head_dim of the index / ratio, where the layer has an index of its own."""
-        return 0.0 if self.index is None else self.index.key_values / self.ratio
+        return 0.0 if self.index is None else self.index.cached_values_per_entry / self.ratio
 
     @property
     def label(self) -> str:

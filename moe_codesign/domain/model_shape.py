@@ -8,7 +8,14 @@ from typing import Any, TypeAlias
 from moe_codesign.domain.attention import GroupedQueryAttention
 from moe_codesign.domain.dtype import DTYPE_BYTES, OTHER_BYTES, bytes_of_weight
 from moe_codesign.domain.latent_attention import CompressedAttention, LatentAttention
-from moe_codesign.domain.recurrence import GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba1, Mamba2
+from moe_codesign.domain.recurrence import (
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LightningAttention,
+    Mamba1,
+    Mamba2,
+    ShortConvolution,
+)
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.sizes import check_flags, check_sizes
 from moe_codesign.errors import UserError
@@ -22,6 +29,7 @@ Attention: TypeAlias = (
     | LightningAttention
     | Mamba2
     | Mamba1
+    | ShortConvolution
 )
 """What mixes the tokens of a sequence in a layer: softmax attention, or a recurrence in its place."""
 MAX_LAYERS = 10_000

@@ -168,6 +168,49 @@ class KimiDeltaAttention(_Recurrent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShortConvolution(_Recurrent):
+    """A gated convolution over few tokens (LFM2): three projections of a token, of which one is convolved.
+
+    Args:
+        channels: of the convolution; the width of a token.
+        kernel: tokens that the causal convolution spans.
+
+    Raises:
+        UserError: a size is no positive whole number.
+    """
+
+    kind: ClassVar[str] = "convolution"
+    state_values: ClassVar[int] = 0
+    channels: int
+    kernel: int
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "channels", "kernel")
+
+    def projections(self, hidden_size: int) -> tuple[Projection, ...]:
+        """The gates and what is convolved in one; the output."""
+        return (
+            Projection("in_proj", hidden_size, 3 * self.channels),
+            Projection("out_proj", self.channels, hidden_size),
+        )
+
+    @property
+    def small_parameters(self) -> int:
+        """Weights of the convolution: channels x kernel."""
+        return self.channels * self.kernel
+
+    @property
+    def convolution_values(self) -> int:
+        """channels x (kernel - 1)."""
+        return self.channels * (self.kernel - 1)
+
+    @property
+    def label(self) -> str:
+        """``2048 channels, kernel of 3``."""
+        return f"{self.channels} channels, kernel of {self.kernel}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LightningAttention(_Recurrent):
     """Linear attention with a fixed decay for each head (MiniMax-Text-01 and M1).
 

@@ -13,7 +13,7 @@ class Kind(NamedTuple):
 
     Args:
         word: ``full``, ``sliding``, ``chunked``, ``sparse`` (full attention with an index of blocks), ``linear``,
-            ``mamba``, ``compressed``, or ``none`` where nothing does.
+            ``mamba``, ``convolution``, ``compressed``, or ``none`` where nothing does.
         ratio: tokens of a compressed entry, of ``compressed``.
         shared_index: whether the layer uses an earlier layer's choice of tokens.
     """
@@ -36,6 +36,7 @@ _WORDS = {
     "chunked_attention": Kind("chunked"),
     "linear_attention": Kind("linear"),
     "mamba": Kind("mamba"),
+    "conv": Kind("convolution"),
     "minimax_m3_sparse": Kind("sparse"),
     "moe": Kind("none"),
     "mlp": Kind("none"),
@@ -208,7 +209,9 @@ def _with_shared_indices(fields: Fields, kinds: Kinds) -> Kinds:
     if not any(shared):
         return kinds
     named = [name for name in ("indexer_types", "index_topk_pattern", "index_topk_freq") if fields.has(name)]
-    layers = tuple(one._replace(shared_index=flag) for one, flag in zip(kinds.layers, shared, strict=True))
+    layers = tuple(
+        one._replace(shared_index=flag and one.word == "full") for one, flag in zip(kinds.layers, shared, strict=True)
+    )
     return Kinds(layers, ", ".join((kinds.key, fields.key(named[0]))))
 
 
@@ -235,7 +238,7 @@ _LOOKS = re.compile(
 _HARMLESS = re.compile(
     r"bias|dropout|_token_index|ignore_index|norm|_act$|_eps$|rope|theta|dtype|scale|softcap|cross_attention|kernels$"
     r"|output_attentions|bidirectional|attn_implementation|reward_heads|_beta$|_factor$|value_residual|interleave"
-    r"|index_share_for_mtp|gate_lower_bound|_alpha$|z_loss|chunk_size$|sink|expand$|dt_|initializer|pretraining"
+    r"|index_share_for_mtp|lower_bound|_alpha$|z_loss|chunk_size$|sink|expand$|dt_|initializer|pretraining"
     r"|max_window_layers|moe_|_moe|expert|mlp_only|decoder_sparse|vocab|mtp|ssm_cache|use_cache|cache_implementation"
     r"|_compression_method|multiplier|temperature|_scalar$|^num_key_value_heads$|^num_attention_heads$|res_block|grad|layer_index|flash|cache_config"
 )

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from moe_codesign.domain.attention import GroupedQueryAttention, SparseIndex
 from moe_codesign.domain.latent_attention import CompressedAttention, LatentAttention
 from moe_codesign.domain.model_shape import Attention
-from moe_codesign.domain.recurrence import GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba1, Mamba2
+from moe_codesign.domain.recurrence import (
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LightningAttention,
+    Mamba1,
+    Mamba2,
+    ShortConvolution,
+)
 from moe_codesign.errors import UserError
 from moe_codesign.models.config_fields import Fields
 from moe_codesign.models.mixer_kinds import Kind
@@ -56,6 +63,7 @@ class MixerReader:
             "sparse": self._softmax,
             "linear": self._linear,
             "mamba": self._mamba,
+            "convolution": self._convolution,
             "compressed": self._compressed,
         }
         return None if kind.word == "none" else builders[kind.word](kind)
@@ -114,10 +122,14 @@ class MixerReader:
         if not any(self.fields.has(name) for name in _INDEX):
             return None
         self.read.update(("indexer_types", "index_topk_freq", "index_topk_pattern", "index_skip_topk_offset"))
+        pool = self._may("index.block_size", "index_kpool") or 1
+        self.read.update(("index_kpool_always_select_tail", "index_kpool_compress"))
         return SparseIndex(
             num_heads=self._need("index.num_heads", "index_n_heads"),
             head_dim=self._need("index.head_dim", "index_head_dim"),
             topk=self._need("index.topk", "index_topk"),
+            block_size=pool,
+            pooled=pool > 1,
             shared=kind.shared_index,
         )
 
@@ -273,6 +285,10 @@ class MixerReader:
             n_groups=self._need("mamba.n_groups", "n_groups", "mamba_n_groups"),
             conv_kernel=self._need("mamba.conv_kernel", "conv_kernel", "mamba_d_conv"),
         )
+
+    def _convolution(self, kind: Kind) -> ShortConvolution:
+        kernel = self._need("convolution.kernel", "conv_L_cache")
+        return ShortConvolution(channels=self.hidden_size, kernel=kernel)
 
     def _compressed(self, kind: Kind) -> CompressedAttention:
         index = None

@@ -24,20 +24,20 @@ MOE_FAMILIES = (
     "afmoe", "aria_moe_lm", "aria_text", "axk1", "bailing_moe", "bailing_moe_v2", "cohere2_moe", "dbrx", "deepseek",
     "deepseek_ocr2_text", "deepseek_ref", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "dots1",
     "ernie4_5_moe", "exaone_moe", "flex_olmo", "flint", "gemma4_text", "glm4_moe", "glm4_moe_lite",
-    "glm4v_moe_text", "glm_moe_dsa", "gpt_oss", "granitemoe", "granitemoe_swa", "granitemoehybrid",
-    "granitemoeshared", "grok_1", "hunyuan", "hunyuan_v1_moe", "hy_v3", "jamba", "kimi_k2", "kimi_linear",
-    "kolibri1", "lara_mini", "llama4_text", "longcat_flash", "mellum", "mimo_v2_flash", "minimax", "minimax_m1",
-    "minimax_m2", "minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text", "minimax_text_01", "mistral4", "mixtral",
-    "nemotron_h", "olmoe", "phimoe", "qwen2_moe", "qwen3_5_moe_text", "qwen3_moe", "qwen3_next",
-    "qwen3_omni_moe_text", "qwen3_vl_moe_text", "sarvam_mla", "sarvam_moe", "solar_open", "step3p5", "step3p7",
-    "step3p7_text",
+    "glm4v_moe_text", "glm5_next_text", "glm_moe_dsa", "gpt_oss", "granitemoe", "granitemoe_swa",
+    "granitemoehybrid", "granitemoeshared", "grok_1", "hunyuan", "hunyuan_v1_moe", "hy_v3", "jamba", "kimi_k2",
+    "kimi_linear", "kolibri1", "lara_mini", "lfm2_moe", "llama4_text", "longcat_flash", "mellum", "mimo_v2_flash",
+    "minimax", "minimax_m1", "minimax_m2", "minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text", "minimax_text_01",
+    "mistral4", "mixtral", "nemotron_h", "olmoe", "phimoe", "qwen2_moe", "qwen3_5_moe_text", "qwen3_moe",
+    "qwen3_next", "qwen3_omni_moe_text", "qwen3_vl_moe_text", "sarvam_mla", "sarvam_moe", "solar_open", "step3p5",
+    "step3p7", "step3p7_text",
 )  # fmt: skip
 """Types of models with experts whose attention is known: what is read was held against what their code builds, or
 against the parameters that were published of them. Others can have parts that no field speaks of."""
 DENSE_FAMILIES = (
-    "cohere2", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text", "glm4", "granite", "llama", "ministral3",
-    "mistral", "nemotron_h", "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "qwen3_5_text", "qwen3_vl_text", "seed_oss",
-    "smollm3",
+    "cohere2", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "granite", "llama",
+    "ministral3", "mistral", "nemotron_h", "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "qwen3_5_text",
+    "qwen3_vl_text", "seed_oss", "smollm3",
 )  # fmt: skip
 """Types of dense models that are read: what their fields do not say is known, and is as of most models."""
 _HIDDEN = ("hidden_size", "d_model", "n_embd", "dim")
@@ -51,7 +51,7 @@ _DENSE_WIDTH = (
 """Fields of the width of dense parts; the first that a file has counts."""
 _NEXTN = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "mtp_num_layers", "num_mtp_modules")
 _TIED = ("tie_word_embeddings", "tied_embeddings")
-_TIED_BY_CLASS = ("gemma", "ernie4_5", "cohere2", "smollm3")
+_TIED_BY_CLASS = ("gemma", "ernie4_5", "lfm2", "cohere2", "smollm3")
 """Beginnings of families whose class ties the head to the embedding where no field says otherwise."""
 _PER_LAYER = "per_layer_config"
 _OWN = "fields of this layer"

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from moe_codesign.domain.attention import GroupedQueryAttention, SparseIndex
 from moe_codesign.domain.latent_attention import CompressedAttention, LatentAttention
 from moe_codesign.domain.model_shape import Attention, DenseMlp, LayerGroup, ModelShape, PartTypes
-from moe_codesign.domain.recurrence import GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba1, Mamba2
+from moe_codesign.domain.recurrence import (
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LightningAttention,
+    Mamba1,
+    Mamba2,
+    ShortConvolution,
+)
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 
@@ -37,6 +44,8 @@ ALL: tuple[Attention, ...] = (
     GDN,
     KimiDeltaAttention(num_heads=32, head_dim=128, conv_kernel=4),
     LightningAttention(num_heads=64, head_dim=128),
+    dataclasses.replace(MLA, index=dataclasses.replace(INDEX, block_size=4, pooled=True)),
+    ShortConvolution(channels=4096, kernel=3),
     MAMBA,
     Mamba1(inner=8192, state_size=16, dt_rank=256, conv_kernel=4),
 )
@@ -103,6 +112,14 @@ def test_an_index_keeps_keys_of_its_own_unless_its_choice_is_shared() -> None:
     shared = dense(dataclasses.replace(MLA, index=dataclasses.replace(INDEX, shared=True)))
     assert shared.kv_bytes_per_token() == 576 * 2
     assert shared.parameters() == dense(MLA).parameters()
+
+
+def test_pooled_keys_of_an_index_are_one_a_block() -> None:
+    pooled = dataclasses.replace(INDEX, block_size=4, pooled=True)
+    assert pooled.cached_values(9) == 3 * 128
+    plain, own = dense(dataclasses.replace(MLA, index=INDEX)), dense(dataclasses.replace(MLA, index=pooled))
+    assert own.kv_bytes_per_token() - 576 * 2 == (plain.kv_bytes_per_token() - 576 * 2) / 4
+    assert own.parameters().attention - plain.parameters().attention == 4096 * 128
 
 
 def test_a_window_holds_at_most_its_tokens() -> None:

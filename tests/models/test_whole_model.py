@@ -197,7 +197,7 @@ def test_a_part_that_is_quantised_in_part_has_the_type_of_most_of_it() -> None:
     [
         ({"model_type": "brand_new"}, "attention of brand_new is of a form that is not known here"),
         ({"engram_layer_ids": [1, 14]}, r"attention of a form that is not known here: engram_layer_ids = \[1, 14\]"),
-        ({"index_kpool": 4}, "index_kpool = 4"),
+        ({"lightning_heads": 4}, "lightning_heads = 4"),
         ({"vocab_size": None}, "vocab_size is null"),
         ({"v_head_dim": None}, "v_head_dim is null"),
         ({"num_attention_heads": "many"}, "num_attention_heads: got 'many'"),
