@@ -1,7 +1,7 @@
 """Whether a model's MoE layers have room on the chips that share them."""
 
 from moe_codesign.chips import Chip
-from moe_codesign.domain.rank import memory_use
+from moe_codesign.domain.rank import activation_bytes_per_chip, memory_use, weight_bytes_per_chip
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
 
@@ -12,9 +12,10 @@ def over_memory(chip: Chip, shape: MoEShape, workload: Workload) -> tuple[str, .
 
     The host is left out: it holds one layer, not the model.
     """
-    used, there = memory_use(shape, workload), chip.memory.hbm_bytes
-    if chip.is_host or used.total <= there:
+    there = chip.memory.hbm_bytes
+    if weight_bytes_per_chip(shape, workload) + activation_bytes_per_chip(shape, workload) <= there or chip.is_host:
         return ()
+    used = memory_use(shape, workload)
     layers = f"the {shape.num_layers} MoE layers have" if shape.num_layers > 1 else "the layer has"
     fewest = chip.chips_that_hold(shape.weight_bytes(workload.dtype) + used.activations * workload.chips)
     return (

@@ -116,8 +116,10 @@ def weight_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
 
     Routed experts are split over all chips; shared ones are copied to every expert-parallel rank.
     """
-    shared = shape.num_layers * shape.shared_params * DTYPE_BYTES[workload.dtype]
-    return (shape.weight_bytes(workload.dtype) - shared) / workload.chips + shared / workload.tp
+    # Asked for every row of a long table.
+    shared = shape.shared_params if shape.n_shared_experts else 0
+    per_rank = (shape.layer_params - shared) / workload.ep + shared
+    return shape.num_layers * per_rank * DTYPE_BYTES[workload.dtype] / workload.tp
 
 
 def activation_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
@@ -126,8 +128,8 @@ def activation_bytes_per_chip(shape: MoEShape, workload: Workload) -> float:
     They are the tokens as they come and as they go, and for each token and expert its row in expert order, what GEMM 1
     and the activation make of it, and what GEMM 2 gives.
     """
-    tokens = workload.num_tokens / workload.ep
+    hidden = shape.hidden_size
     between = shape.projections * shape.moe_intermediate_size / workload.tp
-    routed = shape.choices_of_experts * (2 * shape.expert_hidden_size + between)
-    shared = shape.n_shared_experts * (2 * shape.hidden_size + between)
-    return _ACTIVATION_BYTES * tokens * (2 * shape.hidden_size + routed + shared)
+    values = 2 * hidden + shape.choices_of_experts * (2 * shape.expert_hidden_size + between)
+    values += shape.n_shared_experts * (2 * hidden + between)
+    return _ACTIVATION_BYTES * workload.num_tokens / workload.ep * values

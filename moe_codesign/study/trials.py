@@ -18,8 +18,6 @@ from typing import Any
 
 import optuna
 
-from moe_codesign.chips import Chip
-from moe_codesign.chips.schema import OwnPower, Price
 from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.tile_pair import TilePair
@@ -30,6 +28,7 @@ from moe_codesign.storage.claims import GONE_AFTER_S, MOST_KILLS, Claim, Turn, W
 from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.open_points import OpenPoints
+from moe_codesign.study.optuna_names import name_study, name_trial
 from moe_codesign.study.samplers import Proposals, TileChoices, suggest_shape
 
 TrialProgress = Callable[[str, str, int, int], None]
@@ -59,23 +58,6 @@ class _Done:
     note: str = ""
 
 
-def _told_at(study: optuna.Study, chip: Chip) -> Chip:
-    """The chip at the price and power at which Optuna's values are, whatever those of this run are.
-
-    A sampler compares values of one scale. It is that of the first run, and stands beside the values, as the Optuna
-    study's attributes ``usd_per_hour`` and ``watts``.
-    """
-    if "usd_per_hour" not in study.user_attrs:
-        # Trials without it are from before there were own prices.
-        first = chip.as_filed() if study.get_trials(deepcopy=False) else chip
-        study.set_user_attr("watts", first.all_in_w)
-        study.set_user_attr("usd_per_hour", first.price.usd_per_hour if first.price is not None else None)
-    usd, watts = (study.user_attrs[name] for name in ("usd_per_hour", "watts"))
-    return chip.at(
-        None if usd is None else Price(usd, "space", None, None), None if watts is None else OwnPower(watts, None)
-    )
-
-
 class SampledTrials:
     """The trials of one (chip, mode) of a search."""
 
@@ -98,7 +80,7 @@ class SampledTrials:
                 directions=["maximize" if up else "minimize" for up in self.space.maximised()],
                 load_if_exists=True,
             )
-            self.told_at = _told_at(self.optuna, self.chip)
+            self.told_at = name_study(self.optuna, self.space, self.chip)
         self.tiles: TileChoices | None = None
         if mode == "joint" and evaluator.kernel is not None:
             names = [workload.name for workload in evaluator.workloads]
@@ -213,15 +195,13 @@ class SampledTrials:
         self.worker.finish(claim)
 
     def _tell(self, work: _Work, outcome: Outcome) -> None:
-        trial = work.trial
-        if work.is_new or "violation" not in trial.constraints:  # else its process was killed after this line
-            trial.set_constraint("violation", outcome.failure.violation if isinstance(outcome, Refused) else 0.0)
+        name_trial(self.optuna, work.trial, outcome)
         if isinstance(outcome, Answered):
             values = self._values(outcome)
         else:
             # A failure has the worst possible values; its violation ranks it.
             values = [-math.inf if up else math.inf for up in self.space.maximised()]
-        self.optuna.tell(trial, values, skip_if_finished=True)
+        self.optuna.tell(work.trial, values, skip_if_finished=True)
 
     def _evaluate(self, work: _Work) -> Outcome:
         """What comes of a trial; whatever is raised is a failure of this trial alone."""
