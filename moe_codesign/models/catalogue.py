@@ -4,6 +4,7 @@ Whole models have a file each in ``whole/``; those without experts stand there a
 """
 
 import csv
+import dataclasses
 import difflib
 import functools
 import re
@@ -12,13 +13,15 @@ from pathlib import Path
 
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
+from moe_codesign.files import read_json
 from moe_codesign.models.config_fields import NoExpertsError
-from moe_codesign.models.hf_config import read_config
+from moe_codesign.models.hf_config import read_config, read_model
 from moe_codesign.models.read_model import FIELDS, ReadModel, notes_on
 
 WHOLE = Path(__file__).parent / "whole"
 _VARIANTS = re.compile(r"instruct|base|chat|thinking|reasoning|hf|it|bf16|v\d+(\.\d+)?|a?\d+b|\d+e|\d{4}|original")
 """Words after a catalogue name that change nothing of the shape: training, date, parameters."""
+_DTYPE = re.compile(r"[-_](FP8|NVFP4|FP4|INT4|MXFP4)$", re.IGNORECASE)
 
 
 @functools.cache
@@ -88,21 +91,42 @@ def read_model_named(name: str) -> ReadModel:
     if (known := known_name(name, catalogue())) is not None:
         return catalogue()[known]
     if (known := known_name(name, whole_names())) is not None:
+        try:
+            return read_whole_file(known)
+        except NoExpertsError:
+            pass
         raise NoExpertsError(
             f"{known} has no experts", fix="`moe-codesign model` shows it; name a mixture of experts here"
         )
     raise unknown_name(name, catalogue())
 
 
+def read_whole_file(name: str) -> ReadModel:
+    """The experts of a model that ships whole: one of another data type than its row of the catalogue.
+
+    Args:
+        name: one of :func:`whole_names`.
+
+    Raises:
+        NoExpertsError: it has none.
+    """
+    read = read_model(read_json(WHOLE / f"{name}.json")["config"], source=f"whole/{name}.json")
+    return dataclasses.replace(read, shape=dataclasses.replace(read.shape, name=name))
+
+
 def known_name(name: str, names: Iterable[str]) -> str | None:
     """The one of some names that a name stands for, or None.
 
     Case, ``-`` and ``_`` do not matter, nor do an organisation before the name and words after it that change nothing
-    of the shape.
+    of the shape. A data type at the end (``-FP8``, ``-NVFP4``) is another checkpoint, which has a name of its own.
     """
     by_key = {_key(known): known for known in names}
     short = name.strip().rpartition("/")[2]
-    return by_key.get(_key(short)) or _without_variant(short, by_key)
+    if (found := by_key.get(_key(short)) or _without_variant(short, by_key)) is not None:
+        return found
+    dtype = _DTYPE.search(short)  # Llama-3.1-70B-Instruct-FP8 is Llama-3.1-70B-FP8
+    base = _without_variant(short[: dtype.start()], by_key) if dtype else None
+    return by_key.get(_key(f"{base}{dtype[0]}")) if dtype and base is not None else None
 
 
 def unknown_name(name: str, names: Iterable[str]) -> UserError:
@@ -124,7 +148,7 @@ def is_there(path: Path) -> bool:
 def _without_variant(name: str, by_key: dict[str, str]) -> str | None:
     """The catalogue name that a longer name begins with, if what follows are words for variants."""
     words = re.split(r"[-_ ]", re.sub(r"^(nvidia|meta)[-_ ]", "", name, flags=re.IGNORECASE))
-    for end in range(len(words) - 1, 0, -1):
+    for end in range(len(words), 0, -1):
         known = by_key.get(_key("-".join(words[:end])))
         if known is not None:
             return known if all(_VARIANTS.fullmatch(word.lower()) for word in words[end:]) else None

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,12 @@ def test_the_experts_are_those_of_the_catalogue(name: str) -> None:
     if name in catalogue():
         assert found.moe == catalogue()[name].shape
         assert found.types.experts == catalogue()[name].dtype
-    else:
-        assert found.moe is None
+    elif found.moe is not None:  # another checkpoint of it, of another type
+        base = catalogue()[re.sub(r"(\.1)?-(FP8|NVFP4)$", "", name)]
+        assert found.moe == replace(base.shape, name=name)
+        read = mc.model(name)
+        assert (read.shape, read.dtype) == (found.moe, found.types.experts)
+        assert read.dtype in ("fp8", "fp8_block", "nvfp4")
 
 
 @pytest.mark.parametrize("name", whole_names())
@@ -99,7 +104,15 @@ def test_each_file_names_its_source_and_holds_what_is_read(name: str) -> None:
 
 def test_names_are_taken_as_people_write_them() -> None:
     assert mc.model_shape("meta-llama/Llama-3.1-70B-Instruct").name == "Llama-3.1-70B"
+    assert mc.model_shape("meta-llama/Meta-Llama-3.1-70B").name == "Llama-3.1-70B"
     assert mc.model_shape("deepseek-ai/DeepSeek-R1-0528").name == "DeepSeek-R1"
+
+
+def test_a_checkpoint_of_another_type_has_a_name_of_its_own() -> None:
+    assert mc.model_shape("nvidia/Llama-3.1-70B-Instruct-FP8").name == "Llama-3.1-70B-FP8"
+    assert mc.model("Qwen/Qwen3-235B-A22B-Instruct-2507-FP8").dtype == "fp8_block"
+    with pytest.raises(UserError, match="did you mean"):
+        mc.model_shape("gpt-oss-120b-INT4")
 
 
 def test_a_model_without_experts_is_no_mixture() -> None:
