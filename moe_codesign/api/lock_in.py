@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from moe_codesign.answers.lock_in import LockIn, lock_in_of
-from moe_codesign.answers.priced import ChipProgress, price_on
+from moe_codesign.answers.priced import ChipProgress
+from moe_codesign.api.priced_space import priced_space
 from moe_codesign.compiler.build import Progress
-from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.models import find_model
-from moe_codesign.study.space import Space, load_space
+from moe_codesign.study.space import Space
 
 
 def lock_in(
@@ -38,6 +37,7 @@ def lock_in(
     Raises:
         UserError: wrong space, chip or objective, or no shape of the space may be timed on a chip.
     """
-    loaded = load_space(space, chips=chips)
-    tables = Tables(jobs=jobs, progress=compiling, recompile=recompile)
-    return lock_in_of(price_on(loaded, tables, objective, shares), find_model(loaded.reference), running)
+    priced, reference = priced_space(
+        space, chips, objective=objective, shares=shares, jobs=jobs, recompile=recompile, compiling=compiling
+    )
+    return lock_in_of(priced, reference, running)

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from moe_codesign.answers.priced import ChipProgress, price_on
+from moe_codesign.answers.priced import ChipProgress
 from moe_codesign.answers.robust import By, Robust, robust_of
+from moe_codesign.api.priced_space import priced_space
 from moe_codesign.compiler.build import Progress
-from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.errors import UserError
-from moe_codesign.models import find_model
-from moe_codesign.study.space import Space, load_space
+from moe_codesign.study.space import Space
 
 
 def robust(
@@ -46,7 +45,7 @@ def robust(
         raise UserError("by", value=by, fix="use " + " or ".join(get_args(By)))
     if weights and by == "worst":
         raise UserError("weights have no part in the worst case", fix="ask by weighted, or leave them out")
-    loaded = load_space(space, chips=chips)
-    tables = Tables(jobs=jobs, progress=compiling, recompile=recompile)
-    priced = price_on(loaded, tables, objective, shares)
-    return robust_of(priced, find_model(loaded.reference), by, weights, running)
+    priced, reference = priced_space(
+        space, chips, objective=objective, shares=shares, jobs=jobs, recompile=recompile, compiling=compiling
+    )
+    return robust_of(priced, reference, by, weights, running)

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from moe_codesign.answers.priced import ChipProgress, price_on
+from moe_codesign.answers.priced import ChipProgress
 from moe_codesign.answers.three_layers import ThreeLayers, three_layers_of
+from moe_codesign.api.priced_space import priced_space
 from moe_codesign.compiler.build import Progress
-from moe_codesign.compiler.tile_table import Tables
-from moe_codesign.models import find_model
-from moe_codesign.study.space import Space, load_space
+from moe_codesign.study.space import Space
 
 
 def three_layers(
@@ -39,7 +38,14 @@ def three_layers(
     Raises:
         UserError: wrong space, chip or objective, or a state that has no time.
     """
-    loaded = load_space(space, chips=[from_chip, to_chip])
-    tables = Tables(jobs=jobs, progress=compiling, recompile=recompile)
-    start, target = price_on(loaded, tables, objective, shares).values()
-    return three_layers_of(start, target, find_model(loaded.reference), running)
+    priced, reference = priced_space(
+        space,
+        [from_chip, to_chip],
+        objective=objective,
+        shares=shares,
+        jobs=jobs,
+        recompile=recompile,
+        compiling=compiling,
+    )
+    start, target = priced.values()
+    return three_layers_of(start, target, reference, running)

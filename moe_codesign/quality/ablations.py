@@ -73,7 +73,7 @@ class Ablations:
             field.
     """
 
-    evidence: Evidence = "paper"
+    evidence: Evidence = "runs"
     measure = "loss of the reference over the loss of the shape"
 
     def __init__(self, runs: Sequence[Ablation], corrects: Law | None = None) -> None:

@@ -1,5 +1,6 @@
 """What every scaling law can be asked: how good a model of a shape becomes by training."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -8,9 +9,9 @@ import numpy as np
 from moe_codesign.arrays import F64, Mask
 from moe_codesign.quality.features import Features
 
-Evidence = Literal["paper", "transcripts"]
-"""Where a law's coefficients were read: in the paper's own text, or in at least two independent transcriptions of
-it."""
+Evidence = Literal["paper", "transcripts", "runs"]
+"""Where a law's coefficients are from: read in the paper's own text, read in at least two independent transcriptions of
+it, or fitted here to training runs of the user's own."""
 Kind = Literal["size", "shape", "condition"]
 _SIZES = np.geomspace(1e-3, 1e3, 1201)
 """Sizes of the reference, times its own, among which the one of equal loss is looked up: 1.2 % apart, interpolated."""
@@ -69,7 +70,7 @@ class Law(Protocol):
 
     @property
     def evidence(self) -> Evidence:
-        """Where its coefficients were read."""
+        """Where its coefficients are from."""
         ...
 
     def covered(self, features: Features) -> list[tuple[Range, F64]]:
@@ -93,7 +94,7 @@ class Law(Protocol):
 SIZE_MEASURE = "size that the reference would need for the same loss"
 
 
-class SizeLaw:
+class SizeLaw(ABC):
     """A law whose ratio is how many times its size the reference would need, on its own tokens, for the shape's loss.
 
     Losses of different laws cannot be compared with one another; this number can.
@@ -101,9 +102,9 @@ class SizeLaw:
 
     measure = SIZE_MEASURE
 
+    @abstractmethod
     def loss(self, features: Features) -> F64:
         """See :class:`Law`."""
-        raise NotImplementedError
 
     def ratio(self, features: Features, reference: Features) -> F64:
         """See :class:`Law`. Held within 0.001 and 1000, beyond which no law has a say."""

@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -181,8 +181,8 @@ class Studies:
         with self._engine.begin() as connection:
             if claim is not None and not still_holds(connection, claim):
                 return False
-            connection.execute(_TRIALS.delete().where(*_is_trial(study, trial.chip, trial.mode, trial.number)))
-            connection.execute(_TRIALS.insert().values(**row))
+            key = {name: row[name] for name in ("study", "chip", "mode", "number")}
+            _replace(connection, _TRIALS, key, [row])
         return True
 
     def outcome(self, claim: Claim) -> Outcome | None:
@@ -191,7 +191,9 @@ class Studies:
         Raises:
             UserError: the stored trial cannot be read.
         """
-        of_claim = _is_trial(claim.study, claim.chip, claim.mode, claim.number)
+        of_claim = _where(
+            _TRIALS, {"study": claim.study, "chip": claim.chip, "mode": claim.mode, "number": claim.number}
+        )
         with self._engine.connect() as connection:
             text = connection.scalar(sa.select(_TRIALS.c.outcome).where(*of_claim))
         what = f"study {claim.study!r}: trial {claim.number} of {claim.chip}, {claim.mode}"
@@ -224,21 +226,17 @@ class Studies:
         """
         table = _TUNED_REFERENCES if tuned else _REFERENCES
         with self._engine.begin() as connection:
-            connection.execute(table.delete().where(table.c.study == study, table.c.chip == chip))
-            connection.execute(table.insert().values(study=study, chip=chip, pairs=_dump(_pairs(), pairs)))
+            key = {"study": study, "chip": chip}
+            _replace(connection, table, key, [{**key, "pairs": _dump(_pairs(), pairs)}])
 
     def put_enumeration(self, study: str, enumeration: Enumeration, trials: Sequence[Trial]) -> None:
         """Store what came of every point of a chip's space, and those trials of it that are kept; all or nothing."""
         key = {"study": study, "chip": enumeration.chip}
         rows = [{"study": study, **_row(trial)} for trial in trials]
         with self._engine.begin() as connection:
-            connection.execute(_ENUMERATIONS.delete().where(*(_ENUMERATIONS.c[k] == v for k, v in key.items())))
-            connection.execute(_ENUMERATIONS.insert().values(**key, record=_dump(_enumeration(), enumeration)))
+            _replace(connection, _ENUMERATIONS, key, [{**key, "record": _dump(_enumeration(), enumeration)}])
             # Trials that were sampled before stay: each was asked for.
-            earlier = {**key, "mode": "exact"}
-            connection.execute(_TRIALS.delete().where(*(_TRIALS.c[k] == v for k, v in earlier.items())))
-            if rows:
-                connection.execute(_TRIALS.insert(), rows)
+            _replace(connection, _TRIALS, {**key, "mode": "exact"}, rows)
             drop_batches(connection, study, enumeration.chip)
 
     def put_polish(self, study: str, done: Polish, trials: Sequence[Trial]) -> None:
@@ -246,12 +244,8 @@ class Studies:
         key = {"study": study, "chip": done.chip}
         rows = [{"study": study, **_row(trial)} for trial in trials]
         with self._engine.begin() as connection:
-            connection.execute(_POLISHES.delete().where(*(_POLISHES.c[k] == v for k, v in key.items())))
-            connection.execute(_POLISHES.insert().values(**key, record=_dump(_polish(), done)))
-            own = [*(_TRIALS.c[k] == v for k, v in key.items()), _TRIALS.c.mode == "polish"]
-            connection.execute(_TRIALS.delete().where(*own))
-            if rows:
-                connection.execute(_TRIALS.insert(), rows)
+            _replace(connection, _POLISHES, key, [{**key, "record": _dump(_polish(), done)}])
+            _replace(connection, _TRIALS, {**key, "mode": "polish"}, rows)
 
     def polishes(self, study: str) -> dict[str, Polish]:
         """By chip, what came of the neighbours of its frontier, where they were timed.
@@ -295,9 +289,18 @@ class Studies:
         return {row.chip: _load(_pairs(), row.pairs, f"study {study!r}: reference on {row.chip}") for row in rows}
 
 
-def _is_trial(study: str, chip: str, mode: str, number: int) -> tuple[sa.ColumnElement[bool], ...]:
-    of = {"study": study, "chip": chip, "mode": mode, "number": number}
-    return tuple(_TRIALS.c[name] == value for name, value in of.items())
+def _where(table: sa.Table, key: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
+    """The rows whose columns are these."""
+    return [table.c[name] == value for name, value in key.items()]
+
+
+def _replace(
+    connection: sa.Connection, table: sa.Table, key: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Put rows in the place of those with that key."""
+    connection.execute(table.delete().where(*_where(table, key)))
+    if rows:
+        connection.execute(table.insert(), list(rows))
 
 
 def _row(trial: Trial) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Which shapes of a space may be timed on a chip: quality, parameters, split and memory, all without a time."""
 
+import functools
 from collections.abc import Sequence
 
 from moe_codesign.chips import Chip
@@ -7,7 +8,8 @@ from moe_codesign.domain.failure import Failure, FailureKind
 from moe_codesign.domain.rank import memory_use
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.domain.workload import Workload
-from moe_codesign.quality import Ablations, Judge, Qualities, law_named
+from moe_codesign.quality import Ablations, Equal, Judge, Qualities, law_named
+from moe_codesign.study.ablation_rows import AblationRow
 from moe_codesign.study.constraints import Bounds
 from moe_codesign.study.space import OWN_LAW, Space
 
@@ -18,12 +20,21 @@ def judge_of(space: Space, reference: MoEShape) -> Judge:
     Raises:
         UserError: its law has no say on the reference, or its ablations make no law.
     """
-    published = law_named(space.law) if space.law != OWN_LAW else None
-    if space.ablations is None:
+    rows = None if space.ablations is None else tuple(space.ablations)
+    return _judge(space.law, rows, reference, space.training_tokens, space.equal)
+
+
+@functools.lru_cache(maxsize=16)
+def _judge(
+    law: str, rows: tuple[AblationRow, ...] | None, reference: MoEShape, training_tokens: float, equal: Equal
+) -> Judge:
+    """One judge for all chips of a space and for its reports: a fit to a table of runs takes seconds."""
+    published = law_named(law) if law != OWN_LAW else None
+    if rows is None:
         assert published is not None, "the space asks for ablations with that law"
-        return Judge(published, reference, space.training_tokens, space.equal)
-    runs = [row.ablation(reference, space.training_tokens) for row in space.ablations]
-    return Judge(Ablations(runs, corrects=published), reference, space.training_tokens, space.equal)
+        return Judge(published, reference, training_tokens, equal)
+    runs = [row.ablation(reference, training_tokens) for row in rows]
+    return Judge(Ablations(runs, corrects=published), reference, training_tokens, equal)
 
 
 class Screen:

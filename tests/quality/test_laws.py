@@ -13,7 +13,7 @@ from moe_codesign.models import find_model
 from moe_codesign.quality import LAWS, law_named
 from moe_codesign.quality.efficiency_leverage import leverage
 from moe_codesign.quality.features import Features, features_of
-from moe_codesign.quality.law import Range
+from moe_codesign.quality.law import Range, SizeLaw
 
 QWEN = find_model("Qwen3-30B-A3B")
 
@@ -107,6 +107,14 @@ def test_zhao_has_the_optima_that_its_paper_reports() -> None:
     assert actives[int(np.argmin([loss(a, 0.0) for a in actives]))] == pytest.approx(6.78, abs=0.02)
     parts = np.arange(0.0, 0.9, 0.005)
     assert parts[int(np.argmin([loss(8 * (1 - p), 8 * p) for p in parts]))] == pytest.approx(0.315, abs=0.01)
+
+
+def test_a_law_without_a_loss_is_none() -> None:
+    class Empty(SizeLaw):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Empty()  # type: ignore[abstract]
 
 
 @pytest.mark.parametrize("name", LAWS)

@@ -10,6 +10,7 @@ from moe_codesign.domain.failure import FailureKind
 from moe_codesign.domain.shape import MoEShape
 from moe_codesign.errors import UserError
 from moe_codesign.models import find_model
+from moe_codesign.quality import Ablations
 from moe_codesign.study.screen import Screen, judge_of
 from moe_codesign.study.space import Space, stored_space
 from tests.conftest import make_space
@@ -99,3 +100,18 @@ def test_activations_count_against_memory_too() -> None:
     found = refused(space, QWEN)
     assert found is not None
     assert "14.5 GB of weights + 7.25 GB of activations = 21.7 GB a chip, above 20.6 GB" in found[1]
+
+
+def test_own_runs_are_fitted_once_for_all_chips_and_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits: list[int] = []
+
+    class Counted(Ablations):
+        def __init__(self, runs: Any, corrects: Any = None) -> None:
+            fits.append(len(runs))
+            super().__init__(runs, corrects)
+
+    monkeypatch.setattr("moe_codesign.study.screen.Ablations", Counted)
+    runs = [{"loss": 2.0 + i / 64, "moe_intermediate_size": 256 + 128 * i} for i in range(7)]
+    for _ in range(3):
+        assert judge_of(make_space(ablations=runs), QWEN).law.evidence == "runs"
+    assert fits == [7]
