@@ -24,7 +24,7 @@ from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.rank import rank_work
 from moe_codesign.fitting import ratios
 from moe_codesign.fitting.races import read_races
-from moe_codesign.fitting.ratios import ErrorPairs, Estimates, error_pairs, fit_law
+from moe_codesign.fitting.ratio_law import ErrorPairs, Estimates, error_pairs, fit_law
 from moe_codesign.formats.aiconfigurator import SETS
 
 ROOT = Path(__file__).parents[2] / "results"

@@ -19,6 +19,7 @@ from moe_codesign.cost.ours import shipped
 from moe_codesign.cost.ours.learned import LAYER_LOG_WIDTH
 from moe_codesign.fitting import ratios
 from moe_codesign.fitting.races import read_races
+from moe_codesign.fitting.ratio_law import law_of_sets
 from moe_codesign.formats.aiconfigurator import SETS
 
 RACED = "h100_sxm"
@@ -43,17 +44,17 @@ def main() -> None:
     x = shipped.of_chip(chip, shipped_only=True).calibration.coefficients
     file = RatioFile(
         format=1,
-        stack=ratios.law_of_sets(own, f"fitted shapes of {ROWS}, by trees that have not seen them"),
-        stack_elsewhere=ratios.law_of_sets(elsewhere, "the same rows, by the most similar other chip's calibration"),
-        ours=ratios.law_of_sets(raced, "results/gpu, GEMMs by trees that have not seen their shape", tiles),
-        ours_elsewhere=ratios.law_of_sets(
+        stack=law_of_sets(own, f"fitted shapes of {ROWS}, by trees that have not seen them"),
+        stack_elsewhere=law_of_sets(elsewhere, "the same rows, by the most similar other chip's calibration"),
+        ours=law_of_sets(raced, "results/gpu, GEMMs by trees that have not seen their shape", tiles),
+        ours_elsewhere=law_of_sets(
             others,
             f"{len(others)} sets of {ROWS}, layers of other software by our model without races of their chip; tiles "
             "by the physics alone on results/gpu, doubled",
             ratios.tile_shares(races, x, math.log(UNKNOWN_INTERVAL[1])),
         ),
         simulated=ratios.SIMULATED,
-        datasheet=ratios.law_of_sets(sheets, f"{len(sheets)} sets of {ROWS}, by the data sheet's roofline"),
+        datasheet=law_of_sets(sheets, f"{len(sheets)} sets of {ROWS}, by the data sheet's roofline"),
     )
     print(write(FILE, file, None))
 

@@ -2,7 +2,7 @@
 
 Errors of two near shapes are partly shared: what the model has wrong of a chip, a stack or a batch it has wrong
 of both. So the interval of a ratio is narrower than what two independent intervals make, the more so the nearer the
-shapes. The laws are fitted by :mod:`moe_codesign.fitting.ratios`.
+shapes. The laws are fitted by :mod:`moe_codesign.fitting.ratio_law`.
 """
 
 import functools

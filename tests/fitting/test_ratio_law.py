@@ -5,7 +5,7 @@ import pytest
 
 from moe_codesign.calibrations.ratios import RatioLaw
 from moe_codesign.errors import UserError
-from moe_codesign.fitting.ratios import ErrorPairs, Estimates, error_pairs, fit_law
+from moe_codesign.fitting.ratio_law import ErrorPairs, Estimates, error_pairs, fit_law
 
 
 def estimates(shared: float, seed: int = 0, shapes: int = 60) -> Estimates:
