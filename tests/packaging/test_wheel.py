@@ -80,6 +80,7 @@ def test_a_light_install_answers(wheel: Path, python: str, tmp_path: Path) -> No
     for what in ("chips", "models", "kernels"):
         assert json.loads(run("list", what, "--json"))
     assert "quickstart" in [row["space"] for row in json.loads(run("list", "spaces", "--json"))]
+    assert json.loads(run("model", "Llama-3.1-70B", "--json"))["whole"]["num_layers"] == 80
     rows = json.loads(run("audit", "Qwen3-30B-A3B", "--chips", "h100_sxm,tpu_v6e,trainium2", "--json"))
     grades = {row["chip"]: row["estimate"]["timing"]["grade"] for row in rows}
     assert grades == {"h100_sxm": "modelled", "tpu_v6e": "simulated", "trainium2": "datasheet"}
