@@ -70,9 +70,11 @@ coverage: setup
 	$(BIN)/python benchmarks/accuracy/interval_coverage.py
 
 study-search: setup
-	@echo "Comparing samplers with the exact frontier of 222,053 shapes on two chips: about an hour on two cores."
+	@echo "Comparing samplers with the exact frontier of 222,053 shapes on two chips, then 10,000 trials by four processes"
+	@echo "on a PostgreSQL server (apt-get install postgresql): about an hour on two cores."
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search/across.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search/samplers.py --jobs $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search/many_processes.py
 
 docs: setup
 	$(BIN)/python docs/generate.py

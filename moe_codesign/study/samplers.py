@@ -132,10 +132,7 @@ class Proposals:
     def choose(self, study: optuna.Study, trial: optuna.Trial) -> dict[str, Any]:
         """The values of a trial that was just begun with the study's sampler, which is one of :meth:`sampler`."""
         assert isinstance(study.sampler, _NewPoints)
-        # As the storage has it, which takes many statements to say so.
-        begun = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
-        begun.number, begun._trial_id = trial.number, trial._trial_id
-        return dict(study.sampler.choose(study, begun))
+        return dict(study.sampler.choose(study, begun(trial)))
 
     def propose(
         self, base: optuna.samplers.BaseSampler, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -171,6 +168,13 @@ class Proposals:
         of_shape = {key: draft.params[key] for key in values}
         every = (of_shape | chosen for chosen in (self.tiles.every() if self.tiles is not None else iter(())))
         return next((params for params in every if _key(params) not in self._tried), draft.params)
+
+
+def begun(trial: optuna.Trial) -> optuna.trial.FrozenTrial:
+    """A trial that has no values yet, as a sampler sees it. A storage takes many statements to say the same."""
+    frozen = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+    frozen.number, frozen._trial_id = trial.number, trial._trial_id
+    return frozen
 
 
 class _NewPoints(optuna.samplers.BaseSampler):
