@@ -17,6 +17,7 @@ EXTRA_OF = {
     "catboost": "calibrate",
     "aiconfigurator_core": "aiconfigurator",
     "psycopg": "postgresql",
+    "ray": "ray",
 }
 """The project's optional dependencies that install a package."""
 

@@ -9,7 +9,6 @@ import dataclasses
 import importlib
 import json
 import math
-import tempfile
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,9 +72,9 @@ def at_depth(cycles: list[float], tile: Tile, k: int) -> float:
     return few if len(cycles) == 1 else few + (many - few) / 2 * (math.ceil(k / tile[1]) - 2)
 
 
-def start_worker(scratch: str) -> None:
+def start_worker() -> None:
     global _folder
-    start(scratch, plain=True)
+    start(plain=True)
     _folder = prepare_process()
 
 
@@ -198,8 +197,7 @@ def count(chip: TpuChip, jobs: Mapping[str, Job]) -> dict[str, float | str]:
     found: dict[str, float | str] = {key: kept[key] for key in jobs if key in kept}
     missing = [key for key in jobs if key not in found]
     with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
-        Pool(2, initializer=start_worker, initargs=(scratch,), calls_per_process=_PROCESS_CALLS) as pool,
+        Pool(2, initializer=start_worker, calls_per_process=_PROCESS_CALLS, scratch=True) as pool,
     ):
         items = [(key, jobs[key]) for key in missing]
         for done, ((key, _), outcome) in enumerate(pool.map_unordered(run, items, time_limit_s=TIME_LIMIT_S)):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from moe_codesign.api.executors import ExecutorName, executor_of
 from moe_codesign.api.report import write_report
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.tile_table import Tables
@@ -23,8 +24,9 @@ def search(
     *,
     chips: Sequence[str] | None = None,
     trials: int | None = None,
-    jobs: int = 1,
+    jobs: int | None = 1,
     recompile: bool = False,
+    executor: ExecutorName = "local",
     storage: str = DEFAULT_STORAGE,
     study: str | None = None,
     seed: int | None = None,
@@ -39,9 +41,11 @@ def search(
         chips: names or files of chips, instead of the space's.
         trials: over all chips and modes, instead of the space's budget; a number asks for a sampler where the space's
             is auto.
-        jobs: compiler processes.
+        jobs: compiler processes; None for as many as the executor has cores.
         recompile: compile here what the facts that come with the package would answer.
-        storage: database URL.
+        executor: where tiles are compiled and pairs measured: local, in processes of this machine; or ray, over the
+            Ray cluster that this machine is part of, or that RAY_ADDRESS names, one accelerator a process.
+        storage: database URL. On a PostgreSQL server any number of processes may run the same search together.
         study: name; default the space's.
         seed: instead of the space's.
         out: folder for report.html and pairs.json; none written if None.
@@ -56,11 +60,12 @@ def search(
     name = check_study(study or loaded.name)
     if out is not None:
         check_folder(Path(out))
+    where = executor_of(executor)
     with Database(storage) as database:
         result = run_search(
             loaded,
             Studies(database),
-            Tables(jobs=jobs, progress=compiling, recompile=recompile),
+            Tables(jobs=jobs or where.cores(), progress=compiling, recompile=recompile, executor=where),
             study=name,
             trials=trials,
             provenance=provenance(),

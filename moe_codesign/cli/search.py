@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from moe_codesign.cli.options import JOBS, JSON, RECOMPILE, STORAGE, Names, console, emit, progress
+from moe_codesign.cli.options import JSON, RECOMPILE, STORAGE, Names, console, emit, progress
 
 
 @click.command()
@@ -17,8 +18,15 @@ from moe_codesign.cli.options import JOBS, JSON, RECOMPILE, STORAGE, Names, cons
     type=click.IntRange(1),
     help="Sample so many trials over all chips and modes, also of a space small enough to enumerate.",
 )
-@JOBS
+@click.option("--jobs", type=click.IntRange(1), show_default="all cores of the executor", help="Compiler processes.")
 @RECOMPILE
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where tiles are compiled and pairs measured: on this machine, or over a Ray cluster (RAY_ADDRESS).",
+)
 @STORAGE
 @click.option("--study", help="Name of the study (default: the space's). A study of that name is resumed.")
 @click.option("--seed", type=click.IntRange(0), help="Random seed, overriding the space file.")
@@ -28,8 +36,9 @@ def search(
     space: str,
     chips: list[str] | None,
     trials: int | None,
-    jobs: int,
+    jobs: int | None,
     recompile: bool,
+    executor: Literal["local", "ray"],
     storage: str,
     study: str | None,
     seed: int | None,
@@ -39,7 +48,8 @@ def search(
     """Search the shape and the tiles together over SPACE.
 
     SPACE is a TOML file or the name of a space that comes with the project (`moe-codesign list spaces`). The same
-    command resumes a search that was interrupted.
+    command resumes a search that was interrupted, and on a PostgreSQL server any number of processes, on any machines,
+    work on it together.
 
     \b
     Example: moe-codesign search quickstart --chips h100_sxm,tpu_v6e --trials 100
@@ -62,6 +72,7 @@ def search(
             trials=trials,
             jobs=jobs,
             recompile=recompile,
+            executor=executor,
             storage=storage,
             study=study,
             out=folder,

@@ -1,14 +1,10 @@
 """Find what is known of many requests, and compile the rest in child processes with a time limit."""
 
 import builtins
-import contextlib
 import dataclasses
 import signal
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TypeVar
-
-import psutil
 
 from moe_codesign import execution
 from moe_codesign.chips import Chip, CompiledChip, GpuChip
@@ -18,18 +14,15 @@ from moe_codesign.compiler.availability import require_compiler
 from moe_codesign.compiler.cache import ArtifactCache
 from moe_codesign.compiler.function import FunctionRequest
 from moe_codesign.compiler.request import CompileRequest, Request, request
-from moe_codesign.compiler.worker import compile_one, start
+from moe_codesign.compiler.worker import compile_one, lacks_room, start
 from moe_codesign.errors import UserError
-from moe_codesign.execution import Died, Done, Pool, Raised, TimedOut
-from moe_codesign.execution.scratch import scratch_folder
+from moe_codesign.execution import LOCAL, Died, Done, Executor, Raised, TimedOut, WorkerPool
 from moe_kernels.kernel import Kernel, Op
 from moe_kernels.tile import TileConfig
 
 TIME_LIMIT_S = 180.0
 """One tile's compiles. The slowest honest one seen took 15 s; a hang takes for ever."""
 
-_ROOM_BYTES = 64 * 2**20
-"""More than a compiler of one tile writes: libtpu's dump of one has a few million bytes."""
 _OF_THE_MACHINE = {
     name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError | MemoryError)
 }
@@ -69,6 +62,7 @@ def compile_all(
     time_limit_s: float = TIME_LIMIT_S,
     recompile: bool = False,
     fresh_processes: bool = False,
+    executor: Executor = LOCAL,
 ) -> dict[_R, CompileResult]:
     """The outcome of every request.
 
@@ -90,6 +84,7 @@ def compile_all(
         time_limit_s: of one compile.
         recompile: leave out the facts that come with the package.
         fresh_processes: one for each compile, so that none sees what another imported.
+        executor: where the child processes are.
 
     Raises:
         UserError: something must be compiled, and its compiler is not installed here.
@@ -111,10 +106,7 @@ def compile_all(
     workers = max(1, min(jobs, len(missing)))
     calls = 1 if fresh_processes else None
     plain = not any(isinstance(one, FunctionRequest) for one in missing)
-    with (
-        scratch_folder() as scratch,
-        Pool(workers, initializer=start, initargs=(str(scratch), plain), calls_per_process=calls) as pool,
-    ):
+    with executor.pool(workers, initializer=start, initargs=(plain,), calls_per_process=calls, scratch=True) as pool:
         done = 0
         aborted: list[_R] = []
 
@@ -132,23 +124,17 @@ def compile_all(
             else:
                 keep(one, _outcome(one, called))
         for one, called in pool.map_unordered(compile_one, aborted, time_limit_s=time_limit_s):
-            keep(one, _of_abort(one, scratch) if called == _ABORTED else _outcome(one, called))
+            keep(one, _of_abort(one, pool) if called == _ABORTED else _outcome(one, called))
     return found
 
 
-def _of_abort(one: CompileRequest, scratch: Path) -> CompileResult:
+def _of_abort(one: CompileRequest, pool: WorkerPool) -> CompileResult:
     """What to make of a compiler that has aborted twice: the tile's doing, unless it had no room for what it writes."""
-    probe = scratch / "room"
-    try:
-        probe.write_bytes(bytes(_ROOM_BYTES))
-    except OSError as error:
-        text = f"the compiler aborts, and {scratch.parent} has no room for its files ({error.strerror})"
-        return Unanswered(kind="crashed", reason=text)
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
-    if psutil.virtual_memory().available < _ROOM_BYTES:
-        return Unanswered(kind="crashed", reason="the compiler aborts, and the machine is short of memory")
+    lacks = pool.call(lacks_room, time_limit_s=TIME_LIMIT_S)
+    if not isinstance(lacks, Done):
+        return Unanswered(kind="crashed", reason=f"the compiler aborts, and so does what looks why ({lacks})")
+    if lacks.value is not None:
+        return Unanswered(kind="crashed", reason=f"the compiler aborts, and {lacks.value}")
     return Refused(kind="failed", reason="the compiler aborts on this tile", compiler=one.compiler)
 
 

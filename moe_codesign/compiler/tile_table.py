@@ -22,6 +22,7 @@ from moe_codesign.compiler.artifact import Facts, GpuFacts
 from moe_codesign.compiler.availability import missing_package
 from moe_codesign.compiler.build import Progress
 from moe_codesign.compiler.kernels import kernel_for
+from moe_codesign.execution import LOCAL, Executor
 from moe_codesign.versions import compiler_version
 from moe_kernels.kernel import Kernel, Op, Problem
 from moe_kernels.tile import TileConfig, Value
@@ -89,6 +90,7 @@ class Tables:
         jobs: compiler processes.
         progress: called with how many tiles are compiled, of how many.
         recompile: compile here what the facts that come with the package would answer.
+        executor: where the compiler processes are.
     """
 
     def __init__(
@@ -98,8 +100,10 @@ class Tables:
         jobs: int = 1,
         progress: Progress | None = None,
         recompile: bool = False,
+        executor: Executor = LOCAL,
     ) -> None:
         self.cache = cache or ArtifactCache()
+        self.executor = executor
         self.jobs = jobs
         self.progress = progress
         self.recompile = recompile
@@ -136,7 +140,14 @@ class Tables:
 
     def compile(self, requests: Iterable[Request]) -> dict[Request, CompileResult]:
         """The outcome of each request; see :func:`moe_codesign.compiler.compile_all`."""
-        return compile_all(requests, self.cache, jobs=self.jobs, progress=self.progress, recompile=self.recompile)
+        return compile_all(
+            requests,
+            self.cache,
+            jobs=self.jobs,
+            progress=self.progress,
+            recompile=self.recompile,
+            executor=self.executor,
+        )
 
     def has(self, chip: Chip, kernel: Kernel, op: Op, dtype: str) -> bool:
         """Whether :meth:`get` made the table of the kernel's own space before."""

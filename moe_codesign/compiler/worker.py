@@ -1,31 +1,34 @@
 """The child process that compiles. Kept importable without any compiler, so that starting it is cheap."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+import psutil
 
 from moe_codesign.compiler.artifact import CompileResult
 from moe_codesign.compiler.function import FunctionRequest
 from moe_codesign.compiler.request import Request
 from moe_codesign.compiler.settings import forget_settings
 
+_ROOM_BYTES = 64 * 2**20
+"""More than a compiler of one tile writes: libtpu's dump of one has a few million bytes."""
 _dump_folder: Path | None = None
 
 
-def start(scratch: str, plain: bool) -> None:
+def start(plain: bool) -> None:
     """Begin a compiling process.
 
     Args:
-        scratch: folder for its temporary files, which its parent removes: a process that hangs and is killed cannot.
         plain: leave out what the user's environment says to compilers. An artifact of our kernels is of its request
             alone, and would else be another one for whoever sets the same variables tomorrow.
     """
     silence()
     if plain:
         forget_settings()
-    tempfile.tempdir = os.environ["TMPDIR"] = scratch
 
 
 def silence() -> None:
@@ -33,6 +36,20 @@ def silence() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
+
+
+def lacks_room() -> str | None:
+    """What this machine lacks for a compile; None where it has it."""
+    with contextlib.ExitStack() as removing:
+        file = Path(tempfile.gettempdir()) / f"room-{os.getpid()}"
+        removing.callback(file.unlink, missing_ok=True)
+        try:
+            file.write_bytes(bytes(_ROOM_BYTES))
+        except OSError as error:
+            return f"{Path(tempfile.gettempdir()).parent} has no room for its files ({error.strerror})"
+    if psutil.virtual_memory().available < _ROOM_BYTES:
+        return "the machine is short of memory"
+    return None
 
 
 def compile_one(request: Request | FunctionRequest) -> CompileResult:

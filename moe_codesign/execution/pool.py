@@ -7,20 +7,12 @@ that they have started die with their parent, however it dies.
 """
 
 import contextlib
-import multiprocessing
 import os
-import pickle
-import signal
-import sys
-import threading
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnContext, SpawnProcess
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,7 +20,10 @@ import psutil
 from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 
 from moe_codesign.errors import MachineError
-from moe_codesign.execution.call_result import CallResult, Died, Done, Raised, TimedOut
+from moe_codesign.execution import payload
+from moe_codesign.execution.call_result import CallResult, Died, Raised, TimedOut
+from moe_codesign.execution.scratch import scratch_folder
+from moe_codesign.execution.spawn import SAFE_PATH, SafeContext, enter, interrupts_held, kill_group
 
 _LOOK_S = 0.2
 """How often workers are looked at while nothing finishes."""
@@ -45,27 +40,8 @@ _NO_START = (
     "worker processes die as they start; what they printed stands above, else the system may have killed them for want "
     "of memory"
 )
-_SAFE_PATH = "PYTHONSAFEPATH"
 _I = TypeVar("_I")
 _T = TypeVar("_T")
-_Job = tuple[int, Callable[..., Any], tuple[Any, ...]]
-_Pickled = tuple[int, bytes | Raised]
-
-
-class _SafeProcess(SpawnProcess):
-    """A process that starts without the current folder on its import path.
-
-    Python would run a ``pickle.py`` there before anything of ours.
-    """
-
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - multiprocessing's name
-        with _safe_path():
-            return SpawnProcess._Popen(process_obj)
-
-
-class _SafeContext(SpawnContext):
-    Process = _SafeProcess
 
 
 class Pool:
@@ -81,6 +57,8 @@ class Pool:
         calls_per_process: after so many calls a process makes room for a new one; None: never. With 1 no call sees what
             another imported.
         start_limit_s: how long no process may take up a call before the pool is given up.
+        scratch: temporary files of the processes lie in a folder that is removed with the pool: one that hangs and is
+            killed cannot.
     """
 
     def __init__(
@@ -91,8 +69,11 @@ class Pool:
         initargs: tuple[Any, ...] = (),
         calls_per_process: int | None = None,
         start_limit_s: float = START_LIMIT_S,
+        scratch: bool = False,
     ) -> None:
         self._workers = workers
+        self._folders = contextlib.ExitStack()
+        self._scratch = str(self._folders.enter_context(scratch_folder())) if scratch else None
         self._initargs = (initializer, initargs)
         self._calls_per_process = calls_per_process
         self._start_limit_s = start_limit_s
@@ -105,10 +86,11 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
+        self._folders.close()
 
     def start(self) -> None:
         """Start the workers now, without waiting for them; else they start at the first call."""
-        with _interrupts_held():
+        with interrupts_held():
             if self._pool.active:
                 return
         # A worker died while it had nothing to do, which makes Pebble give up.
@@ -126,7 +108,11 @@ class Pool:
         Raises:
             MachineError: no worker process can start, or each hangs as it starts.
         """
-        ((_, outcome),) = self._run([(0, function, arguments)], time_limit_s)
+        return self.call_pickled(payload.pickled((0, function, arguments)), time_limit_s)
+
+    def call_pickled(self, job: payload.Pickled, time_limit_s: float) -> CallResult[Any]:
+        """:meth:`call` of what was pickled elsewhere."""
+        ((_, outcome),) = self._run([job], time_limit_s)
         return outcome
 
     def map_unordered(
@@ -143,20 +129,14 @@ class Pool:
             MachineError: no worker process can start.
         """
         jobs: dict[int, _I] = {}
-
-        def numbered() -> Iterator[_Job]:
-            for number, item in enumerate(items):
-                jobs[number] = item
-                yield number, function, (item,)
-
-        for number, outcome in self._run(numbered(), time_limit_s):
+        for number, outcome in self._run(payload.numbered(function, items, jobs), time_limit_s):
             yield jobs.pop(number), outcome
 
-    def _run(self, jobs: Iterable[_Job], time_limit_s: float) -> Iterator[tuple[int, CallResult[Any]]]:
+    def _run(self, jobs: Iterable[payload.Pickled], time_limit_s: float) -> Iterator[tuple[int, CallResult[Any]]]:
         """Each job's number and outcome. Few are under way at once, so that a call costs the same among a million."""
         to_do = iter(jobs)
-        again: list[_Pickled] = []
-        running: dict[ProcessFuture[bytes], _Pickled] = {}
+        again: list[payload.Pickled] = []
+        running: dict[ProcessFuture[bytes], payload.Pickled] = {}
         watch = _Watch()
         starts = 0
         self.start()
@@ -170,15 +150,15 @@ class Pool:
                     running.clear()
                     self.start()
                 while len(running) < 2 * self._workers:
-                    job = again.pop() if again else _pickled(next(to_do, None))
+                    job = again.pop() if again else next(to_do, None)
                     if job is None:
                         break
-                    number, payload = job
-                    if isinstance(payload, Raised):
-                        yield number, payload
+                    number, data = job
+                    if isinstance(data, Raised):
+                        yield number, data
                         continue
                     try:
-                        running[self._pool.schedule(_call, args=[payload], timeout=time_limit_s)] = job
+                        running[self._pool.schedule(payload.call, args=[data], timeout=time_limit_s)] = job
                     except RuntimeError:  # it has just been given up
                         again.append(job)
                         break
@@ -207,7 +187,7 @@ class Pool:
                     number, _ = running.pop(future)
                     future.cancel()
                     if isinstance(outcome, TimedOut | Died):
-                        _kill_group(watch.places.get(future))
+                        kill_group(watch.places.get(future))
                     yield number, outcome
         finally:
             for future in running:
@@ -217,9 +197,9 @@ class Pool:
         return ProcessPool(
             self._workers,
             self._calls_per_process or 0,
-            initializer=_enter,
-            initargs=(os.environ.get(_SAFE_PATH), *self._initargs),
-            context=_SafeContext(),
+            initializer=enter,
+            initargs=(os.environ.get(SAFE_PATH), self._scratch, *self._initargs),
+            context=SafeContext(),
         )
 
     def _stop(self) -> None:
@@ -227,7 +207,7 @@ class Pool:
         self._pool.stop()
         self._pool.join()
         for pid in pids:
-            _kill_group(pid)
+            kill_group(pid)
 
 
 class _Watch:
@@ -288,133 +268,12 @@ class _Watch:
         return {future for future, since in self._since.items() if since < latest}
 
 
-def _pickled(job: _Job | None) -> _Pickled | None:
-    """What is sent to the worker; or what was raised, by whatever a user's class does, where it cannot be pickled."""
-    if job is None:
-        return None
-    number, function, arguments = job
-    try:
-        return number, pickle.dumps((function, arguments))
-    except Exception as error:
-        return number, Raised.of(error)
-
-
 def _outcome(future: ProcessFuture[bytes], time_limit_s: float) -> CallResult[Any]:
     try:
         answer = future.result()
     except FutureTimeout:
         return TimedOut(time_limit_s)
     except ProcessExpired as error:
-        _kill_group(error.pid)
+        kill_group(error.pid)
         return Died(error.exitcode)
-    try:
-        outcome: CallResult[Any] = pickle.loads(answer)  # noqa: S301 - written by our own child
-    except Exception as error:  # whatever a class raises that cannot be unpickled
-        return Raised.of(error)
-    return outcome
-
-
-def _call(job: bytes) -> bytes:
-    """In the worker. Pickled here, not by Pebble, for which one bad pickle is the end of the pool."""
-    outcome: CallResult[Any]
-    try:
-        function, arguments = pickle.loads(job)  # noqa: S301 - written by our own parent
-        outcome = Done(function(*arguments))
-    except BaseException as error:  # SystemExit too: it is the function's, not the worker's
-        outcome = Raised.of(error)
-    try:
-        return pickle.dumps(outcome)
-    except Exception as error:  # whatever a class raises that cannot be pickled
-        return pickle.dumps(Raised.of(error))
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """What starts here, threads and what they start included, begins with SIGINT blocked.
-
-    The terminal sends Ctrl-C to workers too, which ignore it once they run: one that is still importing would print a
-    traceback.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    with _safe_path():
-        resource_tracker.ensure_running()  # where it starts, SIGINT is let through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_PATH_LOCK = threading.Lock()
-
-
-@contextlib.contextmanager
-def _safe_path() -> Iterator[None]:
-    """A Python that starts meanwhile imports nothing from the current folder; :func:`_enter` takes the setting back."""
-    with _PATH_LOCK:
-        before = os.environ.get(_SAFE_PATH)
-        os.environ[_SAFE_PATH] = "1" if before is None else before
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[_SAFE_PATH]
-
-
-def _enter(safe_path: str | None, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
-    """In the worker, first."""
-    if safe_path is None:  # what a user's function starts has the user's own setting
-        os.environ.pop(_SAFE_PATH, None)
-    if sys.platform != "win32":
-        # A group of its own, so that what it starts is killed with it; and SIGTERM as the system has it, which ends a
-        # process that hangs in C at once, where Python's handler would never run.
-        os.setpgid(0, 0)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _die_with_parent()
-    if initializer is not None:
-        initializer(*initargs)
-
-
-def _die_with_parent() -> None:
-    """Be killed when the parent (more exactly: the thread that started this process) ends, with all one has started."""
-    if sys.platform != "linux":
-        return
-    _signal_at_parents_end(signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid != os.getppid():  # it died before it was asked
-        os._exit(1)
-    worker = os.getpid()
-    with warnings.catch_warnings():
-        # JAX warns of every fork. It may be here, where a user's main module imports it; the child does not touch it.
-        warnings.simplefilter("ignore")
-        if os.fork():
-            return
-    # What follows is a second process, which only waits for the end of the first, by whatever signal, to kill their
-    # group. Nobody else could: the kernel tells the children of a process alone.
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        os.closerange(0, 1 << 16)
-        _signal_at_parents_end(signal.SIGTERM)
-        while os.getppid() == worker:
-            signal.sigwait({signal.SIGTERM})
-        os.killpg(worker, signal.SIGKILL)
-    finally:
-        os._exit(0)
-
-
-def _signal_at_parents_end(number: int) -> None:
-    import ctypes
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number, 0, 0, 0)
-
-
-def _kill_group(pid: int | None) -> None:
-    """End what a worker that is no more has left running."""
-    if pid is not None and sys.platform != "win32":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+    return payload.read(answer)

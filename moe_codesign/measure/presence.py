@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from moe_codesign.chips import Chip, GpuChip, HostChip, TpuChip
+from moe_codesign.execution import Accelerator, Done, Executor
 from moe_codesign.extras import how_to_install, is_installed
 
 Platform = Literal["cpu", "cuda", "tpu"]
+_ASK_S = 180.0
 _GPU_FILES, _TPU_FILES = ("/dev/nvidia0", "/dev/kfd"), ("/dev/accel0", "/dev/vfio/0")
 
 
@@ -37,6 +39,22 @@ def not_measured(chips: Iterable[Chip]) -> list[str]:
         + how_to_install(package)
         for package, names in lacking.items()
     ]
+
+
+def device_over(chip: Chip, executor: Executor) -> Platform | None:
+    """The platform to measure this chip on, where an executor's measuring processes run; None where it is not there.
+
+    A host chip is this machine. A cluster's accelerators are asked what they are, by a process that has one of them.
+
+    Raises:
+        MachineError: no process can start there.
+    """
+    kind: Accelerator = "TPU" if isinstance(chip, TpuChip) else "GPU"
+    if not isinstance(chip, GpuChip | TpuChip) or kind not in executor.accelerators():
+        return device_for(chip)
+    with executor.pool(1, accelerator=kind) as pool:
+        asked = pool.call(device_for, chip, time_limit_s=_ASK_S)
+    return asked.value if isinstance(asked, Done) else None
 
 
 def device_for(chip: Chip) -> Platform | None:

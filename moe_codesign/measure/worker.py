@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import Self
 
 from moe_codesign.domain.failure import Failure, FailureKind
-from moe_codesign.execution import Died, Done, Pool
+from moe_codesign.execution import LOCAL, Accelerator, Died, Done, Executor, WorkerPool
 from moe_codesign.measure.job import LayerJob, Measurement
 from moe_codesign.measure.presence import Platform
 from moe_codesign.measure.protocol import Device, measure_layer
 
 TIME_LIMIT_S = 120.0
+ACCELERATOR_OF: dict[Platform, Accelerator | None] = {"cpu": None, "cuda": "GPU", "tpu": "TPU"}
+"""What a measuring process has to itself, by its platform."""
 _KILLED = Died(-signal.SIGKILL) if sys.platform != "win32" else None
 _device: Device | None = None
 
@@ -43,20 +45,26 @@ class MeasuringProcess:
     """One child process that measures, one job at a time; replaced when it dies or hangs.
 
     It keeps the device and what was compiled for it from job to job. Use as a context manager.
+
+    Args:
+        platform: what it measures on.
+        time_limit_s: of a job, for each of its candidates.
+        executor: where the process is; over a cluster it has an accelerator to itself.
     """
 
-    def __init__(self, platform: Platform, *, time_limit_s: float = TIME_LIMIT_S) -> None:
+    def __init__(self, platform: Platform, *, time_limit_s: float = TIME_LIMIT_S, executor: Executor = LOCAL) -> None:
         self.platform = platform
         self.time_limit_s = time_limit_s
-        self._pool = Pool(1)
+        self._made = executor.pool(1, accelerator=ACCELERATOR_OF[platform])
 
     def __enter__(self) -> Self:
+        self._pool: WorkerPool = self._made.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.__exit__(kind, error, trace)
+        self._made.__exit__(kind, error, trace)
 
     def measure(self, job: LayerJob) -> list[Measurement | Failure]:
         """An outcome per candidate. If the process dies or hangs, each candidate is tried again by itself.

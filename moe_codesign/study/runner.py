@@ -20,8 +20,9 @@ from moe_codesign.domain.pair import Pair
 from moe_codesign.domain.polish import Polish
 from moe_codesign.domain.trial import Trial
 from moe_codesign.errors import MachineError
-from moe_codesign.execution import Raised
-from moe_codesign.measure import MeasuringProcess, device_for, not_measured
+from moe_codesign.execution import LOCAL, Executor, Raised
+from moe_codesign.measure import MeasuringProcess, device_over, not_measured
+from moe_codesign.measure.presence import Platform
 from moe_codesign.models import find_model
 from moe_codesign.storage.claims import Worker
 from moe_codesign.storage.studies import Studies
@@ -111,7 +112,8 @@ def run_search(
     check_sampler(space)
     # The host is last: its measurements want the machine to themselves.
     chips = sorted(space.chips, key=lambda chip: chip.is_host)
-    measured = {chip.name for chip in chips if device_for(chip) is not None}
+    platforms = {chip.name: device_over(chip, tables.executor) for chip in chips}
+    measured = {name for name, platform in platforms.items() if platform is not None}
     allotted = space.allot(space.budget.trials if trials is None else trials, measured)
     # A warning is of how a sampler draws a value, which says nothing to whoever searches.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -128,7 +130,7 @@ def run_search(
         try:
             with optuna_storage(studies.database) as storage:
                 for chip in chips:
-                    with _bench(chip) as bench:
+                    with _bench(chip, platforms[chip.name], tables.executor) as bench:
                         evaluator = Evaluator(space, chip, reference, tables, bench)
                         with worker.turn(f"{chip.name}/reference"):
                             _put_references(evaluator, studies, study)
@@ -244,10 +246,9 @@ def _identity(space: Space, studies: Studies, study: str) -> str:
 
 
 @contextlib.contextmanager
-def _bench(chip: Chip) -> Iterator[MeasuringProcess | None]:
-    platform = device_for(chip)
+def _bench(chip: Chip, platform: Platform | None, executor: Executor) -> Iterator[MeasuringProcess | None]:
     if platform is None:
         yield None
     else:
-        with MeasuringProcess(platform) as bench:
+        with MeasuringProcess(platform, executor=LOCAL if chip.is_host else executor) as bench:
             yield bench

@@ -232,3 +232,36 @@ def test_an_interrupt_while_workers_start_shows_no_traceback(tmp_path: Path) -> 
     )
     signal.signal(signal.SIGINT, before)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interrupt_that_another_thread_is_given_waits_until_a_worker_has_started(tmp_path: Path) -> None:
+    """It came between the start of a process and what that is sent, and the process printed a traceback."""
+    script = (
+        "import multiprocessing.util, os, signal, sys, threading, time\n"
+        "from moe_codesign.execution import Pool\n"
+        "start = multiprocessing.util.spawnv_passfds\n"
+        "def interrupted(path, arguments, files):\n"
+        "    pid = start(path, arguments, files)\n"
+        "    if '--multiprocessing-fork' in map(os.fsdecode, arguments):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"  # this thread holds it off, the other one does not
+        "        time.sleep(0.2)\n"
+        "    return pid\n"
+        "if __name__ == '__main__':\n"
+        "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "    multiprocessing.util.spawnv_passfds = interrupted\n"
+        "    try:\n"
+        "        with Pool(1) as pool:\n"
+        "            pool.start()\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit(130)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env={**os.environ, "PYTHONPATH": path}, start_new_session=True, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
+    assert (done.returncode, done.stderr) == (130, "")

@@ -23,6 +23,7 @@ from moe_codesign.compiler import (
     Unanswered,
     build,
     compile_all,
+    worker,
 )
 from moe_codesign.compiler import cache as cache_module
 from moe_codesign.compiler.artifact import GpuFacts
@@ -152,14 +153,21 @@ def aborts(one: Request) -> NoReturn:
 
 
 def test_an_abort_for_want_of_disk_is_no_verdict_on_the_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "bytes", lambda _: fail(errno.ENOSPC), raising=False)
+    assert worker.lacks_room() == f"{Path(tempfile.gettempdir()).parent} has no room for its files ({no_space()})"
+    monkeypatch.undo()
+    assert worker.lacks_room() is None
     monkeypatch.setattr(build, "compile_one", aborts)
-    monkeypatch.setattr(build, "_ROOM_BYTES", 10**18)
-    monkeypatch.setattr(build, "bytes", lambda _: fail(errno.ENOSPC), raising=False)
+    monkeypatch.setattr(build, "lacks_room", no_space)
     one = requests()["good"]
     (found,) = compile_all([one], ArtifactCache(tmp_path), recompile=True).values()
     assert isinstance(found, Unanswered)
-    assert "has no room for its files (No space left on device)" in found.reason
+    assert found.reason == f"the compiler aborts, and {no_space()}"
     assert ArtifactCache(tmp_path).get(one) is None
+
+
+def no_space() -> str:
+    return os.strerror(errno.ENOSPC)
 
 
 def fail(number: int) -> NoReturn:
