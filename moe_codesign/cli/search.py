@@ -96,7 +96,7 @@ def search(
         from moe_codesign.reports.terminal.search import print_search
 
         print_search(console(), result)
-        click.echo(f"{len(result.asked_for)} trials in {shown(storage)}; report: {folder / 'report.html'}")
+        click.echo(f"stored in {shown(storage)}; report: {folder / 'report.html'}")
     if result.interrupted:
         click.echo("interrupted; the same command resumes it", err=True)
         sys.exit(130)

@@ -73,6 +73,9 @@ def test_of_an_enumerated_space_all_feasible_shapes_count(tmp_path: Path, monkey
     params = [params for _, (params, _) in points(space, reference, every.numbers)]
     assert len(params) == len(GRID)
     assert importances_on(result, chip) == importances(space, params, every.values)
+    page = mc.report(result, out=tmp_path / "r.html").read_text()
+    assert f"All {len(GRID)} shapes of the space, {len(GRID)} feasible; the frontier is exact" in page
+    assert "trials" not in page.split("<h2", 2)[1].split("</p>")[0]
     monkeypatch.setattr("moe_codesign.study.importances.MOST", 53)
     some = importances_of_points(Evaluator(space, chip, reference, Tables(), None), every.numbers, every.values)
     assert some == importances(space, params[::2], every.values[::2])

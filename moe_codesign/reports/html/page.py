@@ -59,7 +59,6 @@ def write_html(path: Path, result: SearchResult) -> None:
         quality=quality_notes(result),
         provenance=result.provenance,
         plotly=get_plotlyjs(),
-        total=len(result.asked_for),
         costs=cost_notes(result.space.chips, ["price", "power"]),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
