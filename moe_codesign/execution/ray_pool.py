@@ -205,7 +205,7 @@ class RayPool:
                 raise MachineError("the Ray cluster's workers die as they start; see its logs")
             return
         node, found = answer
-        here = dict(self._versions())
+        here = _released(self._versions())
         other = [
             f"{name} {found.get(name, 'absent')}" for name in {**here, **found} if here.get(name) != found.get(name)
         ]
@@ -244,13 +244,18 @@ class _Worker:
     def enter(self, versions: Callable[[], Mapping[str, str]]) -> tuple[str, dict[str, str]]:
         import socket
 
-        return socket.gethostname(), dict(versions())
+        return socket.gethostname(), _released(versions())
 
     def run(self, job: payload.Pickled, time_limit_s: float) -> bytes:
         return payload.written(self._pool.call_pickled(job, time_limit_s))
 
     def leave(self) -> None:
         self._pool.__exit__(None, None, None)
+
+
+def _released(versions: Mapping[str, str]) -> dict[str, str]:
+    """Versions without what they were built for: a machine with GPUs may have another build of PyTorch."""
+    return {name: version.split("+")[0] for name, version in versions.items()}
 
 
 def _actor() -> Any:

@@ -4,12 +4,12 @@ import functools
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from moe_codesign.chips import Chip, GpuChip, HostChip, TpuChip
-from moe_codesign.execution import Accelerator, Done, Executor
+from moe_codesign.execution import Done, Executor
 from moe_codesign.extras import how_to_install, is_installed
 
 Platform = Literal["cpu", "cuda", "tpu"]
@@ -41,20 +41,26 @@ def not_measured(chips: Iterable[Chip]) -> list[str]:
     ]
 
 
-def device_over(chip: Chip, executor: Executor) -> Platform | None:
-    """The platform to measure this chip on, where an executor's measuring processes run; None where it is not there.
+def devices_over(chips: Sequence[Chip], executor: Executor) -> dict[str, Platform | None]:
+    """By chip, the platform to measure it on where an executor's measuring processes run; None where it is not there.
 
     A host chip is this machine. A cluster's accelerators are asked what they are, by a process that has one of them.
 
     Raises:
         MachineError: no process can start there.
     """
-    kind: Accelerator = "TPU" if isinstance(chip, TpuChip) else "GPU"
-    if not isinstance(chip, GpuChip | TpuChip) or kind not in executor.accelerators():
-        return device_for(chip)
-    with executor.pool(1, accelerator=kind) as pool:
-        asked = pool.call(device_for, chip, time_limit_s=_ASK_S)
-    return asked.value if isinstance(asked, Done) else None
+    found: dict[str, Platform | None] = {}
+    for kind in executor.accelerators():
+        asked = [chip for chip in chips if isinstance(chip, GpuChip if kind == "GPU" else TpuChip)]
+        if asked:
+            with executor.pool(1, accelerator=kind) as pool:
+                answer = pool.call(_devices, asked, time_limit_s=_ASK_S)
+            found |= answer.value if isinstance(answer, Done) else {}
+    return {chip.name: found[chip.name] if chip.name in found else device_for(chip) for chip in chips}
+
+
+def _devices(chips: Sequence[Chip]) -> dict[str, Platform | None]:
+    return {chip.name: device_for(chip) for chip in chips}
 
 
 def device_for(chip: Chip) -> Platform | None:

@@ -21,7 +21,7 @@ from moe_codesign.domain.polish import Polish
 from moe_codesign.domain.trial import Trial
 from moe_codesign.errors import MachineError
 from moe_codesign.execution import LOCAL, Executor, Raised
-from moe_codesign.measure import MeasuringProcess, device_over, not_measured
+from moe_codesign.measure import MeasuringProcess, devices_over, not_measured
 from moe_codesign.measure.presence import Platform
 from moe_codesign.models import find_model
 from moe_codesign.storage.claims import Worker
@@ -112,7 +112,7 @@ def run_search(
     check_sampler(space)
     # The host is last: its measurements want the machine to themselves.
     chips = sorted(space.chips, key=lambda chip: chip.is_host)
-    platforms = {chip.name: device_over(chip, tables.executor) for chip in chips}
+    platforms = devices_over(chips, tables.executor)
     measured = {name for name, platform in platforms.items() if platform is not None}
     allotted = space.allot(space.budget.trials if trials is None else trials, measured)
     # A warning is of how a sampler draws a value, which says nothing to whoever searches.

@@ -101,13 +101,26 @@ class SampledTrials:
         while True:
             self.worker.held()
             work = self._next(asked)
-            match work:
-                case _Work():
+            try:
+                self._show(asked, work)
+                if isinstance(work, _Work):
                     self._finish(work)
-                case _Done(note):
-                    return [note] if note else []
-                case None:
-                    time.sleep(_WAIT_S)
+            except (KeyboardInterrupt, MachineError):
+                # Whoever presses Ctrl-C has not seen the trial fail, and without processes none can be evaluated.
+                if isinstance(work, _Work):
+                    with contextlib.suppress(MachineError):
+                        self.worker.release(work.claim)
+                raise
+            if isinstance(work, _Done):
+                return [work.note] if work.note else []
+            if work is None:
+                time.sleep(_WAIT_S)
+
+    def _show(self, asked: int, work: _Work | _Done | None) -> None:
+        """Say how far the study is; not while others wait for this process's turn, as a terminal may hold it up."""
+        if self.progress:
+            total = self._done if isinstance(work, _Done) and work.note else asked
+            self.progress(self.chip.name, self.mode, self._done, total)
 
     @property
     def _done(self) -> int:
@@ -118,16 +131,11 @@ class SampledTrials:
         with self.worker.turn(f"{self.chip.name}/{self.mode}", GONE_AFTER_S) as turn:
             claims = turn.claims(self.chip.name, self.mode)
             self._learn(turn, claims)
-            if self.progress:
-                self.progress(self.chip.name, self.mode, self._done, asked)
             for number in sorted(self._unfinished):
                 if (claim := claims.get(number)) is None or turn.is_free(claim):
                     return self._take_over(turn, number, claim)
-            if len(self._known) < asked:
-                if self.proposals.open.any_left():
-                    return self._propose(turn, self.optuna_trial(len(self._known)))
-                if not self._unfinished and self.progress:
-                    self.progress(self.chip.name, self.mode, self._done, self._done)
+            if len(self._known) < asked and self.proposals.open.any_left():
+                return self._propose(turn, self._begin(len(self._known)))
             if self._unfinished:
                 return None
             return _Done(self._why_it_ended() if len(self._known) < asked else "")
@@ -147,7 +155,7 @@ class SampledTrials:
             elif turn.is_free(claim):
                 turn.forget(claim)
 
-    def optuna_trial(self, number: int) -> optuna.Trial:
+    def _begin(self, number: int) -> optuna.Trial:
         """Begin a trial with Optuna, whose numbers count up from 0."""
         self.optuna.sampler = self.proposals.sampler(number)
         trial = self.optuna.ask()
@@ -179,20 +187,14 @@ class SampledTrials:
         """Evaluate a trial, store what came of it, and let the sampler know."""
         claim, trial = work.claim, work.trial
         self.optuna.sampler = self.proposals.sampler(claim.number, claim.params)
-        try:
-            if (outcome := None if work.is_new else self.studies.outcome(claim)) is None:
-                outcome = self._evaluate(work)
-                finished = Trial(
-                    chip=self.chip.name, mode=self.mode, number=trial.number, params=trial.params, outcome=outcome
-                )
-                if not self.studies.put(claim.study, finished, claim=claim):
-                    return  # it took this process so long that another has the trial
-            self._tell(work, outcome)
-        except (KeyboardInterrupt, MachineError):
-            # Whoever presses Ctrl-C has not seen the trial fail, and without processes none can be evaluated.
-            with contextlib.suppress(MachineError):
-                self.worker.release(claim)
-            raise
+        if (outcome := None if work.is_new else self.studies.outcome(claim)) is None:
+            outcome = self._evaluate(work)
+            finished = Trial(
+                chip=self.chip.name, mode=self.mode, number=trial.number, params=trial.params, outcome=outcome
+            )
+            if not self.studies.put(claim.study, finished, claim=claim):
+                return  # it took this process so long that another has the trial
+        self._tell(work, outcome)
         self.worker.finish(claim)
 
     def _tell(self, work: _Work, outcome: Outcome) -> None:
