@@ -51,6 +51,8 @@ class Ray:
         with _quiet():
             import ray
 
+            # It prints what befalls its machines on the standard output, which may be a program's to read.
+            ray._private.worker._worker_logs_enabled = False
             if ray.is_initialized():
                 return
             address = os.environ.get("RAY_ADDRESS", "auto")

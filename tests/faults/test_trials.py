@@ -15,11 +15,13 @@ from moe_codesign.compiler import CompileResult, Request, Unanswered
 from moe_codesign.compiler.tile_table import Tables
 from moe_codesign.domain.failure import FailureKind
 from moe_codesign.domain.metrics import Objective
+from moe_codesign.domain.trial import Outcome
 from moe_codesign.errors import MachineError
 from moe_codesign.storage.database import Database
 from moe_codesign.storage.studies import Studies
 from moe_codesign.study.evaluate import Evaluator
 from moe_codesign.study.space import parse_space
+from moe_codesign.study.trials import SampledTrials
 from tests.conftest import make_space, space_text
 from tests.faults.searches import DEADLY, MORE
 
@@ -91,6 +93,32 @@ def test_an_objective_that_is_no_number_is_a_failure(url: str, monkeypatch: pyte
     assert len(result.trials) == 4
     assert FailureKind.ERROR in kinds
     assert any("decode.latency_us is nan" in str(trial.failure) for trial in result.trials)
+
+
+def test_a_trial_that_was_stored_before_its_process_was_killed_is_not_evaluated_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, tell, evaluated = Evaluator.evaluate, SampledTrials._tell, []
+
+    def counted(self: Evaluator, *arguments: Any, seed: int) -> Any:
+        evaluated.append(seed)
+        return evaluate(self, *arguments, seed=seed)
+
+    def killed(self: SampledTrials, work: Any, outcome: Outcome) -> None:
+        if work.trial.number == 2:
+            raise SystemExit("killed")
+        tell(self, work, outcome)
+
+    monkeypatch.setattr(Evaluator, "evaluate", counted)
+    monkeypatch.setattr(SampledTrials, "_tell", killed)
+    with pytest.raises(SystemExit):
+        mc.search(make_space(), trials=5, storage=url)
+    monkeypatch.setattr(SampledTrials, "_tell", tell)
+    result = mc.search(make_space(), trials=5, storage=url)
+    assert evaluated == list(range(5))
+    assert [trial.number for trial in result.trials] == list(range(5))
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    assert result.trials == mc.search(make_space(), trials=5, storage=url, study="another").trials
 
 
 def test_a_reference_that_failed_by_chance_is_asked_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
