@@ -168,6 +168,38 @@ def test_a_second_run_enumerates_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert again.enumerations == first.enumerations
 
 
+@pytest.mark.parametrize("change", [{}, {"price": {"trainium2": {"usd_per_hour": 3.0}}}])
+def test_an_interrupted_enumeration_goes_on_and_at_other_prices_begins_anew(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "AT_ONCE", 100)
+    objectives = {"objectives": ["decode.usd_per_mtok", "quality"], "price": {"trainium2": {"usd_per_hour": 2.0}}}
+    time_points = exact.time_points
+    timed: list[int] = []
+
+    def interrupted(evaluator: Evaluator, asked: range) -> exact.TimedPoints:
+        if len(timed) == 3:
+            raise KeyboardInterrupt
+        timed.append(asked.start)
+        return time_points(evaluator, asked)
+
+    def counted(evaluator: Evaluator, asked: range) -> exact.TimedPoints:
+        timed.append(asked.start)
+        return time_points(evaluator, asked)
+
+    monkeypatch.setattr(exact, "time_points", interrupted)
+    first = searched(tmp_path, **objectives)
+    assert first.interrupted
+    assert not first.is_exact
+    monkeypatch.setattr(exact, "time_points", counted)
+    result = searched(tmp_path, **{**objectives, **change})
+    assert result.is_exact
+    assert timed == [0, 100, 200, *range(0 if change else 300, 576, 100)]
+    monkeypatch.setattr(exact, "time_points", time_points)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    assert result.trials == searched(elsewhere, **{**objectives, **change}).trials
+
+
 def test_own_runs_with_a_planted_optimum_are_found(tmp_path: Path) -> None:
     """Quality by a table whose best width is 896, and nothing else that counts: the search says so."""
     widths = range(256, 1537, 128)
