@@ -66,6 +66,25 @@ accuracy: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check aiconfigurator-core==0.12.0
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy/run.py
 
+DATA ?= build/aisimulate
+RUNS ?= $(DATA)/aisimulate_core/systems/silicon_sample.csv
+
+# The wheel pins an old JAX, so that it is unpacked and not installed.
+$(DATA):
+	mkdir -p $(DATA)
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(DATA) aisimulate==0.13.0.dev202610270000000085
+	cd $(DATA) && unzip -q aisimulate-*.whl
+
+operations: setup $(DATA)
+	@echo "Fitting the operations of whole models to measured times: about 2 minutes for each of 27 sets."
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shipped/operations.py $(DATA) --jobs $(JOBS)
+
+serving-rules: setup $(DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shipped/serving.py $(RUNS)
+
+accuracy-serving: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy/serving.py
+
 coverage: setup
 	$(BIN)/python benchmarks/accuracy/interval_coverage.py
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from moe_codesign.api.bench import bench
     from moe_codesign.api.calibrate import calibrate, calibrate_ours
     from moe_codesign.api.compile import compile_function, compile_kernel
+    from moe_codesign.api.frontier import frontier
     from moe_codesign.api.lock_in import lock_in
     from moe_codesign.api.model import model
     from moe_codesign.api.predict import predict
@@ -39,6 +40,7 @@ _HOME = {
     "compile_function": "api.compile",
     "compile_kernel": "api.compile",
     "find_model": "models",
+    "frontier": "api.frontier",
     "load_chip": "chips",
     "load_space": "study.space",
     "load_study": "api.report",
@@ -70,6 +72,7 @@ __all__ = [
     "compile_function",
     "compile_kernel",
     "find_model",
+    "frontier",
     "load_chip",
     "load_space",
     "load_study",

@@ -12,6 +12,7 @@ from moe_codesign.cli.audit import audit
 from moe_codesign.cli.bench import bench
 from moe_codesign.cli.calibrate import calibrate
 from moe_codesign.cli.compile import compile_
+from moe_codesign.cli.frontier import frontier
 from moe_codesign.cli.listing import list_
 from moe_codesign.cli.lock_in import lock_in
 from moe_codesign.cli.model import model
@@ -46,6 +47,7 @@ for _command in (
     three_layers,
     robust,
     sweet_spots,
+    frontier,
     audit,
     model,
     predict,

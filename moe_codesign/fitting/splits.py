@@ -18,10 +18,10 @@ def in_test_split(shape_key: npt.NDArray[np.str_]) -> Mask:
     return np.array(chosen, dtype=bool)[place]
 
 
-def folds(shape_key: npt.NDArray[np.str_]) -> Iterator[tuple[Mask, Mask]]:
+def folds(shape_key: npt.NDArray[np.str_], most: int = _FOLDS) -> Iterator[tuple[Mask, Mask]]:
     """(fitted, held out) rows, shapes never on both sides."""
     keys, place = np.unique(shape_key, return_inverse=True)
-    fold = np.random.default_rng(0).permutation(len(keys)) % min(_FOLDS, len(keys))
+    fold = np.random.default_rng(0).permutation(len(keys)) % min(most, len(keys))
     for number in range(fold.max() + 1):
         held = fold[place] == number
         yield ~held, held

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+import moe_codesign as mc
 from moe_codesign.storage.studies import Studies
 from moe_codesign.study.runner import SearchResult, read_search
 from moe_codesign.study.space import Space
@@ -16,8 +17,8 @@ from tests.command import invoke, run
 from tests.conftest import space_text
 
 COMMANDS = (
-    "search", "lock-in", "three-layers", "robust", "sweet-spots", "audit", "model", "predict", "calibrate", "compile",
-    "bench", "regress", "report", "list",
+    "search", "lock-in", "three-layers", "robust", "sweet-spots", "frontier", "audit", "model", "predict", "calibrate",
+    "compile", "bench", "regress", "report", "list",
 )  # fmt: skip
 
 
@@ -199,6 +200,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "three-layers": ("three_layers",),
     "robust": ("robust",),
     "sweet-spots": ("sweet_spots",),
+    "frontier": ("frontier",),
     "audit": ("audit",),
     "model": ("model",),
     "predict": ("predict",),
@@ -210,7 +212,9 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "list": (),
 }
 """The functions that do each command's work; the catalogues that ``list`` prints are read by the readers."""
-READERS = {"MoEShape", "Space", "Workload", "find_model", "load_chip", "load_space", "parse_space"}
+READERS = {
+    "MoEShape", "ModelShape", "Space", "Workload", "find_model", "load_chip", "load_space", "model_shape", "parse_space",
+}  # fmt: skip
 SHELL_ALONE = {
     "as_json": "the functions return values",
     "history": "regress_history",
@@ -272,3 +276,19 @@ def test_names_that_are_loaded_when_used_are_listed() -> None:
     assert set(mc.__all__) <= set(dir(mc))
     with pytest.raises(AttributeError, match="'moe_codesign' has no attribute 'nothing'"):
         mc.nothing  # noqa: B018
+
+
+def test_frontier_of_a_whole_model(tmp_path: Path) -> None:
+    arguments = ("frontier", "Qwen3-30B-A3B", "--chips", "h200_sxm,h20", "--most-chips", "2", "--stack", "trtllm")
+    done = invoke(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Qwen3-30B-A3B on h200_sxm under trtllm: 1,024 tokens in, 1,024 out" in done.stdout
+    assert "operations are by h200_sxm's measurements, with the rates of h20" in done.stdout
+    data = json.loads(invoke(*arguments, "--json", cwd=tmp_path).stdout)
+    assert [one["chip"] for one in data] == ["h200_sxm", "h20"]
+    assert data[0]["points"] == [
+        point.to_dict() for point in mc.frontier("Qwen3-30B-A3B", ["h200_sxm"], most_chips=2, stack="trtllm")[0].points
+    ]
+    refused = invoke("frontier", "Qwen3-30B-A3B", "--chips", "tpu7x", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "no operation of a whole model was measured on tpu7x" in refused.stderr

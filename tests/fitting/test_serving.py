@@ -1,0 +1,70 @@
+"""The rules of a serving stack: planted ones are found."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from moe_codesign.cost.step.rules import StackRules
+from moe_codesign.domain.deployment import ModelSplit
+from moe_codesign.fitting.serving import TimedRuns, fit_rules, log_errors, tpot_ms, ttft_ms
+from moe_codesign.formats.serving_runs import Run
+
+PLANTED = StackRules(
+    step_us=800.0, layer_us=15.0, bytes=2.0, shared_hidden=0.6, attention=1.4, experts=1.2, communication=1.5,
+    prefill=1.6, ttft_ms=80.0, ttft_prefill=2.0, ttft_steps=3.0,
+)  # fmt: skip
+
+
+def planted(noise: float) -> TimedRuns:
+    rng = np.random.default_rng(0)
+    rows = 240
+    parts = {
+        name: rng.uniform(0.2, 1.0, rows) * scale
+        for name, scale in {
+            "attention": 6e3, "experts": 1.2e4, "shared experts": 4e3, "all-reduce": 3e3, "projections": 2e3,
+        }.items()
+    }  # fmt: skip
+    run = Run(
+        model="org/one", chip="h200_sxm", stack="sglang", version="", precision="fp8", isl=1024, osl=1024, requests=1,
+        split=ModelSplit(), tpot_ms=1.0, ttft_ms=1.0,
+    )  # fmt: skip
+    timed = TimedRuns(
+        runs=(run,) * rows,
+        families=np.repeat(["one", "two", "three"], rows // 3),
+        parts_us=parts,
+        layers=rng.choice([36.0, 61.0, 94.0], rows),
+        moved_us=rng.uniform(50, 500, rows),
+        prefill_us=rng.uniform(100, 5000, rows),
+        first_us=rng.uniform(2e4, 5e5, rows),
+        spread=np.full(rows, 0.05),
+    )
+    token = tpot_ms(PLANTED, timed) * np.exp(rng.normal(0, noise, rows))
+    first = ttft_ms(PLANTED, timed) * np.exp(rng.normal(0, noise, rows))
+    runs = tuple(
+        dataclasses.replace(run, tpot_ms=float(one), ttft_ms=float(other))
+        for one, other in zip(token, first, strict=True)
+    )
+    return dataclasses.replace(timed, runs=runs)
+
+
+def test_planted_rules_are_found() -> None:
+    timed = planted(noise=0.0)
+    found = fit_rules(timed)
+    for name in ("attention", "experts", "communication", "prefill", "shared_hidden", "ttft_prefill"):
+        assert getattr(found, name) == pytest.approx(getattr(PLANTED, name), rel=0.25), name
+    assert log_errors(timed, found).tpot_mape < 1.0
+    assert log_errors(timed, found).ttft_mape < 2.0
+
+
+def test_intervals_are_of_families_that_were_not_seen() -> None:
+    timed = planted(noise=0.1)
+    # One family takes half as long again: its runs are far off by rules of the others.
+    odd = timed.families == "three"
+    runs = tuple(
+        dataclasses.replace(run, tpot_ms=1.5 * run.tpot_ms) if far else run
+        for run, far in zip(timed.runs, odd, strict=True)
+    )
+    shifted = dataclasses.replace(timed, runs=runs)
+    assert fit_rules(shifted).error > 2 * fit_rules(timed).error
+    assert log_errors(shifted).tpot_mape > log_errors(shifted, fit_rules(shifted)).tpot_mape
