@@ -213,7 +213,8 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
 }
 """The functions that do each command's work; the catalogues that ``list`` prints are read by the readers."""
 READERS = {
-    "MoEShape", "ModelShape", "Space", "Workload", "find_model", "load_chip", "load_space", "model_shape", "parse_space",
+    "MoEShape", "ModelShape", "Space", "Workload", "find_model", "load_chip", "load_space", "model_shape",
+    "parse_space",
 }  # fmt: skip
 SHELL_ALONE = {
     "as_json": "the functions return values",
