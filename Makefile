@@ -78,6 +78,7 @@ $(DATA):
 operations: setup $(DATA)
 	@echo "Fitting the operations of whole models to measured times: about 2 minutes for each of 27 sets."
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shipped/operations.py $(DATA) --jobs $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shipped/roofline_operations.py $(DATA)
 
 serving-rules: setup $(DATA)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shipped/serving.py $(RUNS)

@@ -72,14 +72,19 @@ def _page(held: dict[str, dict[str, list[HeldOut]]], sources: set[str], sets: in
         "`not seen` is by rules that were fitted without the run's family of models. Runs of MiniMax, Kimi and GLM are "
         "in no fit and in no number here.",
         "",
-        "| stack | runs | families | TPOT mean | median | not seen: mean | median | TTFT median |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        "TPOT: time for a token after the first; TTFT: time to the first.",
+        "",
+        "| stack | family | runs | TPOT mean | median | not seen: mean | median | TTFT median | not seen |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for stack, one in sorted(file.stacks.items()):
-        lines.append(
-            f"| {stack} | {one.runs} | {', '.join(one.families)} | {one.mape:.1f} | {one.median:.1f} | "
-            f"{one.elsewhere_mape:.1f} | {one.elsewhere_median:.1f} | {one.ttft_median:.1f} |"
-        )
+        for family, errors in one.families.items():
+            found = (
+                errors.mape, errors.median, errors.elsewhere_mape, errors.elsewhere_median, errors.ttft_median,
+                errors.elsewhere_ttft_median,
+            )  # fmt: skip
+            cells = " | ".join(f"{number:.1f}" for number in found)
+            lines.append(f"| {stack} | {family} | {errors.runs} | {cells} |")
     lines += ["", "What was left out, and why:", "", "| rows | reason |", "| ---: | --- |"]
     lines += [f"| {count} | {reason} |" for reason, count in sorted(file.left_out.items(), key=lambda one: -one[1])]
     return "\n".join(lines) + "\n"

@@ -12,12 +12,9 @@ from moe_codesign.calibrations.operations import FOLDER, OperationsFile, write_o
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.operations.families import OPERATIONS
 from moe_codesign.cost.operations.operation import Rates
-from moe_codesign.fitting.operation_rows import SOURCES, Rows, rows_of
+from moe_codesign.fitting.operation_rows import MEASURED_CHIPS, MEASURED_STACKS, SOURCES, Rows, rows_of
 from moe_codesign.fitting.operations import fit_operation, with_keys
-from moe_codesign.formats.aisimulate import data_folder
-
-CHIPS = ("a100_sxm", "h100_sxm", "h200_sxm", "b200", "b300", "gb200", "gb300", "l40s", "rtx_pro_6000")
-STACKS = ("vllm", "sglang", "trtllm")
+from moe_codesign.formats.aisimulate import data_folder, version_of
 
 
 def fit(data: Path, chip_name: str, stack: str, out: Path) -> str:
@@ -48,11 +45,6 @@ def fit(data: Path, chip_name: str, stack: str, out: Path) -> str:
     return "\n".join(lines)
 
 
-def version_of(data: Path) -> str:
-    info = next(data.parents[2].glob("aisimulate-*.dist-info"), None)
-    return info.name.removeprefix("aisimulate-").removesuffix(".dist-info") if info else "unknown"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder of an unpacked wheel of aisimulate")
@@ -61,7 +53,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     data = data_folder(options.data)
-    which = [(chip, stack) for chip in CHIPS for stack in STACKS if options.only in f"{chip} {stack}"]
+    which = [(chip, stack) for chip in MEASURED_CHIPS for stack in MEASURED_STACKS if options.only in f"{chip} {stack}"]
     with concurrent.futures.ProcessPoolExecutor(options.jobs) as pool:
         futures = [pool.submit(fit, data, chip, stack, options.out) for chip, stack in which]
         for future in concurrent.futures.as_completed(futures):

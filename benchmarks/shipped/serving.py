@@ -6,23 +6,13 @@ import sys
 from pathlib import Path
 
 from moe_codesign.calibrations.serving import FittedRules, ServingFile, write_rules
-from moe_codesign.fitting.serving import TimedRuns, fit_rules, log_errors, time_runs, usable_runs
+from moe_codesign.fitting.serving import TimedRuns, errors_by_family, fit_rules, time_runs, usable_runs
 from moe_codesign.formats.serving_runs import read_runs
 
 
 def fitted(timed: TimedRuns) -> FittedRules:
     rules = fit_rules(timed)
-    own, elsewhere = log_errors(timed, rules), log_errors(timed)
-    return FittedRules(
-        rules=dataclasses.asdict(rules),
-        runs=len(timed.runs),
-        families=tuple(sorted(set(timed.families.tolist()))),
-        mape=own.tpot_mape,
-        median=own.tpot_median,
-        elsewhere_mape=elsewhere.tpot_mape,
-        elsewhere_median=elsewhere.tpot_median,
-        ttft_median=own.ttft_median,
-    )
+    return FittedRules(rules=dataclasses.asdict(rules), families=errors_by_family(timed, rules))
 
 
 def main() -> int:
@@ -36,11 +26,11 @@ def main() -> int:
     stacks = {stack: fitted(timed) for stack, timed in sorted(by_stack.items())}
     write_rules(ServingFile(source=options.source, left_out=dict(left_out + kept_out + not_timed), stacks=stacks))
     for stack, one in stacks.items():
-        print(
-            f"{stack}: {one.runs} runs of {', '.join(one.families)}: {one.mape:.1f} mean, {one.median:.1f} median; "
-            f"families not seen {one.elsewhere_mape:.1f}, {one.elsewhere_median:.1f}; "
-            f"to the first token {one.ttft_median:.1f} median"
-        )
+        for family, errors in one.families.items():
+            print(
+                f"{stack} {family}, {errors.runs} runs: {errors.mape:.1f} mean, {errors.median:.1f} median; not seen "
+                f"{errors.elsewhere_mape:.1f}, {errors.elsewhere_median:.1f}; first token {errors.ttft_median:.1f}"
+            )
     return 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from moe_codesign.arrays import F64
 from moe_codesign.chips import Chip
 from moe_codesign.chips.schema import Price
-from moe_codesign.cost.operations.fitted import Fitted
+from moe_codesign.cost.operations.answer import OperationTimes
 from moe_codesign.cost.step.memory import held
 from moe_codesign.cost.step.modes import Modes
 from moe_codesign.cost.step.rules import StackRules
@@ -74,6 +74,7 @@ class ServingFrontier:
         tried: deployments that fit. refused: those that do not.
         points: those that no other one beats in tokens a second for a user and for a chip, fastest for a user first.
         price: what costs are by. grade: of the times. notes: why they deserve less trust.
+        reason: why the chip has no point, as that the model does not fit; empty where it has.
     """
 
     model: str
@@ -87,6 +88,7 @@ class ServingFrontier:
     price: Price | None
     grade: Grade
     notes: tuple[str, ...] = ()
+    reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -99,7 +101,15 @@ class ServingFrontier:
 
 
 def serving_frontier(
-    model: ModelShape, chip: Chip, fitted: Fitted, rules: StackRules, *, isl: int, osl: int, most_chips: int
+    model: ModelShape,
+    chip: Chip,
+    operations: OperationTimes,
+    rules: StackRules,
+    *,
+    stack: str,
+    isl: int,
+    osl: int,
+    most_chips: int,
 ) -> ServingFrontier:
     """Every deployment that fits, and the frontier of them.
 
@@ -129,29 +139,30 @@ def serving_frontier(
         osl=np.full(len(fits), float(osl)),
         **{name: column[fits] for name, column in columns.items()},
     )
-    served = serve(model, load, Modes.of(model.types, chip), fitted, rules)
+    served = serve(model, load, Modes.of(model.types, chip), operations, rules)
     chips = load.tp * load.dp
     per_user = 1e3 / served.tpot_ms
     per_chip = per_user * load.concurrency * load.dp / chips
     kept = non_dominated(np.stack([per_user, per_chip], axis=1), (True, True))
     kept.sort(key=lambda place: -per_user[place])
+    spread = served.spread + np.log(chip.doubt)
     points = tuple(
-        _point(chip, grid[fits[place]][0], place, load, served.tpot_ms, served.spread, served.ttft_ms,
+        _point(chip, grid[fits[place]][0], place, load, served.tpot_ms, spread, served.ttft_ms,
                float((memory.weights + memory.cache)[fits[place]]))
         for place in kept
     )  # fmt: skip
     return ServingFrontier(
         model=model.name,
         chip=chip.name,
-        stack=fitted.file.stack,
+        stack=stack,
         isl=isl,
         osl=osl,
         tried=len(fits),
         refused=len(grid) - len(fits),
         points=points,
         price=chip.price,
-        grade="modelled",
-        notes=(*fitted.notes, *served.notes),
+        grade=operations.grade,
+        notes=(*operations.notes, *served.notes),
     )
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from moe_codesign.answers.serving_frontier import ServingFrontier, serving_frontier
 from moe_codesign.calibrations.serving import rules_of
 from moe_codesign.chips import Chip, GpuChip, load_chips
+from moe_codesign.cost.operations.answer import OperationTimes
 from moe_codesign.cost.operations.fitted import find_operations
+from moe_codesign.cost.operations.roofline import roofline_operations
 from moe_codesign.cost.step.rules import StackRules
 from moe_codesign.domain.model_shape import ModelShape
 from moe_codesign.errors import UserError
@@ -31,18 +33,19 @@ def frontier(
 
     Args:
         model: a catalogue name, a config.json, or a whole model's shape.
-        chips: names or files of GPUs that were measured under the stack, or are like one.
+        chips: names or files of chips. NVIDIA's GPUs are answered by what was measured under the stack, on them or on
+            the most similar one; others by their data sheets.
         isl, osl: tokens of a prompt and of an answer.
         stack: ``trtllm``, ``sglang`` or ``vllm``.
         dtype: type of experts and dense parts, and of attention's projections but for nvfp4; default the model's own.
         most_chips: of one copy of the model, within one scale-up domain.
 
     Returns:
-        One for each chip.
+        One for each chip. A chip on which the model does not fit, or which has no units for its type, has no points and
+        a reason, as long as another one answers.
 
     Raises:
-        UserError: no such model, chip, stack or type; a chip without measured operations; a length below 1; or a model
-            that does not fit, with the sum.
+        UserError: no such model, chip, stack or type; a length below 1; or no chip answers, with the first's reason.
     """
     if stack not in SERVING_STACKS:
         raise UserError("stack", value=stack, fix="use one of " + ", ".join(SERVING_STACKS))
@@ -53,22 +56,42 @@ def frontier(
     if dtype is not None:
         whole = _in_type(whole, dtype)
     rules = StackRules(**rules_of(stack).rules)
-    found = load_chips(chips)
-    return [
-        serving_frontier(
-            whole, gpu, find_operations(gpu, stack), rules, isl=isl, osl=osl, most_chips=most_chips
-        )
-        for gpu in map(_measured, found)
-    ]  # fmt: skip
+    found, refused = [], []
+    for chip in load_chips(chips):
+        try:
+            operations = _operations(chip, stack)
+            found.append(
+                serving_frontier(whole, chip, operations, rules, stack=stack, isl=isl, osl=osl, most_chips=most_chips)
+            )
+        except UserError as error:
+            refused.append(error)
+            found.append(_without_points(whole, chip, stack, isl, osl, str(error)))
+    if len(refused) == len(found):
+        raise refused[0]
+    return found
 
 
-def _measured(chip: Chip) -> GpuChip:
-    if not isinstance(chip, GpuChip) or chip.vendor != "nvidia":
-        raise UserError(
-            f"no operation of a whole model was measured on {chip.name} or a chip like it",
-            fix="name an NVIDIA GPU of `moe-codesign list chips`",
-        )
-    return chip
+def _without_points(model: ModelShape, chip: Chip, stack: str, isl: int, osl: int, reason: str) -> ServingFrontier:
+    return ServingFrontier(
+        model=model.name,
+        chip=chip.name,
+        stack=stack,
+        isl=isl,
+        osl=osl,
+        tried=0,
+        refused=0,
+        points=(),
+        price=chip.price,
+        grade=chip.grade,
+        reason=reason,
+    )
+
+
+def _operations(chip: Chip, stack: str) -> OperationTimes:
+    """NVIDIA's GPUs by what was measured on them or on the most similar one; any other chip by its data sheet."""
+    if isinstance(chip, GpuChip) and chip.vendor == "nvidia":
+        return find_operations(chip, stack)
+    return roofline_operations(chip)
 
 
 def _in_type(model: ModelShape, dtype: str) -> ModelShape:

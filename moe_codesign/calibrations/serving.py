@@ -12,24 +12,29 @@ from moe_codesign.tables import Table, read_table
 PATH = Path(__file__).parent / "serving.json"
 
 
-class FittedRules(Table):
-    """One stack's.
+class FamilyErrors(Table):
+    """Errors on the runs of one family of models, in percent.
 
     Attributes:
-        rules: numbers of :class:`moe_codesign.cost.step.rules.StackRules`, by name.
-        runs: that were fitted. families: of their models.
-        mape, median: absolute error of a token's time in percent. elsewhere_mape, elsewhere_median: the same by rules
-            that have not seen the run's family. ttft_median: of the time to the first token.
+        runs: that were fitted.
+        mape, median: absolute error of a token's time. ttft_median: of the time to the first token.
+        elsewhere_mape, elsewhere_median, elsewhere_ttft_median: the same by rules that have not seen the family.
     """
 
-    rules: dict[str, NonNegativeFloat]
     runs: PositiveInt
-    families: tuple[str, ...]
     mape: float
     median: float
+    ttft_median: float
     elsewhere_mape: float
     elsewhere_median: float
-    ttft_median: float
+    elsewhere_ttft_median: float
+
+
+class FittedRules(Table):
+    """One stack's: numbers of :class:`moe_codesign.cost.step.rules.StackRules` by name, and the errors by family."""
+
+    rules: dict[str, NonNegativeFloat]
+    families: dict[str, FamilyErrors]
 
 
 class ServingFile(Table):

@@ -24,8 +24,13 @@ _SHARE = 0.5
 _EAGER = 3.0
 """A version whose fastest problem takes so many times as long as another version's was not timed in a CUDA graph, in
 which serving runs decode."""
-_MOST_MOE_ROWS = 8_000
+MOST_MOE_ROWS = 8_000
 """Rows of a fused MoE mode that are fitted, drawn by chance: their loads are drawn one by one."""
+
+
+MEASURED_CHIPS = ("a100_sxm", "h100_sxm", "h200_sxm", "b200", "b300", "gb200", "gb300", "l40s", "rtx_pro_6000")
+MEASURED_STACKS = ("vllm", "sglang", "trtllm")
+"""Chips and stacks that there are tables of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +72,13 @@ class Group:
     Args:
         variant: of the operation.
         latency_us: [rows], those that cannot be read among them.
-        rows: reads sizes, latencies and kernels [rows]; asked only of the version that is taken.
+        rows: reads sizes, latencies and kernels [rows], given how many at most are worth counting the loads of; asked
+            only of the version that is taken.
     """
 
     variant: str
     latency_us: F64
-    rows: Callable[[], tuple[Sizes, F64, npt.NDArray[np.str_]]]
+    rows: Callable[[int], tuple[Sizes, F64, npt.NDArray[np.str_]]]
 
     @property
     def fastest_us(self) -> float:
@@ -92,12 +98,15 @@ class Source:
     """The package's folder of the stack, where it is not the stack's own name."""
 
 
-def rows_of(folder: Path, chip: str, stack: str, source: Source) -> dict[str, tuple[list[str], Rows]]:
+def rows_of(
+    folder: Path, chip: str, stack: str, source: Source, *, most_moe_rows: int = MOST_MOE_ROWS
+) -> dict[str, tuple[list[str], Rows]]:
     """Rows of a source by variant, of the newest version that has enough of them, with the versions passed over.
 
     Args:
         folder: of the tables. chip: our name. stack: ours.
         source: what to read.
+        most_moe_rows: rows of a fused MoE mode whose loads are counted, drawn by chance of all.
     """
     by_variant: dict[str, list[tuple[str, Group]]] = {}
     for table in tables(folder, chip, source.family, source.stack or stack, source.table):
@@ -115,7 +124,7 @@ def rows_of(folder: Path, chip: str, stack: str, source: Source) -> dict[str, tu
             elif group.fastest_us > _EAGER * fastest:
                 passed.append(f"{version}: not in a CUDA graph, {group.fastest_us:.0f} us at least")
             else:
-                found[variant] = passed, _one_kernel(*group.rows(), version)
+                found[variant] = passed, _one_kernel(*group.rows(most_moe_rows), version)
                 break
     return found
 
@@ -163,7 +172,9 @@ def _grouped(
         yield Group(str(variant), times[mine], functools.partial(_as_they_are, *rows))
 
 
-def _as_they_are(sizes: Sizes, times: F64, kernels: npt.NDArray[np.str_]) -> tuple[Sizes, F64, npt.NDArray[np.str_]]:
+def _as_they_are(
+    sizes: Sizes, times: F64, kernels: npt.NDArray[np.str_], _most: int
+) -> tuple[Sizes, F64, npt.NDArray[np.str_]]:
     return sizes, times, kernels
 
 
@@ -175,8 +186,12 @@ def _gemm(table: VersionTable) -> Iterator[Group]:
 def _attention(table: VersionTable, **columns: str) -> Iterator[Group]:
     sizes = _numbers(
         table, batch="batch_size", num_heads="num_heads", num_kv_heads="num_key_value_heads", head_dim="head_dim",
-        window="window_size", **columns,
+        **columns,
     )  # fmt: skip
+    # The oldest tables know no windows.
+    sizes["window"] = (
+        _numbers(table, window="window_size")["window"] if "window_size" in table.columns else 0 * sizes["batch"]
+    )
     sizes["num_kv_heads"] = np.where(sizes["num_kv_heads"] == 0, sizes["num_heads"], sizes["num_kv_heads"])
     types = zip(_text(table, "attn_dtype"), _text(table, "kv_cache_dtype"), strict=True)
     variants = np.array([f"{product}/{kept}" for product, kept in types])
@@ -286,11 +301,11 @@ def _moe(table: VersionTable) -> Iterator[Group]:
         yield Group(str(mode), _ms(table)[places], functools.partial(_moe_rows, table, places))
 
 
-def _moe_rows(table: VersionTable, places: npt.NDArray[np.int64]) -> tuple[Sizes, F64, npt.NDArray[np.str_]]:
+def _moe_rows(table: VersionTable, places: npt.NDArray[np.int64], most: int) -> tuple[Sizes, F64, npt.NDArray[np.str_]]:
     """Fused MoE layers; loads are counted row by row, so that of many rows some are drawn by chance."""
     places = _fastest(table, places)
-    if len(places) > _MOST_MOE_ROWS:
-        places = np.sort(np.random.default_rng(0).choice(places, _MOST_MOE_ROWS, replace=False))
+    if len(places) > most:
+        places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
     problems, kept = [], []
     for place in places.tolist():
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.arrays import F64, Mask
+from moe_codesign.calibrations.serving import FamilyErrors
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.operations.fitted import find_operations
 from moe_codesign.cost.step.modes import Modes
@@ -171,25 +172,28 @@ def usable_runs(runs: Sequence[Run]) -> tuple[list[Run], Counter[str]]:
     return kept, left_out
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Absolute relative errors in percent, of a token's time and of the time to the first one."""
-
-    tpot_mape: float
-    tpot_median: float
-    ttft_mape: float
-    ttft_median: float
-
-
-def log_errors(timed: TimedRuns, rules: StackRules | None = None) -> Errors:
-    """Errors of runs under rules; without rules, of each family by rules that have not seen it."""
-    if rules is None:
-        token, first = _elsewhere(timed)
-    else:
-        token = np.log(tpot_ms(rules, timed) / _measured(timed, "tpot_ms"))
-        first = np.log(ttft_ms(rules, timed) / _measured(timed, "ttft_ms"))
-    found = [100 * np.abs(np.expm1(one)) for one in (token, first)]
-    return Errors(*(round(float(of(one)), 2) for one in found for of in (np.mean, np.median)))
+def errors_by_family(timed: TimedRuns, rules: StackRules) -> dict[str, FamilyErrors]:
+    """Errors on the runs of each family, by these rules and by rules that have not seen it."""
+    token = np.log(tpot_ms(rules, timed) / _measured(timed, "tpot_ms"))
+    first = np.log(ttft_ms(rules, timed) / _measured(timed, "ttft_ms"))
+    elsewhere, first_elsewhere = _elsewhere(timed)
+    found = {}
+    for family in sorted(set(timed.families.tolist())):
+        mine = timed.families == family
+        own, own_first, other, other_first = (
+            100 * np.abs(np.expm1(one[mine])) for one in (token, first, elsewhere, first_elsewhere)
+        )
+        numbers = {
+            "mape": own.mean(),
+            "median": np.median(own),
+            "ttft_median": np.median(own_first),
+            "elsewhere_mape": other.mean(),
+            "elsewhere_median": np.median(other),
+            "elsewhere_ttft_median": np.median(other_first),
+        }
+        rounded = {name: round(float(value), 2) for name, value in numbers.items()}
+        found[family] = FamilyErrors(runs=int(mine.sum()), **rounded)
+    return found
 
 
 def fit_rules(timed: TimedRuns) -> StackRules:

@@ -42,6 +42,12 @@ def data_folder(unpacked: Path) -> Path:
     return folder
 
 
+def version_of(folder: Path) -> str:
+    """The package's version, of the folder of :func:`data_folder`."""
+    found = next(folder.parents[2].glob("aisimulate-*.dist-info"), None)
+    return found.name.removeprefix("aisimulate-").removesuffix(".dist-info") if found else "unknown"
+
+
 def tables(folder: Path, chip: str, family: str, stack: str, name: str) -> list[VersionTable]:
     """Every version's table of that name, the newest first; none where the chip was not measured so.
 

@@ -1,6 +1,7 @@
 """The SQL database that results are kept in, beside Optuna's studies: engine, format version, locks."""
 
 import contextlib
+import logging
 import os
 import re
 import urllib.parse
@@ -237,6 +238,13 @@ def say_in_one_line(engine: sa.Engine, name: str) -> None:
             raise MachineError(f"storage {name!r}: {said}; what was stored is safe, and the same command goes on")
 
     sa.event.listen(engine, "handle_error", translate)
+    # Ctrl-C while a connection goes back to its pool is logged with a traceback, and then raised as everywhere else.
+    pool = type(engine.pool)
+    logging.getLogger(f"{pool.__module__}.{pool.__qualname__}").addFilter(_is_no_interrupt)
+
+
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
 
 
 def configure_sqlite(connection: Any, _: Any) -> None:

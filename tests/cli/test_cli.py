@@ -290,6 +290,12 @@ def test_frontier_of_a_whole_model(tmp_path: Path) -> None:
     assert data[0]["points"] == [
         point.to_dict() for point in mc.frontier("Qwen3-30B-A3B", ["h200_sxm"], most_chips=2, stack="trtllm")[0].points
     ]
-    refused = invoke("frontier", "Qwen3-30B-A3B", "--chips", "tpu7x", cwd=tmp_path)
+    mixed = invoke("frontier", "DeepSeek-V3", "--chips", "h100_sxm,h200_sxm,tpu7x", cwd=tmp_path)
+    assert mixed.returncode == 0
+    assert "DeepSeek-V3 on h100_sxm: DeepSeek-V3 does not fit on 8 h100_sxm: weights" in mixed.stdout
+    assert "DeepSeek-V3 on h200_sxm under sglang" in mixed.stdout
+    assert "Grade: datasheet." in mixed.stdout
+    assert "from the data sheet of tpu7x" in mixed.stdout
+    refused = invoke("frontier", "DeepSeek-V3", "--chips", "h100_sxm", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "no operation of a whole model was measured on tpu7x" in refused.stderr
+    assert "GB of 72.0 usable" in refused.stderr

@@ -15,7 +15,6 @@ from moe_codesign.compiler import (
     Refused,
     Request,
     availability,
-    build,
     compile_all,
     shipped,
     tile_table,
@@ -30,6 +29,7 @@ from moe_codesign.compiler.shipped import FOLDER, SAME_BINARIES, ShippedTable, k
 from moe_codesign.compiler.source_hash import source_hash
 from moe_codesign.compiler.tile_table import Tables, tiles_of
 from moe_codesign.errors import UserError
+from moe_codesign.execution import LOCAL
 from moe_codesign.models import models
 from moe_kernels.kernel import OPS, Op, up_op
 from moe_kernels.registry import kernel_named
@@ -84,11 +84,10 @@ def ship(folder: Path, made: ShippedTable) -> Path:
 def no_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where something would be compiled, an AssertionError."""
 
-    class Refusing:
-        def __init__(self, *_: object, **__: object) -> None:
-            raise AssertionError("something is compiled")
+    def refusing(*_: object, **__: object) -> None:
+        raise AssertionError("something is compiled")
 
-    monkeypatch.setattr(build, "Pool", Refusing)
+    monkeypatch.setattr(type(LOCAL), "pool", refusing)
 
 
 @pytest.mark.parametrize(

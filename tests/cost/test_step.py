@@ -105,13 +105,20 @@ def test_deepseek_v3_fits_eight_h200_and_not_eight_h100() -> None:
     model = model_shape("DeepSeek-V3")
     with pytest.raises(UserError, match=r"does not fit on 8 h100_sxm: weights 8\d\.\d \+ cache .* GB of 72\.0 usable"):
         serving_frontier(
-            model, gpu("h100_sxm"), find_operations(gpu("h100_sxm"), "trtllm"), RULES, isl=1024, osl=1024, most_chips=8
+            model,
+            gpu("h100_sxm"),
+            find_operations(gpu("h100_sxm"), "trtllm"),
+            RULES,
+            stack="trtllm",
+            isl=1024,
+            osl=1024,
+            most_chips=8,
         )
 
 
 def test_the_frontier_is_of_deployments_that_no_other_beats(fitted: Fitted) -> None:
     found = serving_frontier(
-        model_shape("DeepSeek-V3"), gpu("h200_sxm"), fitted, RULES, isl=1024, osl=1024, most_chips=8
+        model_shape("DeepSeek-V3"), gpu("h200_sxm"), fitted, RULES, stack="trtllm", isl=1024, osl=1024, most_chips=8
     )
     users = [point.tokens_per_s_per_user for point in found.points]
     chips = [point.tokens_per_s_per_chip for point in found.points]

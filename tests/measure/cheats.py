@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -277,6 +277,9 @@ class ThisProcess(MeasuringProcess):
 
     def __init__(self, platform: str, **options: Any) -> None:
         self._device = JaxDevice("cpu")
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *raised: Any) -> None:
         pass

@@ -105,7 +105,7 @@ def test_every_regression_is_shown_and_twenty_of_all_else() -> None:
     assert sum(line.startswith("REGRESSION: ") for line in found) == 30
     assert found[30 + 20] == "better: 10 more; --json has all"
     gone = RegressionResult(SUITE, compare_all(SUITE, old, Baseline({}, {})), {}, 0, updated=False)
-    assert list(regression_lines(gone))[20] == "not run: 10 more"
+    assert list(regression_lines(gone))[20] == "not run: 10 more; --json has all"
 
 
 def test_the_json_of_a_run() -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from moe_codesign.domain.trial import Answered, Refused, Trial
 from moe_codesign.errors import UserError
-from moe_codesign.storage.database import FORMAT, Database, exists
+from moe_codesign.storage.database import FORMAT, Database, exists, say_in_one_line
 from moe_codesign.storage.regressions import RegressionRun, Regressions
 from moe_codesign.storage.studies import Studies
 from tests.domain.test_results import FAILURE, PAIR
@@ -199,3 +199,22 @@ def test_a_file_that_is_not_there_can_be_required(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_one_line(url: str) -> None:
     with pytest.raises(UserError, match="cannot be opened"):
         Database(url, must_exist=True) if url == "nonsense" else Database(url)
+
+
+def test_an_interrupt_while_a_connection_goes_back_is_raised_and_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'one.db'}")
+    say_in_one_line(engine, "one")
+    raised: type[BaseException] = KeyboardInterrupt
+
+    def interrupt(*_: object) -> None:
+        raise raised
+
+    sa.event.listen(engine, "reset", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        engine.connect().close()
+    assert not caplog.records
+    raised = ValueError
+    engine.connect().close()
+    assert [record.message for record in caplog.records] == ["Exception during reset or similar"]

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,8 +15,10 @@ from moe_codesign.calibrations.catalogue import Entry, nearest
 from moe_codesign.calibrations.operations import FOLDER, FORMAT, FittedVariant, OperationsFile
 from moe_codesign.calibrations.trees import SymmetricTrees
 from moe_codesign.chips import GpuChip
+from moe_codesign.cost.operations.answer import Times
 from moe_codesign.cost.operations.families import OPERATIONS
 from moe_codesign.cost.operations.operation import Operation, Rates, Sizes
+from moe_codesign.domain.timing import Grade
 from moe_codesign.errors import UserError, first_line
 from moe_codesign.tables import read_table
 
@@ -24,16 +27,6 @@ _SIBLING_WIDENING, _TRANSFER_WIDENING = 1.5, 3.0
 _OUTSIDE_WIDENING = 2.0
 _UNTRIED = 1.25
 """On the interval of a kind of problem that was not measured and is answered as the one most like it."""
-
-
-@dataclass(frozen=True)
-class Times:
-    """Columns of answers [rows], in microseconds. ``notes``: why they deserve less trust."""
-
-    latency_us: F64
-    low_us: F64
-    high_us: F64
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +39,7 @@ class Fitted:
     widening: float = 1.0
     others: tuple["Fitted", ...] = ()
     """What was fitted to the same chip under other stacks: asked where nothing of an operation was under this one."""
+    grade: ClassVar[Grade] = "modelled"
 
     @property
     def notes(self) -> tuple[str, ...]:

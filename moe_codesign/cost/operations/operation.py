@@ -5,6 +5,7 @@ to another chip, whose file then gives the peak, the bandwidth, the cores and th
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.chips import GpuChip
+from moe_codesign.chips import Chip, GpuChip
 from moe_codesign.chips.link import Link
 from moe_codesign.cost.bound import Bounds
 from moe_codesign.errors import UserError
@@ -53,6 +54,19 @@ class Rates:
             cache_bytes_per_us=1e-6 * chip.memory.l2_bytes_per_s,
             cache_bytes=chip.memory.l2_bytes,
             cores=float(chip.core.count),
+            link=chip.link,
+        )
+
+    @classmethod
+    def from_sheet(cls, chip: Chip) -> Self:
+        """The rates of any chip, for its bounds alone: without cores and caches."""
+        return cls(
+            chip=chip.name,
+            flops={dtype: 1e-6 * peak for dtype, peak in chip.peak_flops_per_s.items()},
+            bytes=1e-6 * chip.memory.hbm_bytes_per_s,
+            cache_bytes_per_us=math.nan,
+            cache_bytes=math.nan,
+            cores=math.nan,
             link=chip.link,
         )
 

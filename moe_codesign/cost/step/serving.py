@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_codesign.arrays import F64
-from moe_codesign.cost.operations.fitted import Fitted
+from moe_codesign.cost.operations.answer import OperationTimes
 from moe_codesign.cost.step.forward import Passes
 from moe_codesign.cost.step.modes import Modes
 from moe_codesign.cost.step.rules import StackRules
@@ -60,7 +60,7 @@ class Served:
     notes: tuple[str, ...]
 
 
-def serve(model: ModelShape, load: Load, modes: Modes, fitted: Fitted, rules: StackRules) -> Served:
+def serve(model: ModelShape, load: Load, modes: Modes, operations: OperationTimes, rules: StackRules) -> Served:
     """Time for a token and to the first one under continuous batching.
 
     In a steady state each request is decoded ``osl`` times and prefilled once, so that of each ``osl`` passes as many
@@ -68,20 +68,20 @@ def serve(model: ModelShape, load: Load, modes: Modes, fitted: Fitted, rules: St
     new request waits for decode passes under way and for its own prefill.
 
     Raises:
-        UserError: a kind of attention or an operation that nothing was fitted to.
+        UserError: a kind of attention or an operation of which nothing is known.
     """
     split = {"tp": load.tp, "dp": load.dp, "moe_tp": load.moe_tp, "ep": load.ep}
     one = np.ones(len(load))
     decode = time_passes(
-        model, Passes("decode", load.concurrency, one, load.isl + load.osl / 2, **split), modes, fitted, rules
+        model, Passes("decode", load.concurrency, one, load.isl + load.osl / 2, **split), modes, operations, rules
     )
     # A prompt longer than a chunk is taken in chunks, each after the others; of shorter ones a chunk takes several.
     chunks = np.ceil(load.isl / CHUNK_TOKENS)
     tokens = np.maximum(np.round(load.isl / chunks), 1.0)
     past = np.floor((load.isl - tokens) / 2)
-    prefill = time_passes(model, Passes("prefill", one, tokens, past, **split), modes, fitted, rules)
+    prefill = time_passes(model, Passes("prefill", one, tokens, past, **split), modes, operations, rules)
     together = np.clip(np.floor(CHUNK_TOKENS / load.isl), 1, np.maximum(load.concurrency, 1))
-    several = time_passes(model, Passes("prefill", together, tokens, past, **split), modes, fitted, rules)
+    several = time_passes(model, Passes("prefill", together, tokens, past, **split), modes, operations, rules)
     prefill_us = rules.prefill * chunks * several.latency_us / together * load.concurrency / load.osl
     tpot_us = decode.latency_us + prefill_us
     ttft_us = (

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from moe_codesign.answers.serving_frontier import ServingFrontier, ServingPoint
+from moe_codesign.errors import printable
 from moe_codesign.reports.sheet import Sheet, print_sheet
 
 _HEADER = (
@@ -12,7 +13,10 @@ _HEADER = (
 
 def print_frontier(console: Console, result: ServingFrontier) -> None:
     """The deployments that no other one beats, fastest for a user first."""
-    print_sheet(console, frontier_sheet(result))
+    if result.reason:
+        console.print(printable(f"{result.model} on {result.chip}: {result.reason}"), soft_wrap=True, highlight=False)
+    else:
+        print_sheet(console, frontier_sheet(result))
 
 
 def frontier_sheet(result: ServingFrontier) -> Sheet:
