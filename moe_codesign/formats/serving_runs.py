@@ -9,7 +9,7 @@ import dataclasses
 import gzip
 import io
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,9 @@ _CHIPS = {"b200_sxm": "b200", "b300_sxm": "b300"}
 _PRECISION = {"fp4": "nvfp4", "fp8": "fp8", "bf16": "bfloat16", "": "bfloat16"}
 _FORM = re.compile(r"-(fp8|nvfp4)$", re.IGNORECASE)
 """What a checkpoint's name adds to its model's: the form of its weights, which ``precision`` says."""
+_LEAST = 0.8
+"""Share of the time a token of a run with fewer requests, below which a run of more is taken for broken: repeats of a
+run differ by less."""
 HELD_OUT = ("minimax", "kimi", "glm")
 """Families whose runs are in no fit: what a name begins with, in small letters. They are kept for acceptance."""
 
@@ -82,7 +85,26 @@ def read_runs(path: Path) -> tuple[list[Run], Counter[str]]:
             left_out["listed twice"] += 1
             run = max(run, before, key=lambda one: one.model)
         found[key] = run
-    return list(found.values()), left_out
+    kept = _without_broken(list(found.values()))
+    if broken := len(found) - len(kept):
+        left_out["faster than the same deployment with fewer requests"] = broken
+    return kept, left_out
+
+
+def _without_broken(runs: list[Run]) -> list[Run]:
+    """The runs but for those that take far less time a token than the same deployment with fewer requests.
+
+    There most requests were not served at once: they waited in a queue, or failed.
+    """
+    alike: defaultdict[Run, list[Run]] = defaultdict(list)
+    for run in runs:
+        alike[dataclasses.replace(run, requests=1, tpot_ms=1.0, ttft_ms=1.0, version="")].append(run)
+    return [
+        run
+        for same in alike.values()
+        for run in same
+        if all(run.tpot_ms >= _LEAST * other.tpot_ms for other in same if other.requests < run.requests)
+    ]
 
 
 def family_of(model: str) -> str:

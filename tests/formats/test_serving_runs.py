@@ -81,6 +81,14 @@ def test_a_run_that_is_listed_under_two_names_is_one(tmp_path: Path) -> None:
     assert left_out == {"listed twice": 1}
 
 
+def test_a_run_that_is_faster_than_with_fewer_requests_is_broken(tmp_path: Path) -> None:
+    times = {"8": "10.0", "16": "9.0", "64": "20.0", "512": "5.0"}
+    rows = [{"concurrency": requests, "silicon_tpot_ms": time} for requests, time in times.items()]
+    runs, left_out = read_runs(table(tmp_path, *rows, {"concurrency": "512", "isl": "8192", "silicon_tpot_ms": "5.0"}))
+    assert sorted((run.isl, run.requests) for run in runs) == [(1024, 8), (1024, 16), (1024, 64), (8192, 512)]
+    assert left_out == {"faster than the same deployment with fewer requests": 1}
+
+
 def test_families_that_are_held_out_and_runs_that_may_be_speculative_are_in_no_fit(tmp_path: Path) -> None:
     held = ("MiniMaxAI/MiniMax-M2.5", "moonshotai/Kimi-K2.5", "zhipuai/GLM-5")
     runs, _ = read_runs(
