@@ -17,7 +17,7 @@ class LatentAttention(Caching):
         q_lora_rank: width to which queries are compressed; None where they are projected at once.
         kv_lora_rank: width of the compressed vector that is cached.
         qk_nope_head_dim: width of a head's part without positions.
-        qk_rope_head_dim: width of the part with positions, cached once for all heads; 0 where there is none.
+        qk_rope_head_dim: width of the part with positions, cached once for all heads; 0 without one.
         v_head_dim: width of a value's head.
         gate_width: outputs of the projection whose sigmoid multiplies what attention gives; 0 without one.
         index: the sparse index over the cache (DeepSeek Sparse Attention), where there is one.
@@ -139,7 +139,7 @@ class CompressedAttention(Caching):
         o_groups: groups of heads, each of which has an output projection of its own.
         o_lora_rank: width that each group is projected to before the last projection.
         window: tokens that are kept as they are.
-        ratio: tokens of a compressed entry; 0 where there is none.
+        ratio: tokens of a compressed entry; 0 without one.
         index: chooses among the entries; None where a query attends to all.
 
     Raises:

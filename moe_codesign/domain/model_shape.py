@@ -67,7 +67,7 @@ class LayerGroup:
     Args:
         count: layers.
         attention: what mixes tokens; None where nothing does (Nemotron-H has layers of experts alone).
-        dense: the dense feed-forward part; None where there is none.
+        dense: the dense feed-forward part; None without one.
         experts: whether the layer has the model's experts. A layer may have both (Gemma-4).
 
     Raises:
@@ -176,7 +176,7 @@ class ModelShape:
         moe: the experts of the layers that have them; None for a dense model.
         tied_embeddings: whether the head's matrix is the embedding's.
         types: data type of each part.
-        num_nextn_layers: layers for multi-token prediction that its files hold beside; 0 where there is none.
+        num_nextn_layers: layers for multi-token prediction that its files hold beside; 0 without one.
         sources: for each field, the key that it came from.
         notes: what a reader of its numbers should know, a sentence each.
 

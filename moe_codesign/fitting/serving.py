@@ -12,15 +12,13 @@ from moe_codesign.calibrations.serving import FamilyErrors
 from moe_codesign.chips import GpuChip, load_chip
 from moe_codesign.cost.operations.fitted import find_operations
 from moe_codesign.cost.step.modes import Modes
-from moe_codesign.cost.step.rules import FACTOR_OF, StackRules
-from moe_codesign.cost.step.serving import Load, serve
+from moe_codesign.cost.step.rules import ALONE, FACTOR_OF, StackRules
+from moe_codesign.cost.step.serving import CHUNK_TOKENS, Load, serve
 from moe_codesign.domain.model_shape import ModelShape, PartTypes
 from moe_codesign.errors import UserError, first_line
 from moe_codesign.formats.serving_runs import Run, family_of
 from moe_codesign.models.whole_catalogue import model_shape
 
-_PLAIN = StackRules(step_us=0.0, layer_us=0.0, bytes=0.0, ttft_ms=0.0, ttft_steps=0.0)
-"""Rules under which a pass is its operations and nothing else."""
 _START = {
     "step_us": 300.0, "layer_us": 5.0, "bytes": 1.5, "shared": 0.5, "attention": 1.0, "experts": 1.0,
     "communication": 1.0, "prefill": 1.2,
@@ -40,7 +38,6 @@ class TimedRuns:
         parts_us: a decode pass by part, as :class:`moe_codesign.cost.step.timed.PassTimes`.
         layers: of the models. moved_us: activations between operations at full bandwidth.
         prefill_us: prefills that fall on a decode pass. first_us: a request's own prefill.
-        spread: half width of the logarithm that the operations' intervals make.
     """
 
     runs: tuple[Run, ...]
@@ -50,7 +47,6 @@ class TimedRuns:
     moved_us: F64
     prefill_us: F64
     first_us: F64
-    spread: F64
 
     def take(self, rows: Mask) -> "TimedRuns":
         """Those runs."""
@@ -123,8 +119,8 @@ def _timed(runs: list[Run]) -> TimedRuns:
         moe_tp=column("moe_tp"),
         ep=column("ep"),
     )
-    served = serve(model, load, Modes.of(model.types, chip), fitted, _PLAIN)
-    with_moves = serve(model, load, Modes.of(model.types, chip), fitted, dataclasses.replace(_PLAIN, bytes=1.0))
+    served = serve(model, load, Modes.of(model.types, chip), fitted, ALONE)
+    with_moves = serve(model, load, Modes.of(model.types, chip), fitted, dataclasses.replace(ALONE, bytes=1.0))
     return TimedRuns(
         runs=tuple(runs),
         families=np.array([family_of(run.model) for run in runs]),
@@ -132,8 +128,7 @@ def _timed(runs: list[Run]) -> TimedRuns:
         layers=np.full(len(runs), float(model.num_layers)),
         moved_us=with_moves.decode.latency_us - served.decode.latency_us,
         prefill_us=served.prefill_us,
-        first_us=np.ceil(load.isl / 8192.0) * served.prefill.latency_us,
-        spread=served.decode.spread_us / served.decode.latency_us,
+        first_us=np.ceil(load.isl / CHUNK_TOKENS) * served.prefill.latency_us,
     )
 
 
@@ -254,9 +249,9 @@ def _fit(timed: TimedRuns) -> StackRules:
 
     rules = _least(
         _START,
-        lambda values: weight * np.log(tpot_ms(with_rules(values, _PLAIN), timed) / _measured(timed, "tpot_ms")),
+        lambda values: weight * np.log(tpot_ms(with_rules(values, ALONE), timed) / _measured(timed, "tpot_ms")),
     )
-    decoded = with_rules(rules, _PLAIN)
+    decoded = with_rules(rules, ALONE)
     first = _least(
         _TTFT_START,
         lambda values: weight * np.log(ttft_ms(with_rules(values, decoded), timed) / _measured(timed, "ttft_ms")),

@@ -5,10 +5,23 @@ import dataclasses
 import numpy as np
 import pytest
 
+from moe_codesign.chips import GpuChip, load_chip
+from moe_codesign.cost.operations.fitted import find_operations
+from moe_codesign.cost.step.modes import Modes
 from moe_codesign.cost.step.rules import StackRules
+from moe_codesign.cost.step.serving import Load, serve
 from moe_codesign.domain.deployment import ModelSplit
-from moe_codesign.fitting.serving import TimedRuns, errors_by_family, fit_rules, tpot_ms, ttft_ms
+from moe_codesign.fitting.serving import (
+    TimedRuns,
+    errors_by_family,
+    fit_rules,
+    time_runs,
+    tpot_ms,
+    ttft_ms,
+    types_of_run,
+)
 from moe_codesign.formats.serving_runs import Run
+from moe_codesign.models import model_shape
 
 PLANTED = StackRules(
     step_us=800.0, layer_us=15.0, bytes=2.0, shared_hidden=0.6, attention=1.4, experts=1.2, communication=1.5,
@@ -37,7 +50,6 @@ def planted(noise: float) -> TimedRuns:
         moved_us=rng.uniform(50, 500, rows),
         prefill_us=rng.uniform(100, 5000, rows),
         first_us=rng.uniform(2e4, 5e5, rows),
-        spread=np.full(rows, 0.05),
     )
     token = tpot_ms(PLANTED, timed) * np.exp(rng.normal(0, noise, rows))
     first = ttft_ms(PLANTED, timed) * np.exp(rng.normal(0, noise, rows))
@@ -71,3 +83,22 @@ def test_intervals_are_of_families_that_were_not_seen() -> None:
     assert fit_rules(shifted).error > 2 * fit_rules(timed).error
     odd_one = errors_by_family(shifted, fit_rules(shifted))["three"]
     assert odd_one.elsewhere_mape > odd_one.mape
+
+
+def test_what_is_served_is_what_was_fitted() -> None:
+    """Times of runs by the fit's formula are those that serving gives under the same rules."""
+    run = Run(
+        model="deepseek-ai/DeepSeek-V3", chip="h200_sxm", stack="trtllm", version="", precision="fp8", isl=8192,
+        osl=1024, requests=32, split=ModelSplit(tp=8, ep=8), tpot_ms=1.0, ttft_ms=1.0,
+    )  # fmt: skip
+    runs = [run, dataclasses.replace(run, isl=1024, requests=256, split=ModelSplit(dp=8, ep=8))]
+    timed = time_runs(runs)[0]["trtllm"]
+    shape = model_shape("DeepSeek-V3")
+    model = dataclasses.replace(shape, types=types_of_run(shape, run))
+    chip = GpuChip.of(load_chip("h200_sxm"))
+    names = ("tp", "dp", "moe_tp", "ep")
+    split = {name: np.array([float(getattr(one.split, name)) for one in runs]) for name in names}
+    load = Load(np.array([32.0, 32.0]), np.array([8192.0, 1024.0]), np.array([1024.0, 1024.0]), **split)
+    served = serve(model, load, Modes.of(model.types, chip), find_operations(chip, "trtllm"), PLANTED)
+    assert served.tpot_ms == pytest.approx(tpot_ms(PLANTED, timed))
+    assert served.ttft_ms == pytest.approx(ttft_ms(PLANTED, timed))

@@ -37,6 +37,10 @@ class StackRules:
     ttft_error: float = 0.7
 
 
+ALONE = StackRules(step_us=0.0, layer_us=0.0, bytes=0.0, ttft_ms=0.0, ttft_steps=0.0)
+"""Rules under which a pass is its operations and nothing else. Prompts' passes are timed by them: they share the
+scheduler with the decode pass that they ride on, and ``prefill`` has the rest. The rules are fitted so."""
+
 FACTOR_OF = {
     "attention": "attention",
     "experts": "experts",

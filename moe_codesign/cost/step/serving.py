@@ -8,7 +8,7 @@ from moe_codesign.arrays import F64
 from moe_codesign.cost.operations.answer import OperationTimes
 from moe_codesign.cost.step.forward import Passes
 from moe_codesign.cost.step.modes import Modes
-from moe_codesign.cost.step.rules import StackRules
+from moe_codesign.cost.step.rules import ALONE, StackRules
 from moe_codesign.cost.step.timed import PassTimes, time_passes
 from moe_codesign.domain.model_shape import ModelShape
 
@@ -79,9 +79,9 @@ def serve(model: ModelShape, load: Load, modes: Modes, operations: OperationTime
     chunks = np.ceil(load.isl / CHUNK_TOKENS)
     tokens = np.maximum(np.round(load.isl / chunks), 1.0)
     past = np.floor((load.isl - tokens) / 2)
-    prefill = time_passes(model, Passes("prefill", one, tokens, past, **split), modes, operations, rules)
+    prefill = time_passes(model, Passes("prefill", one, tokens, past, **split), modes, operations, ALONE)
     together = np.clip(np.floor(CHUNK_TOKENS / load.isl), 1, np.maximum(load.concurrency, 1))
-    several = time_passes(model, Passes("prefill", together, tokens, past, **split), modes, operations, rules)
+    several = time_passes(model, Passes("prefill", together, tokens, past, **split), modes, operations, ALONE)
     prefill_us = rules.prefill * chunks * several.latency_us / together * load.concurrency / load.osl
     tpot_us = decode.latency_us + prefill_us
     ttft_us = (
